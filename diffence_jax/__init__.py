@@ -1,0 +1,1 @@
+"""Membership privacy for image classifiers in JAX."""
