@@ -1,1 +1,74 @@
-"""Membership privacy for image classifiers in JAX."""
+"""Membership privacy for image classifiers in JAX.
+
+Defend a classifier with `protect`, which re-generates every input with a diffusion model
+before the classifier sees it; audit what is left with `attacks` and `metrics`; run a whole
+experiment with `run`. Names are imported on first use, so `import diffence_jax` is quick.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+  from diffence_jax import attacks, data, interop, metrics, models
+  from diffence_jax.defense import (
+    Selection,
+    average,
+    candidate_logits,
+    fit_interval,
+    member_interval,
+    protect,
+    scaled_logit,
+    select,
+  )
+  from diffence_jax.diffusion import Schedule, linear_schedule, reconstruct, sample
+  from diffence_jax.pipeline import run
+
+_MODULES = ("attacks", "data", "interop", "metrics", "models")
+_HOMES = {
+  "Schedule": "diffusion",
+  "Selection": "defense",
+  "average": "defense",
+  "candidate_logits": "defense",
+  "fit_interval": "defense",
+  "linear_schedule": "diffusion",
+  "member_interval": "defense",
+  "protect": "defense",
+  "reconstruct": "diffusion",
+  "run": "pipeline",
+  "sample": "diffusion",
+  "scaled_logit": "defense",
+  "select": "defense",
+}
+
+__all__ = [  # noqa: RUF022, modules first
+  "attacks",
+  "data",
+  "interop",
+  "metrics",
+  "models",
+  "Schedule",
+  "Selection",
+  "average",
+  "candidate_logits",
+  "fit_interval",
+  "linear_schedule",
+  "member_interval",
+  "protect",
+  "reconstruct",
+  "run",
+  "sample",
+  "scaled_logit",
+  "select",
+]
+
+
+def __getattr__(name: str) -> Any:
+  if name in _MODULES:
+    return importlib.import_module(f"{__name__}.{name}")
+  if name in _HOMES:
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+  raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+  return sorted(__all__)

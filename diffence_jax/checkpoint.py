@@ -1,0 +1,70 @@
+"""Checkpoints on disk; the one module that imports orbax."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+
+class Checkpoints:
+  """The latest states of a training run, each committed whole or not at all."""
+
+  def __init__(self, directory: str | os.PathLike):
+    """Opens, or makes, the folder that holds the checkpoints of one run."""
+    options = ocp.CheckpointManagerOptions(
+      max_to_keep=1, create=True, enable_async_checkpointing=False
+    )
+    self._manager = ocp.CheckpointManager(Path(directory).absolute(), options=options)
+
+  def save(self, step: int, state: Any) -> None:
+    """Commits `state`, a pytree of arrays, as that of `step`.
+
+    Raises:
+      RuntimeError: a checkpoint of this or a later step is already there.
+    """
+    if not self._manager.save(step, args=ocp.args.StandardSave(state)):
+      raise RuntimeError(
+        f"The checkpoint of step {step} was not saved: step "
+        f"{self._manager.latest_step()} is already in {self._manager.directory}."
+      )
+    self._manager.wait_until_finished()
+
+  def latest_step(self) -> int:
+    """The step of the newest checkpoint, 0 where there is none."""
+    return self._manager.latest_step() or 0
+
+  def restore(self, template: Any) -> Any:
+    """The newest state, with the structure, dtypes and shardings of `template`."""
+    return self._manager.restore(
+      self._manager.latest_step(), args=ocp.args.StandardRestore(_abstract(template))
+    )
+
+  def close(self) -> None:
+    """Waits for what is being written and lets go of the folder."""
+    self._manager.close()
+
+
+def save_tree(path: str | os.PathLike, tree: Any) -> None:
+  """Writes a pytree of arrays to the folder `path`, replacing what was there."""
+  with ocp.StandardCheckpointer() as checkpointer:
+    checkpointer.save(Path(path).absolute(), tree, force=True)
+
+
+def restore_tree(path: str | os.PathLike, template: Any) -> Any:
+  """Reads a pytree of arrays.
+
+  Args:
+    path: the folder that `save_tree` wrote.
+    template: arrays or `jax.ShapeDtypeStruct`s of the tree's structure.
+
+  Returns:
+    The tree, with the template's dtypes and shardings.
+  """
+  with ocp.StandardCheckpointer() as checkpointer:
+    return checkpointer.restore(Path(path).absolute(), _abstract(template))
+
+
+def _abstract(tree):
+  return jax.tree.map(ocp.utils.to_shape_dtype_struct, tree)

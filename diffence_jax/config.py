@@ -1,0 +1,214 @@
+"""The settings of an experiment: what there is, what is allowed, and their fingerprint."""
+
+import difflib
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict, FrozenConfigDict, config_dict
+
+# Sections whose keys belong to a registered source or model, which checks them itself.
+_OPEN_SECTIONS = ("data.options", "classifier.fields", "diffusion.fields")
+
+_CHOICES = {
+  "data.nonmembers_from": ("any", "test"),
+  "diffusion.trained_on": ("members", "reference"),
+  "audit.protocol": ("disjoint", "paper"),
+}
+
+# Smallest and largest allowed value; None is no bound.
+_RANGES = {
+  "seed": (0, 2**31 - 1),
+  "data.num_members": (4, None),
+  "data.num_nonmembers": (4, None),
+  "data.num_reference": (0, None),
+  "data.known_fraction": (0.0, 1.0),
+  "classifier.epochs": (1, None),
+  "classifier.batch_size": (1, None),
+  "classifier.learning_rate": (0.0, None),
+  "classifier.weight_decay": (0.0, None),
+  "classifier.checkpoint_every": (1, None),
+  "diffusion.schedule.num_steps": (2, None),
+  "diffusion.schedule.beta_start": (0.0, 1.0),
+  "diffusion.schedule.beta_end": (0.0, 1.0),
+  "diffusion.num_steps": (1, None),
+  "diffusion.batch_size": (1, None),
+  "diffusion.learning_rate": (0.0, None),
+  "diffusion.warmup_steps": (0, None),
+  "diffusion.clip_norm": (0.0, None),
+  "diffusion.ema_decay": (0.0, 1.0),
+  "diffusion.checkpoint_every": (1, None),
+  "purify.num_candidates": (1, None),
+  "purify.step": (1, None),
+  "purify.num_ddim_steps": (1, None),
+  "purify.chunk_size": (1, None),
+  "purify.batch_size": (1, None),
+  "samples.num_images": (1, None),
+  "samples.num_reconstructions": (1, None),
+  "samples.num_ddim_steps": (1, None),
+}
+
+
+def base_config() -> ConfigDict:
+  """Every setting with its default; an experiment's config says what it changes.
+
+  Returns:
+    A locked `ConfigDict`: an unknown setting is an error, types are kept.
+  """
+  config = ConfigDict()
+  config.name = ""
+  config.variant = ""
+  config.seed = 0
+
+  config.data = ConfigDict()
+  config.data.source = "digits"  # digits, idx, npz, folder or tfds
+  config.data.options = ConfigDict()  # what the source takes: path, name, ...
+  config.data.num_members = 400
+  config.data.num_nonmembers = 400
+  config.data.num_reference = config_dict.placeholder(int)  # None: all that is left
+  config.data.known_fraction = 0.5  # of members and of non-members; the rest are targets
+  config.data.nonmembers_from = "any"  # or "test": the source's test part
+  config.data.index_file = ""  # an explicit split; replaces the sizes above
+
+  config.classifier = ConfigDict()
+  config.classifier.model = "small_resnet"
+  config.classifier.fields = ConfigDict()  # what the model takes: width, mean, ...
+  config.classifier.epochs = 50
+  config.classifier.batch_size = 64
+  config.classifier.learning_rate = 1e-3  # Adam (AMSGrad)
+  config.classifier.weight_decay = 1e-6  # L2
+  config.classifier.checkpoint_every = 1000  # training steps
+
+  config.diffusion = ConfigDict()
+  config.diffusion.model = "ddpm_unet"
+  config.diffusion.fields = ConfigDict()  # what the model takes: channels, multipliers, ...
+  config.diffusion.schedule = ConfigDict()
+  config.diffusion.schedule.num_steps = 1000
+  config.diffusion.schedule.beta_start = 1e-4
+  config.diffusion.schedule.beta_end = 0.02
+  config.diffusion.trained_on = "members"  # or "reference"
+  config.diffusion.num_steps = 2000  # training steps
+  config.diffusion.batch_size = 128
+  config.diffusion.learning_rate = 2e-4  # Adam
+  config.diffusion.warmup_steps = 5000
+  config.diffusion.clip_norm = 1.0
+  config.diffusion.ema_decay = 0.9999
+  config.diffusion.checkpoint_every = 1000  # training steps
+
+  config.purify = ConfigDict()
+  config.purify.num_candidates = 30
+  config.purify.step = 160
+  config.purify.num_ddim_steps = 1
+  config.purify.chunk_size = 256  # re-generations through the networks at a time
+  config.purify.batch_size = 512  # images between two commits of the record
+
+  config.samples = ConfigDict()
+  config.samples.num_images = 16
+  config.samples.num_reconstructions = 4
+  config.samples.num_ddim_steps = 50
+
+  config.audit = ConfigDict()
+  config.audit.protocol = "disjoint"  # or "paper": known and target samples pooled
+  return config.lock()
+
+
+def unlocked_sections(config: ConfigDict) -> ConfigDict:
+  """Opens the sections whose keys a source or a model checks, so a config can fill them."""
+  for path in _OPEN_SECTIONS:
+    section = config
+    for part in path.split("."):
+      section = section[part]
+    section.unlock()
+  return config
+
+
+def validate(config: ConfigDict | Mapping[str, Any]) -> FrozenConfigDict:
+  """Checks every setting and freezes them.
+
+  Args:
+    config: a config as `base_config` makes them, or a mapping of what differs from it.
+
+  Returns:
+    All settings, immutable.
+
+  Raises:
+    ValueError: an unknown setting (names the nearest), a wrong type, a value out of range.
+  """
+  given = config.to_dict() if isinstance(config, ConfigDict) else dict(config)
+  resolved = _merge(base_config().to_dict(), given, "")
+  flat = dict(_leaves(resolved))
+  for path, choices in _CHOICES.items():
+    if flat[path] not in choices:
+      raise ValueError(
+        f"{path} is {flat[path]!r}; expected one of {', '.join(map(repr, choices))}."
+      )
+  for path, (least, most) in _RANGES.items():
+    value = flat[path]
+    if value is None:
+      continue
+    if (least is not None and not value >= least) or (most is not None and not value <= most):
+      bounds = f"at least {least}" if most is None else f"{least} to {most}"
+      raise ValueError(f"{path} is {value}; expected {bounds}.")
+  if flat["purify.step"] >= flat["diffusion.schedule.num_steps"]:
+    raise ValueError(
+      f"purify.step is {flat['purify.step']}; expected less than "
+      f"diffusion.schedule.num_steps, {flat['diffusion.schedule.num_steps']}."
+    )
+  return FrozenConfigDict(resolved)
+
+
+def fingerprint(value: Any) -> str:
+  """16 hexadecimal digits that name a JSON-able value: equal values, equal names."""
+  text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+  return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def as_json(config: FrozenConfigDict) -> dict[str, Any]:
+  """The config as plain dicts, lists, strings and numbers."""
+  return json.loads(json.dumps(config.to_dict()))
+
+
+def nearest(name: str, known: list[str]) -> str:
+  """`; did you mean ...?` for a misspelt name, or what there is to choose from."""
+  matches = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+  if matches:
+    return f"; did you mean {matches[0]!r}?"
+  return f"; expected one of {', '.join(known)}."
+
+
+def _merge(base, given, path):
+  merged = dict(base)
+  for key, value in given.items():
+    where = f"{path}.{key}" if path else str(key)
+    if path in _OPEN_SECTIONS:
+      merged[key] = value
+    elif key not in base:
+      raise ValueError(f"There is no setting {where!r}{nearest(str(key), list(base))}")
+    elif isinstance(base[key], dict):
+      if not isinstance(value, Mapping):
+        raise ValueError(f"{where} is {value!r}; expected a section of settings.")
+      merged[key] = _merge(base[key], value, where)
+    else:
+      merged[key] = _typed(base[key], value, where)
+  return merged
+
+
+def _typed(default, value, where):
+  expected = int if where == "data.num_reference" else type(default)
+  if value is None and default is None:
+    return None
+  if expected is float and isinstance(value, int) and not isinstance(value, bool):
+    return float(value)
+  if type(value) is not expected:
+    raise ValueError(f"{where} is {value!r}; expected {expected.__name__}.")
+  return value
+
+
+def _leaves(tree, path=""):
+  for key, value in tree.items():
+    where = f"{path}.{key}" if path else key
+    if isinstance(value, dict) and where not in _OPEN_SECTIONS:
+      yield from _leaves(value, where)
+    else:
+      yield where, value

@@ -1,0 +1,101 @@
+"""Candidates: predictions for re-generated versions of every input."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from diffence_jax import rng
+from diffence_jax.defense.checks import check_images
+from diffence_jax.diffusion.sampler import Denoise, check_step, ddim_timesteps, reconstruct
+from diffence_jax.diffusion.schedule import Schedule
+
+Predict = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+def candidate_logits(
+  key: jax.Array,
+  predict: Predict,
+  denoise: Denoise,
+  schedule: Schedule,
+  images: jax.Array,
+  *,
+  num_candidates: int = 30,
+  step: int = 160,
+  num_ddim_steps: int = 1,
+  ids: jax.Array | None = None,
+  chunk_size: int = 256,
+) -> jax.Array:
+  """Logits of `num_candidates` re-generations of every image, all drawn in one call.
+
+  The N*M re-generations go through both networks in chunks, so memory does not grow with
+  either. The noise of candidate j of sample i depends on `key`, `ids[i]` and j alone: batch
+  size, order, chunks and sharding change nothing but rounding.
+
+  Args:
+    key: a JAX random key.
+    predict: a predictor, `(key, images f32[n,H,W,C] in [0,1]) -> logits f[n,K]`.
+    denoise: `(x_t f32[n,H,W,C] in model units, t i32[n]) -> predicted noise f32[n,H,W,C]`.
+    schedule: the noise schedule of `denoise`.
+    images: f[N,H,W,C] in [0, 1].
+    num_candidates: M, at least 1.
+    step: diffusion steps of noise, 1 to `schedule.num_steps - 1`.
+    num_ddim_steps: network evaluations a candidate, 1 to `step`.
+    ids: i32[N], stable ids of the samples; None for their positions in the batch.
+    chunk_size: re-generations that go through the networks at a time.
+
+  Returns:
+    f[N,M,K], the predictor's logits.
+
+  Raises:
+    TypeError: the images are not floating point.
+    ValueError: images of a wrong shape, out of range or not finite, or a setting out of range.
+  """
+  images = check_images(images)
+  ids = _check_ids(ids, len(images))
+  check_settings(schedule, num_candidates, step, num_ddim_steps, chunk_size)
+  total = images.shape[0] * num_candidates
+  chunk_size = min(chunk_size, total)
+  num_chunks = -(-total // chunk_size)
+
+  def one_chunk(positions):
+    sample, candidate = positions // num_candidates, positions % num_candidates
+    keys = rng.candidate_keys(key, ids[sample], candidate)
+    noise = jax.vmap(lambda k: jax.random.normal(k, images.shape[1:], jnp.float32))(keys)
+    purified = reconstruct(
+      None,
+      denoise,
+      schedule,
+      images[sample],
+      step=step,
+      num_ddim_steps=num_ddim_steps,
+      noise=noise,
+    )
+    return predict(key, purified)
+
+  # The last chunk is filled up with repetitions of the last candidate, cut off again below.
+  positions = jnp.minimum(jnp.arange(num_chunks * chunk_size), total - 1)
+  logits = jax.lax.map(one_chunk, positions.reshape(num_chunks, chunk_size))
+  num_classes = logits.shape[-1]
+  logits = logits.reshape(-1, num_classes)[:total]
+  return logits.reshape(images.shape[0], num_candidates, num_classes)
+
+
+def check_settings(
+  schedule: Schedule, num_candidates: int, step: int, num_ddim_steps: int, chunk_size: int
+) -> None:
+  """Raises ValueError unless the purification settings are in their ranges."""
+  check_step(schedule, step)
+  ddim_timesteps(step, num_ddim_steps)
+  for name, value in (("num_candidates", num_candidates), ("chunk_size", chunk_size)):
+    if value < 1:
+      raise ValueError(f"{name} is {value}; expected at least 1.")
+
+
+def _check_ids(ids, num):
+  if ids is None:
+    return jnp.arange(num)
+  ids = jnp.asarray(ids)
+  if ids.shape != (num,) or not jnp.issubdtype(ids.dtype, jnp.integer):
+    raise ValueError(f"ids are {ids.dtype}{list(ids.shape)}; expected integers, [{num}].")
+  return ids

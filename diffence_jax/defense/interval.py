@@ -1,0 +1,160 @@
+"""The interval on phi that selection aims at, from the samples a defender knows."""
+
+import itertools
+
+import numpy as np
+from jax.typing import ArrayLike
+
+from diffence_jax.defense.select import keeps_label, scaled_logit
+
+_GRID_STEPS = 20
+_NUM_BINS = 100
+
+
+def fit_interval(
+  member_candidates: ArrayLike,
+  member_raw: ArrayLike,
+  nonmember_candidates: ArrayLike,
+  nonmember_raw: ArrayLike,
+) -> tuple[float, float]:
+  """The interval that makes members and non-members look most alike (scenario 1).
+
+  A grid search (the paper, section IV.B): both ends lie on a 20-step grid from the smallest
+  phi of the members' label-preserving candidates to the largest one of the non-members';
+  taken is the pair with the least Jensen-Shannon distance between the phi that selection then
+  returns for members and for non-members. All pairs are evaluated at once.
+
+  Args:
+    member_candidates: f[N,M,K], candidate logits of known members.
+    member_raw: f[N,K], their raw logits.
+    nonmember_candidates: f[N',M,K], those of known non-members.
+    nonmember_raw: f[N',K].
+
+  Returns:
+    (lo, hi), lo <= hi.
+
+  Raises:
+    ValueError: one of the two groups has no label-preserving candidate.
+  """
+  member_phi, member_valid = _phi_of_options(member_candidates, member_raw)
+  nonmember_phi, nonmember_valid = _phi_of_options(nonmember_candidates, nonmember_raw)
+  ends = (
+    _candidates_phi(member_phi, member_valid, "members").min(),
+    _candidates_phi(nonmember_phi, nonmember_valid, "non-members").max(),
+  )
+  # The published grid runs upwards; groups that do not overlap at all would turn it around.
+  grid = np.linspace(min(ends), max(ends), _GRID_STEPS + 1)
+  pairs = np.array(list(itertools.combinations(range(len(grid)), 2)))
+  member_selected = _selected_phi(member_phi, member_valid, grid, pairs)
+  nonmember_selected = _selected_phi(nonmember_phi, nonmember_valid, grid, pairs)
+  best = np.argmin(_jensen_shannon(member_selected, nonmember_selected))
+  lo, hi = grid[pairs[best]]
+  return float(lo), float(hi)
+
+
+def member_interval(member_candidates: ArrayLike, member_raw: ArrayLike) -> tuple[float, float]:
+  """From the smallest to the mean phi of the members' candidates (scenario 2).
+
+  Args:
+    member_candidates: f[N,M,K], candidate logits of known members.
+    member_raw: f[N,K], their raw logits.
+
+  Returns:
+    (lo, hi), over the label-preserving candidates.
+
+  Raises:
+    ValueError: no candidate keeps its label.
+  """
+  phi = _candidates_phi(*_phi_of_options(member_candidates, member_raw), "members")
+  return float(phi.min()), float(phi.mean())
+
+
+def published_interval(
+  member_candidates: ArrayLike,
+  member_raw: ArrayLike,
+  nonmember_candidates: ArrayLike,
+  nonmember_raw: ArrayLike,
+) -> tuple[float, float]:
+  """The wide interval the published code uses in scenario 3, for comparison with it.
+
+  Args:
+    member_candidates: f[N,M,K], candidate logits of known members.
+    member_raw: f[N,K], their raw logits.
+    nonmember_candidates: f[N',M,K], those of known non-members.
+    nonmember_raw: f[N',K].
+
+  Returns:
+    From the smallest phi of the non-members' label-preserving candidates to the largest one
+    of the members'.
+
+  Raises:
+    ValueError: one of the two groups has no label-preserving candidate.
+  """
+  members = _candidates_phi(*_phi_of_options(member_candidates, member_raw), "members")
+  nonmembers = _candidates_phi(
+    *_phi_of_options(nonmember_candidates, nonmember_raw), "non-members"
+  )
+  return float(nonmembers.min()), float(members.max())
+
+
+def _phi_of_options(candidates, raw):
+  """Phi f64[N, M+1] of the candidates, then the raw prediction; and which are valid."""
+  candidates, raw = np.asarray(candidates), np.asarray(raw)
+  valid = np.asarray(keeps_label(candidates, raw))
+  options = np.concatenate([candidates, raw[:, None]], axis=1)
+  phi = np.nan_to_num(np.asarray(scaled_logit(options), np.float64))
+  return phi, np.concatenate([valid, np.ones((len(raw), 1), bool)], axis=1)
+
+
+def _candidates_phi(phi, valid, group):
+  phi = phi[:, :-1][valid[:, :-1]]
+  if not phi.size:
+    raise ValueError(
+      f"No candidate of the known {group} keeps its label, so no interval can be fitted; "
+      "lower the purification step or draw more candidates."
+    )
+  return phi
+
+
+def _selected_phi(phi, valid, grid, pairs):
+  """Phi f64[P,N] that `select` returns for every pair of grid points."""
+  # Compare ranks on the grid, not values: a byte a comparison in the [P, N, M+1] array.
+  rank_below = np.where(valid, np.searchsorted(grid, phi, "right") - 1, -1).astype(np.int8)
+  rank_above = np.searchsorted(grid, phi, "left").astype(np.int8)
+  first, last = pairs.astype(np.int8).T[:, :, None, None]
+  inside = (rank_below >= first) & (rank_above <= last)
+  # A midpoint depends on the sum of the two grid indices alone.
+  midpoints = np.linspace(grid[0], grid[-1], 2 * len(grid) - 1)
+  distance = np.abs(phi - midpoints[:, None, None])
+  nearest = np.where(valid, distance, np.inf).argmin(axis=-1)[pairs.sum(axis=1)]
+  index = np.where(inside.any(axis=-1), inside.argmax(axis=-1), nearest)
+  return phi[np.arange(len(phi)), index]
+
+
+def _jensen_shannon(members, nonmembers):
+  """Distance f64[P] between rows of f64[P,N] and f64[P,N'], over the non-members' bins."""
+  edges = np.linspace(nonmembers.min(axis=1), nonmembers.max(axis=1), _NUM_BINS + 1, axis=1)
+  p, q = (_histograms(values, edges) for values in (members, nonmembers))
+  middle = 0.5 * (p + q)
+  divergence = 0.5 * (_relative_entropy(p, middle) + _relative_entropy(q, middle))
+  # Members that all miss the non-members' bins are as far away as it gets.
+  return np.where(p.any(axis=1), np.sqrt(np.maximum(divergence, 0.0)), np.inf)
+
+
+def _histograms(values, edges):
+  """Normalised histograms f64[P,B] of f64[P,N] in bins with edges f64[P,B+1]."""
+  num_pairs, num_bins = edges.shape[0], edges.shape[1] - 1
+  start, stop = edges[:, :1], edges[:, -1:]
+  width = np.where(stop > start, stop - start, 1.0)
+  bins = np.clip((values - start) / width * num_bins, 0, num_bins - 1).astype(np.int64)
+  # As numpy.histogram does: the edges decide, not the rounding of the division.
+  bins -= (values < np.take_along_axis(edges, bins, axis=1)) & (bins > 0)
+  bins += (values >= np.take_along_axis(edges, bins + 1, axis=1)) & (bins < num_bins - 1)
+  inside = (values >= start) & (values <= stop)
+  flat = (bins + num_bins * np.arange(num_pairs)[:, None])[inside]
+  counts = np.bincount(flat, minlength=num_pairs * num_bins).reshape(num_pairs, num_bins)
+  return counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+
+
+def _relative_entropy(p, q):
+  return np.sum(p * np.log(np.where(p > 0, p / np.where(q > 0, q, 1.0), 1.0)), axis=1)

@@ -1,0 +1,81 @@
+"""Diffence as a wrapper: a predictor in, a predictor with the same labels out."""
+
+import functools
+from typing import Protocol
+
+import jax
+
+from diffence_jax.defense.candidates import Predict, candidate_logits, check_settings
+from diffence_jax.defense.checks import check_images
+from diffence_jax.defense.select import check_interval, select
+from diffence_jax.diffusion.sampler import Denoise
+from diffence_jax.diffusion.schedule import Schedule
+
+
+class ProtectedPredict(Protocol):
+  """A predictor that can also be told the stable ids of its samples."""
+
+  def __call__(
+    self, key: jax.Array, images: jax.Array, ids: jax.Array | None = None
+  ) -> jax.Array:
+    """Logits [N,K] for images f[N,H,W,C] in [0, 1]."""
+
+
+def protect(
+  predict: Predict,
+  denoise: Denoise,
+  schedule: Schedule,
+  *,
+  num_candidates: int = 30,
+  step: int = 160,
+  num_ddim_steps: int = 1,
+  interval: tuple[float, float] | None = None,
+  chunk_size: int = 256,
+) -> ProtectedPredict:
+  """Protects a predictor with Diffence.
+
+  The result returns, for every image, the prediction of one of `num_candidates`
+  re-generations of it, one that keeps the label `predict` gives to the image itself. It is
+  compiled once for each batch size, and is a predictor: it can be protected, wrapped or
+  attacked like any other.
+
+  Args:
+    predict: the predictor to protect, `(key, images f32[N,H,W,C] in [0,1]) -> logits [N,K]`.
+      Called as it is for the raw prediction, so that no label can be lost to rounding between
+      two compilations of it; hence jit it if it is not.
+    denoise: `(x_t f32[n,H,W,C] in model units, t i32[n]) -> predicted noise f32[n,H,W,C]`.
+    schedule: the noise schedule of `denoise`.
+    num_candidates: M, at least 1.
+    step: diffusion steps of noise, 1 to `schedule.num_steps - 1`.
+    num_ddim_steps: network evaluations a candidate, 1 to `step`.
+    interval: (lo, hi) on phi from `fit_interval` or `member_interval`; None for scenario 3.
+    chunk_size: re-generations that go through the networks at a time.
+
+  Returns:
+    `protected(key, images, ids=None) -> logits [N,K]`. The key draws the noise: pass a new
+    one with every call. `ids` i32[N] are the samples' stable ids; None numbers the batch.
+
+  Raises:
+    ValueError: a setting is out of its range.
+  """
+  check_settings(schedule, num_candidates, step, num_ddim_steps, chunk_size)
+  if interval is not None:
+    interval = check_interval(interval)
+  draw = functools.partial(
+    candidate_logits,
+    num_candidates=num_candidates,
+    step=step,
+    num_ddim_steps=num_ddim_steps,
+    chunk_size=chunk_size,
+  )
+
+  @jax.jit
+  def choose(key, images, ids, raw):
+    candidates = draw(key, predict, denoise, schedule, images, ids=ids)
+    return select(candidates, raw, interval).logits
+
+  def protected(key, images, ids=None):
+    images = check_images(images)
+    return choose(key, images, ids, predict(key, images))
+
+  return protected

@@ -1,0 +1,159 @@
+"""Which candidate's prediction is returned: one that keeps the label."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+class Selection(NamedTuple):
+  """The returned predictions.
+
+  Attributes:
+    logits: [N,K], the returned logits, bit for bit those of the chosen candidate.
+    index: i32[N], the chosen candidate; M is the raw prediction.
+    kept: i32[N], how many of the M candidates keep the label of the raw prediction.
+  """
+
+  logits: jax.Array
+  index: jax.Array
+  kept: jax.Array
+
+
+def scaled_logit(logits: jax.Array, labels: jax.Array | None = None) -> jax.Array:
+  """The confidence on an unbounded scale: `phi = log(p / (1 - p))`.
+
+  Computed from logits, `z - logsumexp(others)`, so that it stays finite as p tends to 1
+  (Carlini et al. 2022, section IV.C).
+
+  Args:
+    logits: f[..., K], K at least 2.
+    labels: i[...], the class whose probability p is meant; None for the largest one.
+
+  Returns:
+    f32[...].
+
+  Raises:
+    ValueError: fewer than two classes.
+  """
+  logits = jnp.asarray(logits)
+  if logits.shape[-1] < 2:
+    raise ValueError(
+      f"logits have shape {logits.shape}; phi needs at least 2 classes in the last axis."
+    )
+  logits = logits.astype(jnp.float32)
+  chosen = jnp.argmax(logits, axis=-1) if labels is None else jnp.asarray(labels)
+  is_chosen = jax.nn.one_hot(chosen, logits.shape[-1], dtype=bool)
+  own = jnp.sum(jnp.where(is_chosen, logits, 0.0), axis=-1)
+  return own - jax.nn.logsumexp(jnp.where(is_chosen, -jnp.inf, logits), axis=-1)
+
+
+def keeps_label(candidate_logits: jax.Array, raw_logits: jax.Array) -> jax.Array:
+  """bool[N,M]: the candidate's logits are finite and their arg-max is the raw one's.
+
+  Args:
+    candidate_logits: f[N,M,K].
+    raw_logits: f[N,K].
+
+  Returns:
+    bool[N,M].
+  """
+  same = jnp.argmax(candidate_logits, axis=-1) == jnp.argmax(raw_logits, axis=-1)[:, None]
+  return same & jnp.all(jnp.isfinite(candidate_logits), axis=-1)
+
+
+def select(
+  candidate_logits: jax.Array,
+  raw_logits: jax.Array,
+  interval: tuple[float, float] | None = None,
+) -> Selection:
+  """Chooses for every sample one prediction that keeps its label.
+
+  With an interval: the first label-preserving candidate, in generation order and the raw
+  prediction last, whose phi lies in the interval; if there is none, the label-preserving one
+  (the raw prediction among them) whose phi is nearest to the interval's midpoint. Without:
+  the first label-preserving candidate, the raw prediction if there is none (scenario 3). The
+  returned arg-max is the raw one's in every case.
+
+  Args:
+    candidate_logits: f[N,M,K].
+    raw_logits: f[N,K], of the same dtype.
+    interval: (lo, hi) on phi, lo <= hi; None for scenario 3.
+
+  Returns:
+    The selection.
+
+  Raises:
+    ValueError: the shapes do not fit, or the interval is not one.
+  """
+  candidate_logits, raw_logits = jnp.asarray(candidate_logits), jnp.asarray(raw_logits)
+  _check_shapes(candidate_logits, raw_logits)
+  if interval is not None:
+    interval = check_interval(interval)
+  return _select(candidate_logits, raw_logits, interval)
+
+
+@jax.jit
+def _select(candidate_logits, raw_logits, interval):
+  valid = keeps_label(candidate_logits, raw_logits)
+  kept = jnp.sum(valid, axis=1, dtype=jnp.int32)
+  options = jnp.concatenate([candidate_logits, raw_logits[:, None]], axis=1)
+  valid = jnp.concatenate([valid, jnp.ones((len(valid), 1), bool)], axis=1)
+  if interval is None:
+    index = jnp.argmax(valid, axis=1)
+  else:
+    lo, hi = interval
+    phi = scaled_logit(options)
+    inside = valid & (phi >= lo) & (phi <= hi)
+    # A saturated prediction has an infinite phi: cap it, or its distance is not a number.
+    distance = jnp.abs(jnp.nan_to_num(phi) - 0.5 * (lo + hi))
+    nearest = jnp.argmin(jnp.where(valid, distance, jnp.inf), axis=1)
+    index = jnp.where(jnp.any(inside, axis=1), jnp.argmax(inside, axis=1), nearest)
+  logits = jnp.take_along_axis(options, index[:, None, None], axis=1)[:, 0]
+  return Selection(logits=logits, index=index.astype(jnp.int32), kept=kept)
+
+
+def average(candidate_logits: jax.Array) -> jax.Array:
+  """Prediction aggregation: the mean of the candidates' probabilities, as logits.
+
+  This one may change labels: it averages all candidates, whether they keep the label or not.
+
+  Args:
+    candidate_logits: f[N,M,K].
+
+  Returns:
+    f[N,K], logarithms of the mean probabilities: their softmax is the mean.
+
+  Raises:
+    ValueError: not of rank 3, or no candidates.
+  """
+  candidate_logits = jnp.asarray(candidate_logits)
+  if candidate_logits.ndim != 3 or not candidate_logits.shape[1]:
+    raise ValueError(
+      f"candidate_logits have shape {candidate_logits.shape}; expected [N, M, K], M >= 1."
+    )
+  log_probabilities = jax.nn.log_softmax(candidate_logits, axis=-1)
+  return jax.nn.logsumexp(log_probabilities, axis=1) - jnp.log(
+    jnp.asarray(candidate_logits.shape[1], log_probabilities.dtype)
+  )
+
+
+def check_interval(interval: tuple[float, float]) -> tuple[float, float]:
+  """Returns (lo, hi) as floats; raises ValueError unless finite and lo <= hi."""
+  lo, hi = (float(end) for end in interval)
+  if not -float("inf") < lo <= hi < float("inf"):
+    raise ValueError(f"interval is {interval}; expected finite (lo, hi) with lo <= hi.")
+  return lo, hi
+
+
+def _check_shapes(candidate_logits, raw_logits):
+  if (
+    candidate_logits.ndim != 3
+    or raw_logits.shape != candidate_logits.shape[::2]
+    or candidate_logits.dtype != raw_logits.dtype
+  ):
+    raise ValueError(
+      f"candidate_logits are {candidate_logits.dtype}{list(candidate_logits.shape)} and "
+      f"raw_logits {raw_logits.dtype}{list(raw_logits.shape)}; expected [N, M, K] and "
+      "[N, K] of one dtype."
+    )

@@ -1,0 +1,68 @@
+"""The noise schedule: how much of an image is left after t diffusion steps."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+class Schedule(NamedTuple):
+  """A discrete variance-preserving noise schedule.
+
+  Attributes:
+    alpha_bar: f32[num_steps], decreasing, in (0, 1]: the share of the signal's variance that
+      is left after step t, the cumulative product of 1 - beta.
+  """
+
+  alpha_bar: jax.Array
+
+  @property
+  def num_steps(self) -> int:
+    """The number of diffusion steps the schedule has."""
+    return self.alpha_bar.shape[0]
+
+
+def linear_schedule(
+  num_steps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02
+) -> Schedule:
+  """Noise variances that grow linearly (Ho et al. 2020, section 4).
+
+  Args:
+    num_steps: diffusion steps, at least 2.
+    beta_start: variance added by the first step, in (0, 1).
+    beta_end: variance added by the last step, in [beta_start, 1).
+
+  Returns:
+    The schedule, `alpha_bar` f32[num_steps], multiplied up in float64.
+
+  Raises:
+    ValueError: a setting is out of its range.
+  """
+  if num_steps < 2:
+    raise ValueError(f"num_steps is {num_steps}; a schedule needs at least 2 steps.")
+  if not 0 < beta_start <= beta_end < 1:
+    raise ValueError(
+      f"beta_start is {beta_start} and beta_end is {beta_end}; expected "
+      "0 < beta_start <= beta_end < 1."
+    )
+  beta = np.linspace(beta_start, beta_end, num_steps, dtype=np.float64)
+  return Schedule(alpha_bar=jnp.asarray(np.cumprod(1.0 - beta), jnp.float32))
+
+
+def add_noise(
+  schedule: Schedule, clean: jax.Array, noise: jax.Array, t: jax.Array
+) -> jax.Array:
+  """Forward diffusion: `sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) noise`.
+
+  Args:
+    schedule: the noise schedule.
+    clean: f32[N,H,W,C] in model units, [-1, 1].
+    noise: f32[N,H,W,C], standard normal.
+    t: i32[N], index into the schedule.
+
+  Returns:
+    f32[N,H,W,C], the noised images (Ho et al. 2020, equation 4).
+  """
+  alpha_bar = schedule.alpha_bar[t].reshape((-1,) + (1,) * (clean.ndim - 1))
+  return jnp.sqrt(alpha_bar) * clean + jnp.sqrt(1.0 - alpha_bar) * noise

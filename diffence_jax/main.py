@@ -1,0 +1,92 @@
+"""The command `diffence`: parse, call one function, exit."""
+
+import sys
+from collections.abc import Sequence
+
+from absl import flags
+from ml_collections import config_flags
+
+_HELP = """\
+Protects an image classifier with Diffence and measures what that gains.
+
+  diffence --config=FILE[:VARIANT] --workdir=FOLDER [--config.SETTING=VALUE ...]
+
+  --config=FILE[:VARIANT]    the experiment, a Python file with get_config(variant), for
+                             example configs/digits.py, or configs/digits.py:smoke
+  --config.SETTING=VALUE     changes one setting, for example --config.purify.step=80
+  --workdir=FOLDER           for everything the run computes and reports; the same command
+                             again computes only what is missing, also after a crash
+  --dry_run                  print the stages, which of them are cached, and what the rest
+                             will cost; compute nothing
+  --help                     this text
+
+The run trains the classifier and the diffusion model, records the classifier's answers with
+and without Diffence, attacks both, prints a table, and leaves results.json, results.csv and
+report.html in the workdir. It exits with 0 when done and with 2 when something that it was
+given is not right.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+  """Runs the command.
+
+  Args:
+    argv: the command line, the program's name first; None for this process's own.
+  """
+  sys.exit(_run(list(sys.argv if argv is None else argv)))
+
+
+def _run(argv):
+  if any(argument in ("--help", "-help", "-h", "--helpfull") for argument in argv[1:]):
+    print(_HELP, end="")
+    return 0
+  try:
+    values = _parse(argv)
+  # Whatever a config file raises while it is read is the config's fault.
+  except Exception as error:
+    return _refuse(error)
+  # After parsing: importing jax takes a second that a misspelt flag need not wait for.
+  from diffence_jax import pipeline
+  from diffence_jax.artifacts import ArtifactError
+  from diffence_jax.report.table import format_table
+
+  try:
+    if values.dry_run:
+      print(pipeline.describe(pipeline.plan(values.config), values.workdir))
+      return 0
+    results = pipeline.run(values.config, values.workdir)
+  except (ValueError, TypeError, FileNotFoundError, FloatingPointError, ArtifactError) as error:
+    return _refuse(error)
+  except KeyboardInterrupt:
+    print("\nInterrupted; the same command goes on from here.", file=sys.stderr)
+    return 130
+  print(format_table(results))
+  print(f"\nThe whole report: {values.workdir}/report.html")
+  return 0
+
+
+def _parse(argv):
+  """The flags, in an object of their own: nothing global is touched."""
+  values = flags.FlagValues()
+  config_flags.DEFINE_config_file("config", None, "The experiment.", flag_values=values)
+  flags.DEFINE_string("workdir", None, "For all results.", flag_values=values)
+  flags.DEFINE_bool("dry_run", False, "Print the stages only.", flag_values=values)
+  rest = values(argv)[1:]
+  if rest:
+    raise ValueError(f"Got {rest[0]!r}; expected flags only, such as --config=FILE.")
+  for name in ("config", "workdir"):
+    if not values[name].value:
+      raise ValueError(f"--{name} is missing; see diffence --help.")
+  # A file that cannot be read is reported when the config is first looked at.
+  _ = values.config.seed
+  return values
+
+
+def _refuse(error):
+  message = str(error) if str(error) else type(error).__name__
+  print(f"diffence: {message}", file=sys.stderr)
+  return 2
+
+
+if __name__ == "__main__":
+  main()

@@ -1,0 +1,55 @@
+"""Work over all devices: one mesh, batches split over it, everything else copied."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+BATCH = "batch"
+
+
+def batch_mesh(devices: list[jax.Device] | None = None) -> Mesh:
+  """A one-dimensional mesh over `devices` (None: all of them), its axis named `batch`."""
+  devices = jax.devices() if devices is None else devices
+  # Explicit axes, the default of jax.make_mesh, refuse plain reshapes of sharded arrays.
+  return Mesh(np.array(devices), (BATCH,), axis_types=(AxisType.Auto,))
+
+
+def shard_batch(mesh: Mesh, tree: Any) -> Any:
+  """Splits every array of `tree` along its first axis over the mesh.
+
+  Raises:
+    ValueError: an axis is not a multiple of the number of devices.
+  """
+  for leaf in jax.tree.leaves(tree):
+    if len(leaf) % mesh.size:
+      raise ValueError(
+        f"A batch of {len(leaf)} cannot be split over {mesh.size} devices; "
+        "choose a batch size that is a multiple of their number."
+      )
+  return jax.device_put(tree, NamedSharding(mesh, P(BATCH)))
+
+
+def replicate(mesh: Mesh, tree: Any) -> Any:
+  """Copies every array of `tree` to all devices of the mesh."""
+  return jax.device_put(tree, NamedSharding(mesh, P()))
+
+
+def map_over_batch(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
+  """Runs `function(shared, batch)` on every device's part of the batch, without collectives.
+
+  Args:
+    function: `(shared, batch) -> results`; `shared` is whole on every device, the leaves of
+      `batch` and of the results have the batch as their first axis.
+    mesh: as `batch_mesh` makes it.
+
+  Returns:
+    A function of the same arguments, to be jitted, for batches that are multiples of the
+    mesh's size.
+  """
+  return jax.shard_map(
+    function, mesh=mesh, in_specs=(P(), P(BATCH)), out_specs=P(BATCH), check_vma=False
+  )

@@ -1,0 +1,39 @@
+"""Random keys: named streams of one seed, and a key for every candidate of every sample."""
+
+import zlib
+
+import jax
+import jax.numpy as jnp
+
+
+def stream(seed: int, name: str) -> jax.Array:
+  """The key of a named stream of randomness.
+
+  Streams with different names are independent, so a new one never shifts another.
+
+  Args:
+    seed: the seed of the run, 0 to 2**31 - 1.
+    name: what the stream is for, for example "classifier/init".
+
+  Returns:
+    A typed JAX random key.
+  """
+  return jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
+
+
+def candidate_keys(key: jax.Array, ids: jax.Array, candidates: jax.Array) -> jax.Array:
+  """Keys of pairs (sample, candidate): `fold_in(fold_in(key, id), candidate)`.
+
+  A key depends on nothing but its own pair, so results do not depend on batch size, order,
+  chunks or sharding.
+
+  Args:
+    key: the stream.
+    ids: i32[P], stable ids of the samples.
+    candidates: i32[P], candidate numbers from 0.
+
+  Returns:
+    keys[P].
+  """
+  fold = lambda i, j: jax.random.fold_in(jax.random.fold_in(key, i), j)
+  return jax.vmap(fold)(jnp.asarray(ids, jnp.int32), jnp.asarray(candidates, jnp.int32))

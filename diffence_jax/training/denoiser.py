@@ -1,0 +1,86 @@
+"""Training a diffusion model's noise-prediction network."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import linen as nn
+from jax.sharding import Mesh
+
+from diffence_jax import models, rng
+from diffence_jax.diffusion import Schedule, ddpm_loss
+from diffence_jax.training.loop import Loss, fit, init_state, make_train_step
+
+
+def train_denoiser(
+  module: nn.Module,
+  images: np.ndarray,
+  schedule: Schedule,
+  *,
+  num_steps: int,
+  batch_size: int,
+  learning_rate: float,
+  warmup_steps: int,
+  clip_norm: float,
+  ema_decay: float,
+  checkpoint_every: int,
+  seed: int,
+  mesh: Mesh,
+  directory: Path,
+) -> dict[str, Any]:
+  """Trains by the DDPM loss with Adam, warm-up and clipping; keeps the moving average.
+
+  Args:
+    module: `(x_t f32[N,H,W,C], t i32[N], train) -> predicted noise f32[N,H,W,C]`.
+    images: u8[N,H,W,C].
+    schedule: the noise schedule.
+    num_steps: training steps.
+    batch_size: over all devices.
+    learning_rate: of Adam, after `warmup_steps` of linear growth.
+    warmup_steps: 0 for none.
+    clip_norm: the largest global norm of a gradient.
+    ema_decay: of the parameters' moving average.
+    checkpoint_every: steps between checkpoints.
+    seed: of initialisation, order, diffusion steps and noise.
+    mesh: batches are split over it.
+    directory: for checkpoints and metrics; a run resumes from what is there.
+
+  Returns:
+    The variables, {"params": the moving average}.
+  """
+  if warmup_steps:
+    learning_rate = optax.linear_schedule(0.0, learning_rate, warmup_steps)
+  optimizer = optax.chain(optax.clip_by_global_norm(clip_norm), optax.adam(learning_rate))
+  variables = models.init(module, rng.stream(seed, "diffusion/init"), images.shape[1:])
+  state = fit(
+    make_train_step(noise_prediction(module, schedule), optimizer, ema_decay),
+    init_state(variables, optimizer, average=True),
+    {"images": images},
+    num_steps=num_steps,
+    batch_size=batch_size,
+    seed=seed,
+    key=rng.stream(seed, "diffusion/steps"),
+    mesh=mesh,
+    directory=directory,
+    checkpoint_every=checkpoint_every,
+    description="diffusion model",
+  )
+  return {"params": state.average}
+
+
+def noise_prediction(module: nn.Module, schedule: Schedule) -> Loss:
+  """The DDPM loss of batches {images u8[N,H,W,C]}."""
+
+  def loss(params, model_state, batch, key):
+    images = batch["images"].astype(jnp.float32) / 255.0
+    loss_key, dropout_key = jax.random.split(key)
+
+    def denoise(x, t):
+      return module.apply({"params": params}, x, t, train=True, rngs={"dropout": dropout_key})
+
+    return ddpm_loss(loss_key, denoise, schedule, images), (model_state, {})
+
+  return loss
