@@ -113,14 +113,47 @@ def base_config() -> ConfigDict:
   return config.lock()
 
 
-def unlocked_sections(config: ConfigDict) -> ConfigDict:
-  """Opens the sections whose keys a source or a model checks, so a config can fill them."""
-  for path in _OPEN_SECTIONS:
-    section = config
-    for part in path.split("."):
-      section = section[part]
-    section.unlock()
+def paper_config() -> ConfigDict:
+  """The paper's settings (section VI.A) for 32x32 images, over `base_config`."""
+  config = base_config()
+  config.data.source = "tfds"
+  config.data.nonmembers_from = "test"
+  config.classifier.model = "resnet18"
+  config.classifier.epochs = 100
+  config.classifier.batch_size = 128
+  config.diffusion.num_steps = 800_000
+  config.diffusion.checkpoint_every = 10_000
+  config.purify.chunk_size = 3840  # 128 images' candidates
   return config
+
+
+def shrink(config: ConfigDict) -> None:
+  """Makes an experiment a smoke test: every stage, seconds each, nothing learnt."""
+  config.data.num_members = 48
+  config.data.num_nonmembers = 48
+  config.data.num_reference = 16
+  config.classifier.fields = ConfigDict({**config.classifier.fields, "width": 8})
+  config.classifier.epochs = 2
+  config.classifier.batch_size = 16
+  config.classifier.checkpoint_every = 2
+  small = {"channels": 16, "multipliers": (1, 2), "num_res_blocks": 1}
+  config.diffusion.fields = ConfigDict({**config.diffusion.fields, **small})
+  config.diffusion.num_steps = 16
+  config.diffusion.batch_size = 8
+  config.diffusion.warmup_steps = 4
+  config.diffusion.checkpoint_every = 4
+  config.purify.num_candidates = 3
+  config.purify.chunk_size = 48
+  config.purify.batch_size = 48
+  config.samples.num_images = 4
+  config.samples.num_reconstructions = 2
+  config.samples.num_ddim_steps = 5
+
+
+def check_variant(variant: str, known: tuple[str, ...]) -> None:
+  """Raises ValueError unless `variant` is "" or one of `known`."""
+  if variant and variant not in known:
+    raise ValueError(f"There is no variant {variant!r}{nearest(variant, list(known))}")
 
 
 def validate(config: ConfigDict | Mapping[str, Any]) -> FrozenConfigDict:

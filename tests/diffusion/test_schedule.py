@@ -27,5 +27,5 @@ def test_noise_keeps_the_variance_of_unit_variance_images():
   "settings", [{"num_steps": 1}, {"beta_start": 0.0}, {"beta_start": 0.1}, {"beta_end": 1.0}]
 )
 def test_settings_out_of_range_are_refused(settings):
-  with pytest.raises(ValueError, match="expected|at least"):
+  with pytest.raises(ValueError, match=r"expected|at least"):
     dj.linear_schedule(**settings)

@@ -1,0 +1,41 @@
+"""Diffence on scikit-learn's 1,797 digits (8x8), small enough for any machine.
+
+    diffence --config=configs/digits.py --workdir=runs/digits
+
+Cost: under 4 minutes on two CPU cores. The results to expect are in docs/results.md.
+`digits.py:smoke` runs the same stages, too small to learn from, in under a minute.
+"""
+
+from ml_collections import ConfigDict
+
+from diffence_jax.config import base_config, check_variant, shrink
+
+
+def get_config(variant: str = "") -> ConfigDict:
+  """The settings; `variant` is "" or "smoke"."""
+  check_variant(variant, ("smoke",))
+  config = base_config()
+  config.name = "digits"
+  config.variant = variant
+
+  config.data.source = "digits"
+  config.data.num_members = 400
+  config.data.num_nonmembers = 800
+
+  config.classifier.model = "small_resnet"
+  config.classifier.fields = ConfigDict({"width": 16})
+  config.classifier.epochs = 120
+
+  config.diffusion.fields = ConfigDict(
+    {"channels": 32, "multipliers": (1, 2), "attention_levels": (1,), "num_res_blocks": 1}
+  )
+  config.diffusion.num_steps = 2000
+  config.diffusion.batch_size = 64
+  config.diffusion.learning_rate = 1e-3
+  config.diffusion.warmup_steps = 100
+  config.diffusion.ema_decay = 0.999
+  config.diffusion.checkpoint_every = 500
+
+  if variant == "smoke":
+    shrink(config)
+  return config

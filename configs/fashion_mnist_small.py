@@ -1,0 +1,48 @@
+"""Diffence on 10,000 of Fashion-MNIST's images (28x28, gray), for two CPU cores.
+
+    apt-get install dataset-fashion-mnist      # Debian's package of the four IDX files
+    diffence --config=configs/fashion_mnist_small.py --workdir=runs/fashion_mnist_small
+
+Cost: under 25 minutes on two CPU cores. The results to expect are in docs/results.md.
+`fashion_mnist_small.py:smoke` runs the same stages, too small to learn from, in under a minute.
+"""
+
+from ml_collections import ConfigDict
+
+from diffence_jax.config import base_config, check_variant, shrink
+
+
+def get_config(variant: str = "") -> ConfigDict:
+  """The settings; `variant` is "" or "smoke"."""
+  check_variant(variant, ("smoke",))
+  config = base_config()
+  config.name = "fashion_mnist_small"
+  config.variant = variant
+
+  config.data.source = "idx"
+  config.data.options = ConfigDict({"path": "/usr/share/datasets/fashion-mnist"})
+  config.data.num_members = 2500
+  config.data.num_nonmembers = 2500
+  config.data.num_reference = 5000
+  config.data.nonmembers_from = "test"
+
+  config.classifier.model = "small_resnet"
+  config.classifier.fields = ConfigDict({"width": 16})
+  config.classifier.epochs = 30
+
+  config.diffusion.fields = ConfigDict(
+    {"channels": 32, "multipliers": (1, 2, 2), "attention_levels": (2,), "num_res_blocks": 1}
+  )
+  config.diffusion.num_steps = 2000
+  config.diffusion.batch_size = 32
+  config.diffusion.learning_rate = 1e-3
+  config.diffusion.warmup_steps = 200
+  config.diffusion.ema_decay = 0.999
+  config.diffusion.checkpoint_every = 200
+
+  config.purify.num_candidates = 10
+  config.purify.batch_size = 128
+
+  if variant == "smoke":
+    shrink(config)
+  return config

@@ -1,0 +1,28 @@
+"""What has to be known of a published PyTorch network to load its weights."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+class Layout(NamedTuple):
+  """How a published network's state dict maps to one of our modules.
+
+  Attributes:
+    make: `make(name, **settings) -> module`, of the model registry.
+    infer_settings: `infer_settings(shapes) -> settings`, from the shapes of the state dict by
+      name; a KeyError names a parameter that it misses.
+    image_channels: `image_channels(module, shapes)`, the channels of the module's images.
+    names: (pattern, replacement) pairs that, one after the other, turn our submodule's dotted
+      path into PyTorch's.
+    ignored: what the state dict may hold although it is no weight.
+  """
+
+  make: Callable[..., nn.Module]
+  infer_settings: Callable[[Shapes], dict[str, Any]]
+  image_channels: Callable[[nn.Module, Shapes], int]
+  names: tuple[tuple[str, str], ...]
+  ignored: tuple[str, ...] = ()

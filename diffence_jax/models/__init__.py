@@ -1,0 +1,21 @@
+"""Flax models: classifiers and noise-prediction networks, by name or by class."""
+
+from diffence_jax.models.binding import denoiser, init, num_parameters, predictor
+from diffence_jax.models.ddpm_unet import DDPMUNet
+from diffence_jax.models.registry import CLASSIFIERS, DENOISERS, make_classifier, make_denoiser
+from diffence_jax.models.resnet18 import ResNet18
+from diffence_jax.models.small_resnet import SmallResNet
+
+__all__ = [
+  "CLASSIFIERS",
+  "DENOISERS",
+  "DDPMUNet",
+  "ResNet18",
+  "SmallResNet",
+  "denoiser",
+  "init",
+  "make_classifier",
+  "make_denoiser",
+  "num_parameters",
+  "predictor",
+]

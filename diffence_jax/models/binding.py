@@ -1,0 +1,108 @@
+"""From a model and its variables to plain functions, and back to how many numbers it has."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+Predict = Callable[[jax.Array | None, jax.Array], jax.Array]
+Denoise = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+def predictor(module_or_apply: nn.Module | Callable[..., jax.Array], variables: Any) -> Predict:
+  """Binds a classifier to its variables.
+
+  Args:
+    module_or_apply: a Flax module on images f32[N,H,W,C] in [0, 1], applied in evaluation mode
+      (`train=False` where it has such an argument), or a function
+      `apply(variables, images) -> logits f32[N,K]`.
+    variables: the module's variables, all collections; or what `apply` takes.
+
+  Returns:
+    `predict(key, images) -> logits`, which ignores its key.
+
+  Raises:
+    TypeError: `module_or_apply` is neither.
+  """
+  apply = _bind(module_or_apply, variables)
+  return lambda key, images: apply(images)
+
+
+def denoiser(module_or_apply: nn.Module | Callable[..., jax.Array], variables: Any) -> Denoise:
+  """Binds a noise-prediction network to its variables.
+
+  Args:
+    module_or_apply: a Flax module on (x_t f32[N,H,W,C] in model units, t i32[N]), applied in
+      evaluation mode (`train=False` where it has such an argument), or a function
+      `apply(variables, x_t, t) -> predicted noise f32[N,H,W,C]`.
+    variables: the module's variables, all collections; or what `apply` takes.
+
+  Returns:
+    `denoise(x_t, t) -> predicted noise`.
+
+  Raises:
+    TypeError: `module_or_apply` is neither.
+  """
+  return _bind(module_or_apply, variables)
+
+
+def init(module: nn.Module, key: jax.Array, image_shape: tuple[int, int, int]) -> Any:
+  """Draws a module's first variables.
+
+  Args:
+    module: a classifier, called on images, or a denoiser, called on images and steps.
+    key: a JAX random key.
+    image_shape: (H, W, C) of the images it is for.
+
+  Returns:
+    Its variables: "params" and, for a classifier with batch normalisation, "batch_stats".
+  """
+  inputs = [jnp.zeros((1, *image_shape), jnp.float32)]
+  if len(_required_arguments(module)) > 1:
+    inputs.append(jnp.zeros((1,), jnp.int32))
+  # Compiled, the forward pass is dropped and only the draws are left.
+  return jax.jit(module.init)(key, *inputs)
+
+
+def num_parameters(variables: Any) -> int:
+  """Counts the numbers in "params", or in all of `variables` where there is no such collection.
+
+  Args:
+    variables: arrays, or the shapes that `jax.eval_shape` gives.
+
+  Returns:
+    The count; running statistics are not parameters.
+  """
+  if isinstance(variables, dict) and "params" in variables:
+    variables = variables["params"]
+  return sum(leaf.size for leaf in jax.tree.leaves(variables))
+
+
+def _bind(
+  module_or_apply: nn.Module | Callable[..., jax.Array], variables: Any
+) -> Callable[..., jax.Array]:
+  """The function of the inputs alone, in evaluation mode."""
+  if isinstance(module_or_apply, nn.Module):
+    accepts_train = "train" in inspect.signature(module_or_apply.__call__).parameters
+    mode = {"train": False} if accepts_train else {}
+    return lambda *inputs: module_or_apply.apply(variables, *inputs, **mode)
+  if callable(module_or_apply):
+    return lambda *inputs: module_or_apply(variables, *inputs)
+  raise TypeError(
+    f"Got a {type(module_or_apply).__name__}; expected a Flax linen module, or a function "
+    "apply(variables, inputs). An apply function that has its variables bound already needs no "
+    "binding."
+  )
+
+
+def _required_arguments(module: nn.Module) -> list[str]:
+  """The inputs a module's `__call__` has to be given by position."""
+  return [
+    parameter.name
+    for parameter in inspect.signature(module.__call__).parameters.values()
+    if parameter.default is parameter.empty
+    and parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+  ]

@@ -1,0 +1,82 @@
+"""Models by name, with their fields checked."""
+
+import dataclasses
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from diffence_jax.models.ddpm_unet import DDPMUNet
+from diffence_jax.models.resnet18 import ResNet18
+from diffence_jax.models.small_resnet import SmallResNet
+
+CLASSIFIERS: Mapping[str, type[nn.Module]] = {
+  "resnet18": ResNet18,
+  "small_resnet": SmallResNet,
+}
+DENOISERS: Mapping[str, type[nn.Module]] = {"ddpm_unet": DDPMUNet}
+
+
+def make_classifier(name: str, *, num_classes: int, **fields: Any) -> nn.Module:
+  """Builds a classifier.
+
+  Args:
+    name: a key of `CLASSIFIERS`.
+    num_classes: classes K.
+    **fields: the module's other fields; lists may stand for tuples, a dtype's name for a dtype.
+
+  Returns:
+    A module, `(images f32[N,H,W,C] in [0,1], *, train=False) -> logits f32[N,K]`.
+
+  Raises:
+    ValueError: no classifier has this name, or it has no such field.
+  """
+  return _make("classifier", CLASSIFIERS, name, {"num_classes": num_classes, **fields})
+
+
+def make_denoiser(name: str, *, out_channels: int, **fields: Any) -> nn.Module:
+  """Builds a noise-prediction network.
+
+  Args:
+    name: a key of `DENOISERS`.
+    out_channels: channels C of the images.
+    **fields: the module's other fields; lists may stand for tuples, a dtype's name for a dtype.
+
+  Returns:
+    A module, `(x f32[N,H,W,C] in model units, t i32[N], *, train=False) -> f32[N,H,W,C]`.
+
+  Raises:
+    ValueError: no network has this name, or it has no such field.
+  """
+  return _make("denoiser", DENOISERS, name, {"out_channels": out_channels, **fields})
+
+
+def unknown_name(what: str, name: str, valid: Iterable[str]) -> ValueError:
+  """The error for a `what` called `name` that is not among `valid`; names the nearest."""
+  valid = sorted(valid)
+  nearest = difflib.get_close_matches(name, valid, n=1)
+  hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+  return ValueError(f"There is no {what} {name!r}.{hint} Choose from: {', '.join(valid)}.")
+
+
+def _make(
+  what: str, models: Mapping[str, type[nn.Module]], name: str, fields: Mapping[str, Any]
+) -> nn.Module:
+  """Looks up `name` and builds it with `fields`."""
+  if name not in models:
+    raise unknown_name(what, name, models)
+  # Flax adds the fields `parent` and `name`, which are not settings.
+  valid = {field.name for field in dataclasses.fields(models[name])} - {"parent", "name"}
+  for field in fields:
+    if field not in valid:
+      raise unknown_name(f"field of {name!r} called", field, valid)
+  return models[name](**{field: _field_value(field, value) for field, value in fields.items()})
+
+
+def _field_value(field: str, value: Any) -> Any:
+  """What a config can hold, as a module's field: hashable, and dtypes resolved."""
+  if field == "dtype":
+    return jnp.dtype(value)
+  return tuple(value) if isinstance(value, list) else value

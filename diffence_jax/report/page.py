@@ -1,0 +1,88 @@
+"""One HTML page that needs nothing besides itself."""
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffence_jax.report import figures, table
+
+# The figures' own colour follows the reader's colour scheme.
+_THEME = (
+  "<style>:root{--ink:#24303c}@media(prefers-color-scheme:dark){:root{--ink:#d5dbe2}}</style>"
+)
+
+
+def render_page(
+  results: Mapping[str, Any],
+  arrays: Mapping[str, np.ndarray],
+  stages: Sequence[Mapping[str, Any]],
+) -> str:
+  """Renders the report.
+
+  Args:
+    results: JSON-able figures of the experiment, as `diffence_jax.run` returns them.
+    arrays: for every predictor p `p/phi_members` and `p/phi_nonmembers` f[N], and `p/fpr` and
+      `p/tpr` f64[P] of its strongest attack; `images/raw` [G,H,W,C], `images/reconstructed`
+      [G,R,H,W,C] and `images/samples` [P,H,W,C], u8 or f32 in [0, 1].
+    stages: name, fingerprint, seconds (or None) and cached of every stage.
+
+  Returns:
+    HTML text with all styles and images in it, the same for the same input.
+  """
+  import jinja2
+
+  environment = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(Path(__file__).parent),
+    autoescape=True,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    undefined=jinja2.StrictUndefined,
+  )
+  template = environment.get_template("page.html.jinja")
+  return template.render(
+    results=results,
+    stages=stages,
+    table=table,
+    headings=[f"{top} {bottom}".strip() for top, bottom in table.headings(results)],
+    settings=json.dumps(results["settings"], indent=2, sort_keys=True),
+    **_plots(results, arrays),
+  )
+
+
+def _plots(results, arrays):
+  rows = {row["name"]: row for row in results["predictors"]}
+
+  def pairs(first, second):
+    return {name: (arrays[f"{name}/{first}"], arrays[f"{name}/{second}"]) for name in rows}
+
+  roc = figures.roc_curves(pairs("fpr", "tpr"), *table.reported_sizes(results))
+  histograms = figures.phi_histograms(
+    pairs("phi_members", "phi_nonmembers"),
+    {name: row["interval"] for name, row in rows.items()},
+  )
+  aucs = figures.attack_aucs(
+    {name: row["highest_auc"] for name, row in rows.items()},
+    {name: row["gap"]["value"] for name, row in rows.items()},
+  )
+  raw, reconstructed = arrays["images/raw"], arrays["images/reconstructed"]
+  return {
+    "roc": _svg_uri(roc),
+    "histograms": _svg_uri(histograms),
+    "aucs": _svg_uri(aucs),
+    "reconstructions": _uri("image/png", figures.reconstruction_grid(raw, reconstructed)),
+    "samples": _uri("image/png", figures.sample_grid(arrays["images/samples"])),
+  }
+
+
+def _svg_uri(svg: bytes) -> str:
+  text = svg.decode().replace(figures.INK, "var(--ink)")
+  end = text.index(">") + 1
+  return _uri("image/svg+xml", (text[:end] + _THEME + text[end:]).encode())
+
+
+def _uri(media_type: str, content: bytes) -> str:
+  return f"data:{media_type};base64,{base64.b64encode(content).decode()}"

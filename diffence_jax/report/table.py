@@ -1,0 +1,320 @@
+"""The results as text: a table and one plain sentence for the terminal, and a CSV file."""
+
+import csv
+import io
+import os
+import textwrap
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from diffence_jax.artifacts import write_atomically
+
+_MARK = "*"
+_WIDTH = 118
+# A change that would be printed as nothing.
+_NO_CHANGE = 0.0005
+
+
+class Cell(NamedTuple):
+  """A cell of the main table.
+
+  Attributes:
+    text: the figure.
+    change: relative to the undefended predictor, empty if not given.
+    below: the 95% interval, empty if there is none.
+  """
+
+  text: str
+  change: str = ""
+  below: str = ""
+
+
+def percent(share: float, digits: int = 1) -> str:
+  """A share in [0, 1] as a percentage."""
+  return f"{100 * share:.{digits}f}%"
+
+
+def limit_name(limit: float) -> str:
+  """A limit on an error rate as it is spoken of: 0.001 is "0.1%"."""
+  return f"{100 * limit:g}%"
+
+
+def headings(results: Mapping[str, Any]) -> list[tuple[str, str]]:
+  """The two lines of every heading of the main table."""
+  limits = [rate["limit"] for rate in results["predictors"][0]["highest_tpr_at_fpr"]]
+  return [
+    ("", "predictor"),
+    ("test", "accuracy"),
+    ("labels", "changed"),
+    ("", "ECE"),
+    ("highest", "attack AUC"),
+    ("gap", "floor"),
+    ("above", "floor"),
+    ("highest attack", "accuracy"),
+    *(("TPR at", f"{limit_name(limit)} FPR") for limit in limits),
+  ]
+
+
+def main_rows(results: Mapping[str, Any]) -> list[list[Cell]]:
+  """The main table, one row a predictor, the columns as in `headings`."""
+  rows = []
+  for row in results["predictors"]:
+    auc, accuracy, tested = row["highest_auc"], row["highest_accuracy"], row["test_accuracy"]
+    rows.append(
+      [
+        Cell(row["name"]),
+        Cell(percent(tested["value"]), below=percent_interval(tested)),
+        Cell(f"{row['label_changes']:,}"),
+        Cell(f"{row['ece']:.3f}"),
+        Cell(f"{auc['value']:.3f}", _change(auc), interval(auc)),
+        Cell(f"{row['gap']['value']:.3f}"),
+        Cell(f"{auc['excess']:.3f}"),
+        Cell(f"{accuracy['value']:.3f}", _change(accuracy), interval(accuracy)),
+        *(rate_cell(rate) for rate in row["highest_tpr_at_fpr"]),
+      ]
+    )
+  return rows
+
+
+def rate_cell(rate: Mapping[str, Any]) -> Cell:
+  """A TPR or TNR with its interval, marked where the sample is too small for it."""
+  mark = "" if rate["enough"] else _MARK
+  return Cell(percent(rate["value"]) + mark, below=percent_interval(rate))
+
+
+def interval(estimate: Mapping[str, float]) -> str:
+  """The ends of an interval, three decimals."""
+  return f"[{estimate['low']:.3f}, {estimate['high']:.3f}]"
+
+
+def percent_interval(estimate: Mapping[str, float]) -> str:
+  """The ends of an interval of shares, in percent."""
+  return f"[{100 * estimate['low']:.1f}, {100 * estimate['high']:.1f}]"
+
+
+def reported_sizes(results: Mapping[str, Any]) -> tuple[int, int]:
+  """How many members and non-members the figures rest on."""
+  data = results["data"]
+  groups = ("target",) if results["protocol"] == "disjoint" else ("known", "target")
+  members, nonmembers = (
+    sum(data[f"{group}_{side}"] for group in groups) for side in ("members", "nonmembers")
+  )
+  return members, nonmembers
+
+
+def facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
+  """What was measured: pairs of a name and a sentence."""
+  data, purify = results["data"], results["purify"]
+  classifier, diffusion = results["classifier"], results["diffusion"]
+  members, nonmembers = reported_sizes(results)
+  shape = "x".join(map(str, data["image_shape"]))
+  steps = purify["num_ddim_steps"]
+  how = {
+    "disjoint": "target samples only; intervals and thresholds saw the known ones only",
+    "paper": "known and target samples pooled, as published: for comparison only",
+  }
+  pairs = [
+    ("data", f"{data['source']}: {shape} images in {data['num_classes']} classes"),
+    (
+      "samples",
+      f"members {data['known_members']:,} known + {data['target_members']:,} target; "
+      f"non-members {data['known_nonmembers']:,} known + {data['target_nonmembers']:,} target; "
+      f"reference {data['reference']:,}",
+    ),
+    (
+      "classifier",
+      f"{classifier['model']}, {classifier['num_parameters']:,} parameters, "
+      f"accuracy {percent(classifier['train_accuracy'])} on members, "
+      f"{percent(classifier['test_accuracy'])} on non-members",
+    ),
+    (
+      "diffusion",
+      f"{diffusion['model']}, {diffusion['num_parameters']:,} parameters, "
+      f"trained on the {diffusion['trained_on']}, loss {diffusion['loss']:.4f}",
+    ),
+    (
+      "defense",
+      f"{purify['num_candidates']} candidates an image, noised to step {purify['step']}, "
+      f"{steps} DDIM step{'' if steps == 1 else 's'} back",
+    ),
+    (
+      "protocol",
+      f"{results['protocol']}: {members:,} members and {nonmembers:,} non-members reported, "
+      f"{how[results['protocol']]}",
+    ),
+  ]
+  if results["variant"] == "smoke":
+    pairs.append(("variant", "smoke: a shortened run, its figures do not measure the defense"))
+  return pairs
+
+
+def notes(results: Mapping[str, Any]) -> list[tuple[str, str]]:
+  """How to read the main table: pairs of a term and its meaning."""
+  count = len(results["predictors"][0]["attacks"])
+  pairs = [
+    (
+      "highest",
+      f"over {count} attacks, the strongest picked on the reported samples themselves, "
+      "in the attacker's favour",
+    ),
+    ("[low, high]", "95% interval; +x% or -x%: change relative to the undefended predictor"),
+    (
+      "gap floor",
+      "AUC of calling every correctly classified image a member; no defense that keeps "
+      "the labels gets below it",
+    ),
+    (
+      "TPR at FPR",
+      "members found while at most this share of non-members is taken for members",
+    ),
+  ]
+  rates = [rate for row in results["predictors"] for rate in row["highest_tpr_at_fpr"]]
+  if not all(rate["enough"] for rate in rates):
+    small = "fewer than 10 expected false positives: the sample is too small for this rate"
+    pairs.append((_MARK, small))
+  return pairs
+
+
+def finding(results: Mapping[str, Any]) -> str:
+  """What the defense gained and what it cost, in one plain sentence.
+
+  It is about the predictor with the lowest highest AUC among those that change no label, and
+  says so if a predictor that changes labels gets lower still.
+
+  Args:
+    results: as `write_report` takes it, the undefended predictor first.
+
+  Returns:
+    The sentence, ASCII.
+  """
+  undefended, *defended = results["predictors"]
+  lowest = min(defended, key=_highest_auc)
+  keeping = [row for row in defended if row["label_changes"] == 0]
+  chosen = min(keeping or defended, key=_highest_auc)
+  auc, before = chosen["highest_auc"], undefended["highest_auc"]
+  change = auc["relative_change"]
+  name = chosen["name"][:1].upper() + chosen["name"][1:]
+  floor = f"gap floor {chosen['gap']['value']:.3f}"
+  overlap = ", 95% intervals overlap" if auc["high"] >= before["low"] else ""
+  values = f"{before['value']:.3f} -> {auc['value']:.3f}{overlap}"
+  if change > -_NO_CHANGE:
+    which = "that keeps the labels " if keeping else ""
+    text = (
+      f"Nothing was gained: no defended predictor {which}lowers the highest attack AUC "
+      f"(undefended {before['value']:.3f}, best {chosen['name']} {auc['value']:.3f}; {floor})"
+    )
+  else:
+    text = f"{name} takes {percent(-change)} off the highest attack AUC ({values}; {floor})"
+    text += f" and changes {_label_changes(chosen)}"
+  if _highest_auc(lowest) < min(auc["value"], before["value"]) - _NO_CHANGE:
+    text += (
+      f"; {lowest['name']} reaches {_highest_auc(lowest):.3f} but changes "
+      f"{_label_changes(lowest)}"
+    )
+  return text + "."
+
+
+def format_table(results: Mapping[str, Any]) -> str:
+  """The results for a terminal of 120 columns, plain ASCII.
+
+  Args:
+    results: as `write_report` takes it.
+
+  Returns:
+    What was measured, the table with a line of figures and a line of 95% intervals for every
+    predictor, how to read it, and the finding in one sentence.
+  """
+  title = f"{results['experiment']}, seed {results['seed']}"
+  parts = [title, "", *_definitions(facts(results)), "", *_grid(results), ""]
+  return "\n".join([*parts, *_definitions(notes(results)), "", finding(results)])
+
+
+def write_csv(results: Mapping[str, Any], path: str | os.PathLike) -> None:
+  """Writes every figure, one row for each attack on each predictor, atomically.
+
+  Columns are named by their place in `results` (`auc`, `auc_low`, `tpr_at_fpr_0.001_high`);
+  those of the predictor are repeated in each of its rows. What does not exist is left empty.
+
+  Args:
+    results: as `write_report` takes it.
+    path: the file, replaced if it is there.
+  """
+  run = {name: results[name] for name in ("experiment", "variant", "seed", "protocol")}
+  rows = []
+  for row in results["predictors"]:
+    low, high = row["interval"] or (None, None)
+    own = {
+      name: value
+      for name, value in row.items()
+      if name not in ("name", "interval", "attacks") and not name.startswith("highest_")
+    }
+    ends = {"predictor": row["name"], "interval_low": low, "interval_high": high}
+    predictor = {**ends, **dict(_flat(own))}
+    for attack in row["attacks"]:
+      figures = {"attack": attack["name"], **attack}
+      del figures["name"]
+      rows.append({**run, **predictor, **dict(_flat(figures))})
+  text = io.StringIO(newline="")
+  writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+  writer.writeheader()
+  writer.writerows(rows)
+  write_atomically(Path(path), text.getvalue())
+
+
+def _flat(figures: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+  """Nested figures as columns; an estimate's value bears the estimate's own name."""
+  for name, value in figures.items():
+    if isinstance(value, Mapping):
+      for inner, number in _flat(value):
+        yield (name if inner == "value" else f"{name}_{inner}"), number
+    elif isinstance(value, list):
+      for rate in value:
+        others = {key: number for key, number in rate.items() if key != "limit"}
+        yield from _flat({f"{name}_{rate['limit']:g}": others})
+    else:
+      yield name, value
+
+
+def _grid(results):
+  """The lines of the main table: two of headings, then two for every predictor."""
+  lines = [list(line) for line in zip(*headings(results), strict=True)]
+  for row in main_rows(results):
+    # The change has a fixed width, so that the figures before it stay aligned.
+    lines.append([f"{c.text} {c.change:>7}" if c.below and c.change else c.text for c in row])
+    lines.append([cell.below for cell in row])
+  widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+  lines.insert(2, ["-" * width for width in widths])
+  return [
+    "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
+    for line in lines
+  ]
+
+
+def _definitions(pairs):
+  """Lines of a term and its meaning, wrapped beside the term."""
+  width = max(len(name) for name, _ in pairs) + 2
+  return [
+    line
+    for name, text in pairs
+    for line in textwrap.wrap(
+      text, _WIDTH, initial_indent=name.ljust(width), subsequent_indent=" " * width
+    )
+  ]
+
+
+def _change(figure):
+  change = figure["relative_change"]
+  # Adding zero turns a rounded -0.0 into 0.0.
+  return "" if change is None else f"{round(100 * change, 1) + 0.0:+.1f}%"
+
+
+def _label_changes(row):
+  if row["label_changes"] == 0:
+    return "no label"
+  share = percent(row["label_changes"] / row["num_labels"])
+  return f"{row['label_changes']:,} of {row['num_labels']:,} labels ({share})"
+
+
+def _highest_auc(row):
+  return row["highest_auc"]["value"]

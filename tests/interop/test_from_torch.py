@@ -1,0 +1,142 @@
+"""Published PyTorch weights: exact outputs, inferred settings, and errors that list."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from fixtures.load import load_fixture, pseudo_state_dict
+
+from diffence_jax.interop import from_torch
+from diffence_jax.models import denoiser, predictor
+
+
+def load(kind):
+  """(state dict, arrays) of a fixture."""
+  manifest, arrays = load_fixture(kind)
+  return pseudo_state_dict(manifest), arrays
+
+
+def nhwc(x):
+  return jnp.asarray(x.transpose(0, 2, 3, 1))
+
+
+@pytest.fixture(scope="module")
+def unet():
+  return load("ddpm_unet")
+
+
+@pytest.fixture(scope="module")
+def resnet():
+  return load("resnet18")
+
+
+def test_the_unet_predicts_the_published_noise(unet):
+  state_dict, arrays = unet
+  denoise = jax.jit(denoiser(*from_torch("ddpm_unet", state_dict)))
+  out = denoise(nhwc(arrays["x"]), jnp.asarray(arrays["t"], jnp.int32))
+  np.testing.assert_allclose(out, nhwc(arrays["eps"]), atol=2e-5)
+
+
+def test_the_resnet_gives_the_published_logits(resnet):
+  state_dict, arrays = resnet
+  module, variables = from_torch("resnet18", state_dict, mean=(0.0,), std=(1.0,))
+  out = jax.jit(predictor(module, variables))(None, nhwc(arrays["x"]))
+  np.testing.assert_allclose(out, arrays["logits"], atol=1e-5)
+
+
+def test_settings_are_read_off_the_weights_and_explicit_ones_kept(unet, resnet):
+  module, _ = from_torch("ddpm_unet", unet[0], dropout=0.0, dtype="bfloat16")
+  assert (module.out_channels, module.channels, module.multipliers) == (3, 32, (1, 2))
+  assert (module.attention_levels, module.num_res_blocks) == ((1,), 1)
+  assert (module.dropout, module.dtype) == (0.0, jnp.bfloat16)
+  module, _ = from_torch("resnet18", resnet[0], mean=[0.1, 0.2, 0.3])
+  assert (module.num_classes, module.width, module.mean) == (10, 64, (0.1, 0.2, 0.3))
+
+
+def test_prefix_frozen_table_and_batch_counters_are_dropped(unet):
+  wrapped = {f"module.{name}": value for name, value in unet[0].items()}
+  wrapped["module.time_embedding.timembedding.0.weight"] = np.zeros((1000, 32), np.float32)
+  _, variables = from_torch("ddpm_unet", wrapped)
+  _, expected = from_torch("ddpm_unet", unet[0])
+  assert jax.tree.structure(variables) == jax.tree.structure(expected)
+  assert jax.tree.all(jax.tree.map(np.array_equal, variables, expected))
+
+
+def test_tensors_are_taken_wherever_they_lie(unet):
+  class Tensor:
+    """What torch.Tensor does: refuses NumPy until it is detached, on the CPU and float32."""
+
+    def __init__(self, value, ready=()):
+      self.value, self.ready = value, frozenset(ready)
+      self.shape = value.shape
+
+    def detach(self):
+      return Tensor(self.value, self.ready | {"detach"})
+
+    def cpu(self):
+      return Tensor(self.value, self.ready | {"cpu"})
+
+    def float(self):
+      return Tensor(self.value, self.ready | {"float"})
+
+    def numpy(self):
+      assert self.ready == {"detach", "cpu", "float"}
+      return self.value
+
+  tensors = {name: Tensor(value) for name, value in unet[0].items()}
+  _, variables = from_torch("ddpm_unet", tensors)
+  np.testing.assert_array_equal(
+    variables["params"]["head"]["kernel"], unet[0]["head.weight"].transpose(2, 3, 1, 0)
+  )
+
+
+def test_missing_surplus_and_misshapen_parameters_are_listed(unet):
+  broken = dict(unet[0])
+  del broken["middleblocks.0.attn.proj_q.bias"]
+  del broken["tail.0.weight"]
+  broken["extra.weight"] = np.zeros((2, 2), np.float32)
+  broken["upblocks.2.main.weight"] = np.zeros((64, 64, 1, 1), np.float32)
+  with pytest.raises(ValueError) as error:
+    from_torch("ddpm_unet", broken)
+  message = str(error.value)
+  assert "missing: middleblocks.0.attn.proj_q.bias, tail.0.weight;" in message
+  assert "surplus: extra.weight;" in message
+  assert "upblocks.2.main.weight is [64, 64, 1, 1], expected [64, 64, 3, 3]" in message
+
+
+@pytest.mark.parametrize(
+  "name", ["head.weight", "downblocks.2.block1.2.weight", "downblocks.1.main.weight"]
+)
+def test_a_missing_parameter_does_not_mislead_the_settings(unet, name):
+  broken = {key: value for key, value in unet[0].items() if key != name}
+  with pytest.raises(ValueError, match=f"missing: {name}. Check"):
+    from_torch("ddpm_unet", broken)
+
+
+def test_settings_that_contradict_the_weights_are_refused(resnet):
+  with pytest.raises(ValueError, match=r"fc.weight is \[10, 512\], expected \[7, 512\]"):
+    from_torch("resnet18", resnet[0], num_classes=7)
+
+
+def test_weights_of_another_network_are_refused(resnet):
+  with pytest.raises(ValueError, match=r"not the weights of a ddpm_unet.*conv1\.0\.weight"):
+    from_torch("ddpm_unet", resnet[0])
+  with pytest.raises(ValueError, match="not the weights of a resnet18"):
+    from_torch("resnet18", {})
+
+
+def test_a_checkpoint_around_the_weights_is_refused(unet):
+  with pytest.raises(ValueError, match=r"'ema_model' is a dict.*not the checkpoint around it"):
+    from_torch("ddpm_unet", {"ema_model": unet[0]})
+
+
+def test_unknown_kinds_and_settings_are_met_with_the_nearest(unet):
+  with pytest.raises(ValueError, match="Did you mean 'ddpm_unet'"):
+    from_torch("ddpm_net", unet[0])
+  with pytest.raises(ValueError, match="Did you mean 'dropout'"):
+    from_torch("ddpm_unet", unet[0], drop_out=0.0)
+
+
+def test_a_path_is_refused():
+  with pytest.raises(TypeError, match=r"is a str; expected a mapping.*torch\.load"):
+    from_torch("ddpm_unet", "model.pt")

@@ -1,0 +1,55 @@
+"""Trains a little and records queries on the devices there are; run by test_parallel.py."""
+
+import json
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+
+import diffence_jax as dj
+from diffence_jax import models, parallel
+from diffence_jax.queries import Bound, make_record_step, record_queries
+from diffence_jax.training import train_classifier
+
+folder, num_devices = Path(sys.argv[1]), int(sys.argv[2])
+assert jax.device_count() == num_devices
+mesh = parallel.batch_mesh()
+rng = np.random.default_rng(0)
+images = rng.integers(0, 256, (37, 8, 8, 1)).astype(np.uint8)
+labels = rng.integers(0, 3, 37).astype(np.int32)
+ids = rng.permutation(1000)[:37]
+
+classifier = models.make_classifier("small_resnet", num_classes=3, width=8)
+train_classifier(
+  classifier,
+  images,
+  labels,
+  epochs=2,
+  batch_size=16,
+  learning_rate=1e-3,
+  weight_decay=0.0,
+  checkpoint_every=100,
+  seed=0,
+  mesh=mesh,
+  directory=folder,
+)
+lines = (folder / "metrics.jsonl").read_text().splitlines()
+np.save(folder / "losses.npy", [json.loads(line)["loss"] for line in lines])
+
+denoiser = models.make_denoiser("ddpm_unet", out_channels=1, channels=8, multipliers=(1, 2))
+key = jax.random.key(0)
+bound = [Bound(m, models.init(m, key, (8, 8, 1))) for m in (classifier, denoiser)]
+schedule = dj.linear_schedule()
+purify = dict(num_candidates=3, step=100, num_ddim_steps=2, chunk_size=10)
+record_queries(
+  key, *bound, schedule, images, ids, batch_size=16, mesh=mesh, directory=folder, **purify
+)
+
+# Work by batch needs no talk between devices.
+step = make_record_step(classifier, denoiser, mesh, **purify)
+shared = parallel.replicate(mesh, (key, bound[0].variables, bound[1].variables, schedule))
+batch = (images[:16].astype(np.float32) / 255.0, ids[:16].astype(np.int32))
+text = step.lower(shared, parallel.shard_batch(mesh, batch)).compile().as_text()
+for collective in ("all-reduce", "all-gather", "all-to-all", "collective-permute"):
+  assert collective not in text, collective

@@ -1,0 +1,89 @@
+"""Configs: what is checked, what a misspelt setting says, and the files in `configs/`."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+from ml_collections import ConfigDict
+
+from diffence_jax import models
+from diffence_jax.config import as_json, base_config, fingerprint, validate
+
+CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
+
+
+def get_config(path, variant):
+  spec = importlib.util.spec_from_file_location(path.stem, path)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module.get_config(variant)
+
+
+@pytest.mark.parametrize("variant", ["", "smoke"])
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_is_valid_and_names_models_that_exist(path, variant):
+  config = validate(get_config(path, variant))
+  assert (config.name, config.variant) == (path.stem, variant)
+  models.make_classifier(config.classifier.model, num_classes=10, **config.classifier.fields)
+  models.make_denoiser(config.diffusion.model, out_channels=1, **config.diffusion.fields)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_an_unknown_variant_names_the_nearest(path):
+  with pytest.raises(ValueError, match="no variant 'smok'; did you mean 'smoke'"):
+    get_config(path, "smok")
+
+
+@pytest.mark.parametrize(
+  "change, message",
+  [
+    ({"purify": {"stpe": 80}}, "no setting 'purify.stpe'; did you mean 'step'"),
+    ({"purifier": {}}, "no setting 'purifier'; did you mean 'purify'"),
+    ({"purify": {"step": 80.5}}, "purify.step is 80.5; expected int"),
+    ({"purify": {"step": "80"}}, "purify.step is '80'; expected int"),
+    ({"purify": {"step": True}}, "purify.step is True; expected int"),
+    ({"purify": 3}, "purify is 3; expected a section"),
+    ({"purify": {"step": 0}}, "purify.step is 0; expected at least 1"),
+    ({"purify": {"step": 1000}}, "purify.step is 1000; expected less than"),
+    ({"data": {"known_fraction": 1.5}}, "data.known_fraction is 1.5; expected 0.0 to 1.0"),
+    ({"data": {"num_reference": -1}}, "data.num_reference is -1; expected at least 0"),
+    ({"seed": -1}, "seed is -1; expected 0 to"),
+    ({"audit": {"protocol": "papre"}}, "audit.protocol is 'papre'; expected one of"),
+    ({"classifier": {"learning_rate": float("nan")}}, "learning_rate is nan; expected"),
+  ],
+)
+def test_what_is_not_right_is_named(change, message):
+  with pytest.raises(ValueError, match=message):
+    validate(change)
+
+
+def test_a_mapping_says_only_what_differs():
+  config = validate({"purify": {"step": 80}, "classifier": {"learning_rate": 1}})
+  assert (config.purify.step, config.purify.num_candidates) == (80, 30)
+  assert config.classifier.learning_rate == 1.0
+  assert validate(base_config()) == validate({})
+
+
+def test_settings_of_sources_and_models_pass_through():
+  config = validate({"diffusion": {"fields": {"channels": 16}}, "data": {"options": {"a": 1}}})
+  assert config.diffusion.fields.channels == 16 and config.data.options.a == 1
+
+
+def test_the_base_is_locked_and_typed():
+  config = base_config()
+  with pytest.raises(AttributeError, match="step"):
+    config.purify.stpe = 1
+  with pytest.raises(TypeError):
+    config.purify.step = "many"
+
+
+def test_fingerprints_follow_values_not_order():
+  assert fingerprint({"a": 1, "b": [2.5]}) == fingerprint({"b": [2.5], "a": 1})
+  assert fingerprint({"a": 1}) != fingerprint({"a": 2})
+  assert len(fingerprint({})) == 16
+
+
+def test_as_json_is_plain():
+  plain = as_json(validate({"classifier": {"fields": {"mean": (0.5,)}}}))
+  assert plain["classifier"]["fields"] == {"mean": [0.5]}
+  assert not isinstance(plain["classifier"], ConfigDict)

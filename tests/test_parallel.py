@@ -1,0 +1,42 @@
+"""Eight devices give what one gives. Devices are made before JAX starts: a process of its own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+SCRIPT = Path(__file__).with_name("parallel_script.py")
+
+
+def run_on(num_devices, folder):
+  environment = {
+    **os.environ,
+    "JAX_PLATFORMS": "cpu",
+    "XLA_FLAGS": f"--xla_force_host_platform_device_count={num_devices}",
+  }
+  subprocess.run(
+    [sys.executable, SCRIPT, str(folder), str(num_devices)], env=environment, check=True
+  )
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+  loaded = {}
+  for num_devices in (1, 8):
+    folder = tmp_path_factory.mktemp(f"devices{num_devices}")
+    run_on(num_devices, folder)
+    names = ("raw", "candidates", "losses")
+    loaded[num_devices] = {name: np.load(folder / f"{name}.npy") for name in names}
+  return loaded
+
+
+@pytest.mark.parametrize("name", ["raw", "candidates"])
+def test_recorded_queries_do_not_depend_on_the_devices(results, name):
+  np.testing.assert_allclose(results[8][name], results[1][name], atol=1e-4)
+
+
+def test_training_does_not_depend_on_the_devices(results):
+  np.testing.assert_allclose(results[8]["losses"], results[1]["losses"], rtol=1e-3)
