@@ -31,9 +31,7 @@ def get_config(variant: str = "") -> ConfigDict:
   config.data.num_members = 5_000
   config.data.num_nonmembers = 10_000
   config.data.num_reference = 25_000
-  config.classifier.fields = ConfigDict(
-    {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
-  )
+  config.classifier.fields = ConfigDict({"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)})
 
   if variant == "smoke":
     shrink(config)

@@ -156,8 +156,8 @@ def _attack(result):
     "auc": _estimate(roc.auc, *roc.auc_interval),
     "accuracy": _estimate(roc.accuracy, *roc.accuracy_interval),
     "known_threshold_accuracy": result.known_threshold_accuracy._asdict(),
-    "tpr_at_fpr": [result.tpr_at_fpr(limit)._asdict() for limit in _LIMITS],
-    "tnr_at_fnr": [result.tnr_at_fnr(limit)._asdict() for limit in _LIMITS],
+    "tpr_at_fpr": [roc.tpr_at_fpr(limit)._asdict() for limit in _LIMITS],
+    "tnr_at_fnr": [roc.tnr_at_fnr(limit)._asdict() for limit in _LIMITS],
   }
 
 

@@ -128,8 +128,7 @@ def plan(config: ConfigDict | Mapping[str, Any]) -> Experiment:
     return Stage(name, {**kept, "seed": seed}, inputs)
 
   # The data and the split themselves stand for the settings they follow from.
-  groups = {group: split_ids.tolist() for group, split_ids in _groups(split).items()}
-  groups["reference"] = split.reference.tolist()
+  groups = {name: ids.tolist() for name, ids in split.groups().items()}
   splits = Stage("split", {"data": dataset.digest(), "ids": fingerprint(groups)})
   classifier = stage("classifier", "classifier", splits)
   diffusion = stage("diffusion", "diffusion", splits)

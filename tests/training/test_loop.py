@@ -144,8 +144,7 @@ def test_a_classifier_learns_and_the_seed_decides_it(tmp_path):
   first, again, other = train("a", 0), train("b", 0), train("c", 1)
   jax.tree.map(np.testing.assert_array_equal, first, again)
   assert any(
-    np.any(x != y)
-    for x, y in zip(jax.tree.leaves(first), jax.tree.leaves(other), strict=True)
+    np.any(x != y) for x, y in zip(jax.tree.leaves(first), jax.tree.leaves(other), strict=True)
   )
   logits = models.predictor(module, first)(None, images.astype(np.float32) / 255.0)
   assert np.mean(np.argmax(logits, axis=-1) == labels) == 1.0

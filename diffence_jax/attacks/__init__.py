@@ -1,0 +1,33 @@
+"""Membership inference attacks. Every score: higher means more likely a member."""
+
+from diffence_jax.attacks.protocol import (
+  AttackResult,
+  Group,
+  Groups,
+  class_thresholds,
+  run_threshold_attacks,
+  threshold_accuracy,
+)
+from diffence_jax.attacks.threshold import (
+  THRESHOLD_ATTACKS,
+  confidence,
+  correctness,
+  entropy,
+  loss,
+  modified_entropy,
+)
+
+__all__ = [
+  "THRESHOLD_ATTACKS",
+  "AttackResult",
+  "Group",
+  "Groups",
+  "class_thresholds",
+  "confidence",
+  "correctness",
+  "entropy",
+  "loss",
+  "modified_entropy",
+  "run_threshold_attacks",
+  "threshold_accuracy",
+]

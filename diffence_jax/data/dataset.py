@@ -1,0 +1,129 @@
+"""A labelled set of images in memory, every sample with a stable id."""
+
+import dataclasses
+import hashlib
+
+import numpy as np
+
+# fold_in, which makes a sample's random key from its id, keeps 32 bits only.
+MAX_ID = 2**31 - 1
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Dataset:
+  """Images, labels and ids; checked when made.
+
+  Attributes:
+    images: u8[N,H,W,C].
+    labels: i32[N], 0 to K-1.
+    ids: i64[N], unique, 0 to 2**31 - 1, the same whatever the order on disk.
+    num_classes: K, at least 2.
+    part: i8[N], 0 for the source's training part, 1 for its test part; all 0 if it has none.
+  """
+
+  images: np.ndarray
+  labels: np.ndarray
+  ids: np.ndarray
+  num_classes: int
+  part: np.ndarray
+
+  def __post_init__(self):
+    num = len(self.images)
+    if self.images.ndim != 4 or self.images.dtype != np.uint8 or 0 in self.images.shape:
+      raise ValueError(
+        f"images are {self.images.dtype}{list(self.images.shape)}; expected uint8[N, H, W, C], "
+        "not empty."
+      )
+    for name in ("labels", "ids", "part"):
+      values = getattr(self, name)
+      if values.shape != (num,) or not np.issubdtype(values.dtype, np.integer):
+        raise ValueError(
+          f"{name} are {values.dtype}{list(values.shape)}; expected integers, [{num}]."
+        )
+    if self.num_classes < 2:
+      raise ValueError(f"There are {self.num_classes} classes; expected at least 2.")
+    if self.labels.min() < 0 or self.labels.max() >= self.num_classes:
+      raise ValueError(
+        f"labels range from {self.labels.min()} to {self.labels.max()}; "
+        f"expected 0 to {self.num_classes - 1}."
+      )
+    if self.ids.min() < 0 or self.ids.max() > MAX_ID:
+      raise ValueError(
+        f"ids range from {self.ids.min()} to {self.ids.max()}; expected 0 to {MAX_ID}."
+      )
+    if len(np.unique(self.ids)) != num:
+      raise ValueError(f"{num - len(np.unique(self.ids))} ids are not unique.")
+
+  def take(self, ids: np.ndarray) -> "Dataset":
+    """The samples with these ids, in this order.
+
+    Args:
+      ids: i[M].
+
+    Returns:
+      A dataset of M samples.
+
+    Raises:
+      ValueError: an id is not in the dataset.
+    """
+    ids = np.asarray(ids, np.int64)
+    order = np.argsort(self.ids)
+    at = np.searchsorted(self.ids, ids, sorter=order)
+    rows = order[np.minimum(at, len(order) - 1)]
+    missing = ids[self.ids[rows] != ids]
+    if missing.size:
+      raise ValueError(
+        f"{missing.size} ids are not in the dataset, {missing[0]} among them; "
+        f"it has {len(self.ids)} samples."
+      )
+    return Dataset(
+      self.images[rows], self.labels[rows], self.ids[rows], self.num_classes, self.part[rows]
+    )
+
+  def digest(self) -> str:
+    """64 hexadecimal digits that name the content, whatever its order."""
+    order = np.argsort(self.ids)
+    digest = hashlib.sha256(f"{self.images.shape} {self.num_classes}".encode())
+    for values, dtype in (
+      (self.ids, "<i8"),
+      (self.labels, "<i8"),
+      (self.part, "|i1"),
+      (self.images, "|u1"),
+    ):
+      digest.update(np.ascontiguousarray(values[order], dtype))
+    return digest.hexdigest()
+
+
+def make_dataset(
+  images: np.ndarray,
+  labels: np.ndarray,
+  ids: np.ndarray | None = None,
+  num_classes: int | None = None,
+  part: np.ndarray | None = None,
+) -> Dataset:
+  """Fills in what a source does not say.
+
+  Args:
+    images: u8[N,H,W,C], or u8[N,H,W] in gray.
+    labels: i[N].
+    ids: i[N]; None numbers the samples.
+    num_classes: None counts up to the largest label.
+    part: i[N]; None for all 0.
+
+  Returns:
+    The dataset.
+
+  Raises:
+    ValueError: something does not fit.
+  """
+  if images.ndim == 3:
+    images = images[..., None]
+  if num_classes is None:
+    num_classes = int(labels.max(initial=0)) + 1
+  return Dataset(
+    images=images,
+    labels=labels.astype(np.int32) if np.issubdtype(labels.dtype, np.integer) else labels,
+    ids=np.arange(len(images)) if ids is None else ids,
+    num_classes=num_classes,
+    part=np.zeros(len(images), np.int8) if part is None else part.astype(np.int8),
+  )

@@ -1,0 +1,31 @@
+"""Metrics, in NumPy and float64: ROC, intervals, calibration, divergence."""
+
+from diffence_jax.metrics.calibration import (
+  accuracy,
+  expected_calibration_error,
+  label_changes,
+  negative_log_likelihood,
+)
+from diffence_jax.metrics.divergence import jensen_shannon_distance
+from diffence_jax.metrics.intervals import (
+  Estimate,
+  balanced_accuracy,
+  clopper_pearson,
+  proportion,
+)
+from diffence_jax.metrics.roc import Rate, Roc, roc
+
+__all__ = [
+  "Estimate",
+  "Rate",
+  "Roc",
+  "accuracy",
+  "balanced_accuracy",
+  "clopper_pearson",
+  "expected_calibration_error",
+  "jensen_shannon_distance",
+  "label_changes",
+  "negative_log_likelihood",
+  "proportion",
+  "roc",
+]

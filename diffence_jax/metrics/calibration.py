@@ -1,0 +1,103 @@
+"""What a prediction is worth: accuracy, calibration, likelihood, and labels changed."""
+
+import numpy as np
+import scipy.special
+from jax.typing import ArrayLike
+
+
+def accuracy(logits: ArrayLike, labels: ArrayLike) -> float:
+  """The share of samples whose arg-max is their label.
+
+  Args:
+    logits: f[N,K].
+    labels: i[N].
+
+  Returns:
+    In [0, 1].
+
+  Raises:
+    ValueError: the shapes do not fit.
+  """
+  logits, labels = check_predictions(logits, labels)
+  return float(np.mean(np.argmax(logits, axis=-1) == labels))
+
+
+def expected_calibration_error(
+  probabilities: ArrayLike, labels: ArrayLike, num_bins: int = 10
+) -> float:
+  """How far confidence is from accuracy (Guo et al. 2017, equation 3).
+
+  Args:
+    probabilities: f[N,K], rows that sum to 1.
+    labels: i[N].
+    num_bins: equally wide bins of confidence, (0, 1/B], ..., (1 - 1/B, 1].
+
+  Returns:
+    The mean distance between a bin's accuracy and its mean confidence, weighted by its
+    share of the samples; in [0, 1].
+
+  Raises:
+    ValueError: the shapes do not fit, or a row is not a probability distribution.
+  """
+  probabilities, labels = check_predictions(probabilities, labels)
+  off = np.abs(probabilities.sum(axis=-1) - 1.0).max()
+  if not off < 1e-3 or probabilities.min() < 0.0:
+    raise ValueError(
+      "probabilities are not: expected rows of non-negative numbers that sum to 1, "
+      f"got a sum that is off by {off:.3g}. Pass the softmax of logits."
+    )
+  confidence = probabilities.max(axis=-1)
+  correct = np.argmax(probabilities, axis=-1) == labels
+  bins = np.clip(np.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
+  # The bin's share times the distance of its means is the distance of its sums.
+  gaps = np.bincount(bins, weights=correct - confidence, minlength=num_bins)
+  return float(np.abs(gaps).sum() / len(labels))
+
+
+def negative_log_likelihood(logits: ArrayLike, labels: ArrayLike) -> float:
+  """The mean cross-entropy, in nats.
+
+  Args:
+    logits: f[N,K].
+    labels: i[N].
+
+  Returns:
+    At least 0.
+
+  Raises:
+    ValueError: the shapes do not fit.
+  """
+  logits, labels = check_predictions(logits, labels)
+  log_probabilities = scipy.special.log_softmax(logits, axis=-1)
+  return float(-np.mean(log_probabilities[np.arange(len(labels)), labels]))
+
+
+def label_changes(logits: ArrayLike, reference_logits: ArrayLike) -> int:
+  """How many samples have another arg-max than in the reference.
+
+  Args:
+    logits: f[N,K].
+    reference_logits: f[N,K].
+
+  Returns:
+    0 to N.
+  """
+  return int(np.sum(np.argmax(logits, axis=-1) != np.argmax(reference_logits, axis=-1)))
+
+
+def check_predictions(outputs: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+  """Returns outputs f64[N,K] and labels i64[N]; raises ValueError unless they fit."""
+  outputs, labels = np.asarray(outputs, np.float64), np.asarray(labels)
+  if outputs.ndim != 2 or labels.shape != outputs.shape[:1] or not labels.size:
+    raise ValueError(
+      f"Got outputs {list(outputs.shape)} and labels {list(labels.shape)}; "
+      "expected [N, K] and [N], N >= 1."
+    )
+  if not np.issubdtype(labels.dtype, np.integer):
+    raise ValueError(f"labels have dtype {labels.dtype}; expected integers.")
+  if labels.min() < 0 or labels.max() >= outputs.shape[1]:
+    raise ValueError(
+      f"labels range from {labels.min()} to {labels.max()}; "
+      f"expected 0 to {outputs.shape[1] - 1}."
+    )
+  return outputs, labels.astype(np.int64)
