@@ -29,7 +29,7 @@ def get_config(variant: str = "") -> ConfigDict:
   config.diffusion.fields = ConfigDict(
     {"channels": 32, "multipliers": (1, 2), "attention_levels": (1,), "num_res_blocks": 1}
   )
-  config.diffusion.num_steps = 2000
+  config.diffusion.num_steps = 1500
   config.diffusion.batch_size = 64
   config.diffusion.learning_rate = 1e-3
   config.diffusion.warmup_steps = 100

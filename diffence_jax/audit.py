@@ -123,6 +123,8 @@ def _evaluate(answers, records, protocol):
   best = max(range(len(attacked)), key=lambda i: described[i]["auc"]["value"])
   highest_auc = _named(described[best], described[best]["auc"])
   members, nonmembers = groups.target_members, groups.target_nonmembers
+  # As published, calibration is over members and non-members; ours is about unseen images.
+  calibrated = nonmembers if protocol == "disjoint" else attacks.pool(members, nonmembers)
   phi = [np.asarray(scaled_logit(g.logits)) for g in (members, nonmembers)]
   changes = sum(metrics.label_changes(answers.logits[g], records[g].raw) for g in GROUPS)
   row = {
@@ -133,8 +135,8 @@ def _evaluate(answers, records, protocol):
     "label_changes": changes,
     "num_labels": sum(len(records[g].labels) for g in GROUPS),
     **_kept(answers, records),
-    "ece": metrics.expected_calibration_error(_softmax(nonmembers.logits), nonmembers.labels),
-    "nll": metrics.negative_log_likelihood(nonmembers.logits, nonmembers.labels),
+    "ece": metrics.expected_calibration_error(_softmax(calibrated.logits), calibrated.labels),
+    "nll": metrics.negative_log_likelihood(*calibrated),
     "js_distance": metrics.jensen_shannon_distance(*phi),
     "gap": gap,
     "attacks": described,

@@ -5,6 +5,7 @@ from diffence_jax.attacks.protocol import (
   Group,
   Groups,
   class_thresholds,
+  pool,
   run_threshold_attacks,
   threshold_accuracy,
 )
@@ -28,6 +29,7 @@ __all__ = [
   "entropy",
   "loss",
   "modified_entropy",
+  "pool",
   "run_threshold_attacks",
   "threshold_accuracy",
 ]

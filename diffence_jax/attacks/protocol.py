@@ -31,6 +31,11 @@ class Groups(NamedTuple):
   target_nonmembers: Group
 
 
+def pool(first: Group, second: Group) -> Group:
+  """One group of the samples of both."""
+  return Group(*(np.concatenate([a, b]) for a, b in zip(first, second, strict=True)))
+
+
 class AttackResult(NamedTuple):
   """One attack's success.
 
@@ -70,7 +75,7 @@ def run_threshold_attacks(groups: Groups, *, protocol: str = "disjoint") -> list
     (groups.known_nonmembers, groups.target_nonmembers),
   )
   known = [side[0] for side in sides]
-  reported = [side[1] if protocol == "disjoint" else _pool(*side) for side in sides]
+  reported = [side[1] if protocol == "disjoint" else pool(*side) for side in sides]
   right = [[correctness(*group) for group in groups] for groups in (known, reported)]
   results = [_result("correctness", "global", *right)]
   for name, attack in THRESHOLD_ATTACKS.items():
@@ -136,7 +141,3 @@ def _result(name, threshold, known_scores, scores):
   return AttackResult(
     name, threshold, metrics.roc(*scores), threshold_accuracy(*scores, learnt)
   )
-
-
-def _pool(known, target):
-  return Group(*(np.concatenate([a, b]) for a, b in zip(known, target, strict=True)))

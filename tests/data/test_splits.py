@@ -1,0 +1,121 @@
+"""Splits: disjoint, seeded, by id."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from diffence_jax import data
+from diffence_jax.data import Split, make_dataset, make_split, read_index_file, write_index_file
+
+
+def dataset_of(num, seed=0, num_test=0):
+  rng = np.random.default_rng(seed)
+  ids = rng.permutation(10 * num)[:num]
+  part = np.zeros(num, np.int8)
+  part[:num_test] = 1
+  images = rng.integers(0, 256, (num, 2, 2, 1)).astype(np.uint8)
+  return make_dataset(images, rng.integers(0, 2, num), ids, num_classes=2, part=part)
+
+
+def equal(a, b):
+  return all(np.array_equal(a.groups()[name], b.groups()[name]) for name in a.groups())
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+  seed=st.integers(0, 2**31 - 1),
+  members=st.integers(4, 40),
+  nonmembers=st.integers(4, 40),
+  fraction=st.sampled_from([0.25, 0.5, 0.75]),
+)
+def test_sizes_disjointness_and_independence_of_the_order(seed, members, nonmembers, fraction):
+  dataset = dataset_of(100)
+  options = dict(
+    seed=seed, num_members=members, num_nonmembers=nonmembers, known_fraction=fraction
+  )
+  split = make_split(dataset, **options)
+  assert len(split.known_members) == round(members * fraction)
+  assert (len(split.members), len(split.nonmembers)) == (members, nonmembers)
+  every = np.concatenate(list(split.groups().values()))
+  assert len(np.unique(every)) == len(every) == 100 and set(every) == set(dataset.ids)
+  order = np.random.default_rng(seed).permutation(100)
+  shuffled = make_dataset(
+    dataset.images[order], dataset.labels[order], dataset.ids[order], num_classes=2
+  )
+  assert equal(make_split(shuffled, **options), split)
+
+
+def test_the_seed_decides():
+  splits = [
+    make_split(dataset_of(100), seed=s, num_members=40, num_nonmembers=40) for s in (0, 0, 1)
+  ]
+  assert equal(splits[0], splits[1]) and not equal(splits[0], splits[2])
+
+
+def test_nonmembers_can_come_from_the_test_part():
+  dataset = dataset_of(100, num_test=30)
+  split = make_split(dataset, seed=0, num_members=40, num_nonmembers=30, nonmembers_from="test")
+  assert dataset.take(split.nonmembers).part.all()
+  assert not dataset.take(split.members).part.any()
+  assert not dataset.take(split.reference).part.any() and len(split.reference) == 30
+
+
+@pytest.mark.parametrize(
+  "options, match",
+  [
+    ({"num_members": 101}, "asks for 101 members, and 100 samples"),
+    ({"num_nonmembers": 61}, "asks for 61 non-members, and 60 samples"),
+    ({"num_reference": 21}, "asks for 21 reference samples, and 20"),
+    ({"nonmembers_from": "test"}, "from the test part, and 0"),
+    ({"known_fraction": 0.0}, "There are no known_members"),
+    ({"known_fraction": 1.0}, "There are no target_members"),
+  ],
+)
+def test_splits_that_cannot_be_made_say_why(options, match):
+  options = {"num_members": 40, "num_nonmembers": 40, **options}
+  with pytest.raises(ValueError, match=match):
+    make_split(dataset_of(100), seed=0, **options)
+
+
+def test_shared_samples_are_refused():
+  groups = [np.array(ids) for ids in ([1, 2], [3], [4, 5], [6, 2], [7])]
+  with pytest.raises(ValueError, match="known_members and target_nonmembers share 1"):
+    Split(*groups)
+  with pytest.raises(ValueError, match="known_members name 1 samples twice"):
+    Split(np.array([1, 1]), *groups[1:3], np.array([6]), groups[4])
+
+
+def test_index_files(tmp_path):
+  dataset, path = dataset_of(100), tmp_path / "split.json"
+  split = make_split(dataset, seed=0, num_members=40, num_nonmembers=40)
+  write_index_file(split, path)
+  assert equal(read_index_file(path, dataset), split)
+  ids = dataset.ids.tolist()
+  path.write_text(json.dumps({"members": ids[:10], "nonmembers": ids[10:30]}))
+  halved = read_index_file(path, dataset)
+  np.testing.assert_array_equal(halved.known_members, ids[:5])
+  np.testing.assert_array_equal(halved.target_nonmembers, ids[20:30])
+  assert not len(halved.reference)
+
+
+@pytest.mark.parametrize(
+  "content, match",
+  [
+    ("{", "not a JSON object"),
+    ("[1, 2]", "not a JSON object"),
+    ('{"members": ["a"], "nonmembers": [1]}', "not a JSON object"),
+    ('{"members": [1, 2]}', "has the groups members, reference; expected"),
+    ('{"members": [1, 2, 3, 4], "nonmembers": [1, 5, 6, 7]}', "share 1 samples"),
+    ('{"members": [100001, 100002], "nonmembers": [100003, 100004]}', "not in the dataset"),
+  ],
+)
+def test_index_files_that_are_not_right_are_refused(tmp_path, content, match):
+  path = tmp_path / "split.json"
+  path.write_text(content)
+  with pytest.raises(ValueError, match=match):
+    read_index_file(path, dataset_of(100))
+  with pytest.raises(FileNotFoundError, match="no index file"):
+    data.read_index_file(tmp_path / "nowhere.json", dataset_of(100))
