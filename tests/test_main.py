@@ -1,0 +1,164 @@
+"""The command, as a user runs it: a process of its own, killed and run again."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+SMOKE = f"--config={CONFIGS / 'digits.py'}:smoke"
+
+
+def diffence(*arguments, check=None):
+  process = subprocess.run(
+    [sys.executable, "-m", "diffence_jax.main", *map(str, arguments)],
+    capture_output=True,
+    text=True,
+  )
+  if check is not None:
+    assert process.returncode == check, process.stderr
+  return process
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+  workdir = tmp_path_factory.mktemp("smoke")
+  return workdir, diffence(SMOKE, f"--workdir={workdir}", check=0)
+
+
+def test_a_run_leaves_a_report(finished):
+  workdir, process = finished
+  for name in ("undefended", "scenario 1", "scenario 2", "scenario 3", "average"):
+    assert name in process.stdout
+  results = json.loads((workdir / "results.json").read_text())
+  for row in results["predictors"]:
+    assert row["name"] == "average" or row["label_changes"] == 0
+  assert (workdir / "report.html").read_text().startswith("<!")
+  assert (workdir / "results.csv").read_text().count("\n") == 1 + 5 * 9
+  run = json.loads((workdir / "run.json").read_text())
+  assert run["settings"] == results["settings"] and run["settings"]["seed"] == 0
+  assert {"jax", "diffence_jax", "python"} <= set(run["versions"]) and run["device"]
+  # A progress bar's carriage returns have no place outside a terminal.
+  assert "\r" not in process.stderr
+
+
+def test_a_second_run_computes_nothing_and_says_the_same(finished):
+  workdir, first = finished
+  before = (workdir / "results.json").read_bytes()
+  again = diffence(SMOKE, f"--workdir={workdir}", check=0)
+  assert again.stdout == first.stdout and "running" not in again.stderr
+  assert (workdir / "results.json").read_bytes() == before
+
+
+def test_a_dry_run_tells_what_would_be_done(finished, tmp_path):
+  workdir, _ = finished
+  cached = diffence(SMOKE, f"--workdir={workdir}", "--dry_run", check=0).stdout
+  assert cached.count("cached") == 6
+  changed = diffence(
+    SMOKE, f"--workdir={workdir}", "--dry_run", "--config.purify.step=80", check=0
+  ).stdout
+  states = [line.split()[2] for line in changed.splitlines()]
+  assert states == ["cached", "cached", "cached", "to", "to", "to"]
+  diffence(SMOKE, f"--workdir={tmp_path / 'new'}", "--dry_run", check=0)
+  assert not (tmp_path / "new").exists()
+
+
+def test_a_damaged_artifact_is_an_error(finished, tmp_path):
+  workdir, _ = finished
+  copy = tmp_path / "copy"
+  subprocess.run(["cp", "-r", workdir, copy], check=True)
+  (record,) = copy.glob("queries/*/candidates.npy")
+  record.write_bytes(record.read_bytes()[:-8])
+  before = (copy / "results.json").read_bytes()
+  process = diffence(SMOKE, f"--workdir={copy}", check=2)
+  assert "candidates.npy is not what was written" in process.stderr
+  assert "Traceback" not in process.stderr
+  assert (copy / "results.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+  "arguments, message",
+  [
+    ([], "--config is missing"),
+    ([SMOKE], "--workdir is missing"),
+    (["--config=nowhere.py", "--workdir={tmp}"], "nowhere.py"),
+    ([SMOKE.replace(":smoke", ":smok"), "--workdir={tmp}"], "did you mean 'smoke'"),
+    ([SMOKE, "--workdir={tmp}", "--config.purify.stpe=80"], "step"),
+    ([SMOKE, "--workdir={tmp}", "--config.purify.step=many"], "invalid literal"),
+    ([SMOKE, "--workdir={tmp}", "--config.purify.step=5000"], "expected less than"),
+    ([SMOKE, "--workdir={tmp}", "--config.data.source=digit"], "did you mean 'digits'"),
+    ([SMOKE, "--workdir={tmp}", "--config.data.num_members=5000"], "asks for 5000 members"),
+    ([SMOKE, "--workdir={tmp}", "--config.classifier.model=resnet"], "resnet18"),
+    ([SMOKE, "--wrkdir={tmp}"], "workdir"),
+    ([SMOKE, "--workdir={tmp}", "extra"], "expected flags only"),
+  ],
+)
+def test_what_is_not_right_is_refused_with_nothing_written(tmp_path, arguments, message):
+  workdir = tmp_path / "new"
+  process = diffence(*(a.replace("{tmp}", str(workdir)) for a in arguments), check=2)
+  assert message in process.stderr and process.stderr.startswith("diffence: ")
+  assert "Traceback" not in process.stderr and not workdir.exists()
+
+
+def test_help_is_quick():
+  start = time.perf_counter()
+  text = diffence("--help", check=0).stdout
+  assert time.perf_counter() - start < 3.0
+  assert "--workdir" in text and "--dry_run" in text
+
+
+def test_other_sources_run_from_the_command_line(tmp_path):
+  """The paper's CIFAR config, on colour images of one's own."""
+  rng = np.random.default_rng(0)
+  images = rng.integers(0, 256, (200, 32, 32, 3)).astype(np.uint8)
+  path = tmp_path / "own.npz"
+  np.savez(path, images=images, labels=rng.integers(0, 10, 200), part=np.arange(200) >= 120)
+  config = tmp_path / "own.py"
+  config.write_text(
+    "import importlib.util\n"
+    f"spec = importlib.util.spec_from_file_location('c', {str(CONFIGS / 'cifar10.py')!r})\n"
+    "module = importlib.util.module_from_spec(spec)\n"
+    "spec.loader.exec_module(module)\n"
+    "def get_config():\n"
+    "  config = module.get_config('smoke')\n"
+    "  config.data.source = 'npz'\n"
+    f"  config.data.options = {{'path': {str(path)!r}}}\n"
+    "  return config\n"
+  )
+  diffence(f"--config={config}", f"--workdir={tmp_path / 'run'}", check=0)
+  results = json.loads((tmp_path / "run" / "results.json").read_text())
+  assert results["data"]["image_shape"] == [32, 32, 3]
+
+
+def kill_at_random(workdir, moments):
+  """Starts the run again and again, killing it after each of `moments` seconds."""
+  command = [sys.executable, "-m", "diffence_jax.main", SMOKE, f"--workdir={workdir}"]
+  killed = 0
+  for moment in moments:
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+      process.wait(moment)
+    except subprocess.TimeoutExpired:
+      os.kill(process.pid, signal.SIGKILL)
+      process.wait()
+      killed += 1
+  return killed
+
+
+def test_a_killed_run_goes_on_to_the_same_result(finished, tmp_path):
+  """DIFFENCE_KILLS sets how often; the moments are drawn anew each time, and printed."""
+  expected = (finished[0] / "results.json").read_bytes()
+  seed = random.SystemRandom().randrange(2**31)
+  draw = random.Random(seed)
+  moments = [draw.uniform(1.0, 25.0) for _ in range(int(os.environ.get("DIFFENCE_KILLS", "2")))]
+  print(f"seed {seed}, kills after {[round(m, 1) for m in moments]} seconds")
+  kill_at_random(tmp_path, moments)
+  diffence(SMOKE, f"--workdir={tmp_path}", check=0)
+  assert (tmp_path / "results.json").read_bytes() == expected
