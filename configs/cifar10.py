@@ -4,15 +4,15 @@
 
 Prepare the data once, with TensorFlow for that one step (`pip install 'diffence_jax[tfds]'`):
 
-    python -c "import tensorflow_datasets as tfds; tfds.builder('cifar10', \\
-        file_format='array_record').download_and_prepare()"
+    python -c "import tensorflow_datasets as tfds
+    tfds.builder('cifar10', file_format='array_record').download_and_prepare()"
 
 Cost: an accelerator's job, not yet measured; nearly all of it is the diffusion model's 800,000
 training steps.
-Result to expect: the paper's averages over CIFAR-10, CIFAR-100 and SVHN: highest attack AUC 79.1%
-undefended, 68.1 / 70.8 / 69.1% in scenarios 1 / 2 / 3, no accuracy lost.
-`cifar10.py:smoke` runs every stage on a few of the images, too small to learn from, in under a
-minute on two CPU cores.
+Result to expect: the paper's averages over CIFAR-10, CIFAR-100 and SVHN, highest attack AUC
+79.1% undefended and 68.1 / 70.8 / 69.1% in scenarios 1 / 2 / 3, with no accuracy lost.
+`cifar10.py:smoke` runs every stage on a few of the images, too small to learn from, in
+under a minute on two CPU cores.
 """
 
 from ml_collections import ConfigDict

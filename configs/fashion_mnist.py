@@ -8,8 +8,8 @@ use `fashion_mnist_small.py`.
 Cost: an accelerator's job, not yet measured; nearly all of it is the diffusion model's 800,000
 training steps.
 Result to expect: not in the paper; the small variant's results are in docs/results.md.
-`fashion_mnist.py:smoke` runs every stage on a few of the images, too small to learn from, in under a
-minute on two CPU cores.
+`fashion_mnist.py:smoke` runs every stage on a few of the images, too small to learn from, in
+under a minute on two CPU cores.
 """
 
 from ml_collections import ConfigDict

@@ -1,4 +1,4 @@
-"""Eight devices give what one gives. Devices are made before JAX starts: a process of its own."""
+"""Eight devices give what one gives; a process of its own has its own devices."""
 
 import os
 import subprocess

@@ -117,7 +117,7 @@ THRESHOLD_ATTACKS: Mapping[str, Score] = MappingProxyType(
 
 
 def _log_probabilities(logits, labels):
-  """log p and log(1 - p), f64[N,K], and the index of the labels' entries."""
+  """Log-probabilities log p and log(1 - p), f64[N,K], and the index of the labels' entries."""
   logits, labels = check_predictions(logits, labels)
   rows = np.arange(len(logits))
   top = (rows, np.argmax(logits, axis=-1))

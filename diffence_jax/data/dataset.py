@@ -17,7 +17,7 @@ class Dataset:
     images: u8[N,H,W,C].
     labels: i32[N], 0 to K-1.
     ids: i64[N], unique, 0 to 2**31 - 1, the same whatever the order on disk.
-    num_classes: K, at least 2.
+    num_classes: K, 2 to 2**31 - 1.
     part: i8[N], 0 for the source's training part, 1 for its test part; all 0 if it has none.
   """
 
@@ -28,20 +28,20 @@ class Dataset:
   part: np.ndarray
 
   def __post_init__(self):
-    num = len(self.images)
     if self.images.ndim != 4 or self.images.dtype != np.uint8 or 0 in self.images.shape:
       raise ValueError(
         f"images are {self.images.dtype}{list(self.images.shape)}; expected uint8[N, H, W, C], "
         "not empty."
       )
+    num = len(self.images)
     for name in ("labels", "ids", "part"):
       values = getattr(self, name)
       if values.shape != (num,) or not np.issubdtype(values.dtype, np.integer):
         raise ValueError(
           f"{name} are {values.dtype}{list(values.shape)}; expected integers, [{num}]."
         )
-    if self.num_classes < 2:
-      raise ValueError(f"There are {self.num_classes} classes; expected at least 2.")
+    if not 2 <= self.num_classes <= MAX_ID:
+      raise ValueError(f"There are {self.num_classes} classes; expected 2 to {MAX_ID}.")
     if self.labels.min() < 0 or self.labels.max() >= self.num_classes:
       raise ValueError(
         f"labels range from {self.labels.min()} to {self.labels.max()}; "
@@ -53,6 +53,14 @@ class Dataset:
       )
     if len(np.unique(self.ids)) != num:
       raise ValueError(f"{num - len(np.unique(self.ids))} ids are not unique.")
+    if not np.isin(self.part, (0, 1)).all():
+      raise ValueError(
+        f"part ranges from {self.part.min()} to {self.part.max()}; expected 0 (training) and "
+        "1 (test)."
+      )
+    # Only now, when nothing can overflow.
+    for name, dtype in (("labels", np.int32), ("ids", np.int64), ("part", np.int8)):
+      object.__setattr__(self, name, getattr(self, name).astype(dtype, copy=False))
 
   def take(self, ids: np.ndarray) -> "Dataset":
     """The samples with these ids, in this order.
@@ -66,7 +74,7 @@ class Dataset:
     Raises:
       ValueError: an id is not in the dataset.
     """
-    ids = np.asarray(ids, np.int64)
+    ids = np.asarray(ids)
     order = np.argsort(self.ids)
     at = np.searchsorted(self.ids, ids, sorter=order)
     rows = order[np.minimum(at, len(order) - 1)]
@@ -108,7 +116,7 @@ def make_dataset(
     labels: i[N].
     ids: i[N]; None numbers the samples.
     num_classes: None counts up to the largest label.
-    part: i[N]; None for all 0.
+    part: i[N] or bool[N]; None for all 0.
 
   Returns:
     The dataset.
@@ -118,12 +126,17 @@ def make_dataset(
   """
   if images.ndim == 3:
     images = images[..., None]
+  num = images.shape[0] if images.ndim else 0
   if num_classes is None:
-    num_classes = int(labels.max(initial=0)) + 1
+    # Labels that are not numbers count no classes: `Dataset` says what is wrong with them.
+    integers = np.issubdtype(labels.dtype, np.integer)
+    num_classes = int(labels.max(initial=0)) + 1 if integers else 0
+  if part is None:
+    part = np.zeros(num, np.int8)
   return Dataset(
     images=images,
-    labels=labels.astype(np.int32) if np.issubdtype(labels.dtype, np.integer) else labels,
-    ids=np.arange(len(images)) if ids is None else ids,
+    labels=labels,
+    ids=np.arange(num) if ids is None else ids,
     num_classes=num_classes,
-    part=np.zeros(len(images), np.int8) if part is None else part.astype(np.int8),
+    part=part.astype(np.int8) if part.dtype == bool else part,
   )

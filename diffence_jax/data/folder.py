@@ -20,22 +20,27 @@ def load(path: str, image_size: int | None = None) -> Dataset:
 
   Returns:
     Gray images if all files are gray, else colour. An id is a checksum of the file's path
-    below `path`, so that adding a file changes no other's.
+    below `path`, so that adding a file changes no other's. Names that begin with a dot are
+    passed over.
 
   Raises:
     FileNotFoundError: there is no such folder, or no images in it.
-    ValueError: an image is damaged, sizes differ, or two ids are the same.
+    ValueError: an image is damaged or has more than 8 bits a channel, sizes differ, or two
+      ids are the same.
   """
   from PIL import Image
 
+  if image_size is not None and image_size < 1:
+    raise ValueError(f"data.options.image_size is {image_size}; expected at least 1.")
   root = Path(path)
   if not root.is_dir():
     raise FileNotFoundError(f"There is no folder {path}; expected one with a folder a class.")
-  classes = sorted(folder.name for folder in root.iterdir() if folder.is_dir())
+  # Not .ipynb_checkpoints or macOS's ._image.png, which would be a class and an image.
+  classes = sorted(folder.name for folder in _visible(root.iterdir()) if folder.is_dir())
   files = [
     (file, label)
     for label, name in enumerate(classes)
-    for file in sorted((root / name).rglob("*"))
+    for file in sorted(_visible((root / name).rglob("*")))
     if file.suffix.lower() in _SUFFIXES
   ]
   if not files:
@@ -64,13 +69,20 @@ def load(path: str, image_size: int | None = None) -> Dataset:
   return make_dataset(np.stack(arrays), labels, ids, num_classes=len(classes))
 
 
+def _visible(paths):
+  return (path for path in paths if not path.name.startswith("."))
+
+
 def _open(Image, file, image_size):
   try:
     with Image.open(file) as image:
+      deep = image.mode.startswith(("I", "F"))
       gray = image.mode in ("1", "L", "LA")
       image = image.convert("L" if gray else "RGB")
-  except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+  except Exception as error:  # Pillow's decoders raise nearly anything on damaged files.
     raise ValueError(f"{file} cannot be read as an image: {error}.") from error
+  if deep:  # Pillow cuts these off at 255: nearly all white.
+    raise ValueError(f"{file} has more than 8 bits a channel; scale it to 8 bits first.")
   if image_size is None:
     return image
   scale = image_size / min(image.size)

@@ -36,6 +36,12 @@ def load(path: str = FASHION_MNIST) -> Dataset:
   for (images, labels), (name, _) in zip(parts, _FILES, strict=True):
     if len(images) != len(labels):
       raise ValueError(f"{path}: {name} has {len(images)} images for {len(labels)} labels.")
+  (train, _), (test, _) = parts
+  if train.shape[1:] != test.shape[1:]:
+    raise ValueError(
+      f"{path}: the images of {_FILES[1][0]} are {list(test.shape[1:])} and those of "
+      f"{_FILES[0][0]} are {list(train.shape[1:])}; expected one size."
+    )
   images, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
   part = np.repeat([0, 1], [len(images) for images, _ in parts])
   return make_dataset(images, labels, part=part)

@@ -1,6 +1,8 @@
 """NumPy archives, the simplest way to bring one's own images."""
 
 import zipfile
+import zlib
+from pathlib import Path
 
 import numpy as np
 
@@ -21,18 +23,12 @@ def load(path: str) -> Dataset:
     FileNotFoundError: there is no such file.
     ValueError: the file is damaged, lacks an array, or an array is not as expected.
   """
-  try:
-    with np.load(path, allow_pickle=False) as archive:
-      if not hasattr(archive, "files"):
-        raise ValueError("it is a single array")
-      arrays = {name: archive[name] for name in archive.files}
-  except FileNotFoundError:
+  if not Path(path).exists():
     raise FileNotFoundError(
       f"There is no file {path}; set data.options.path to an .npz file with the arrays "
       "images and labels."
-    ) from None
-  except (ValueError, OSError, EOFError, AttributeError, zipfile.BadZipFile) as error:
-    raise ValueError(f"{path} cannot be read as an .npz of plain arrays: {error}.") from error
+    )
+  arrays = read_arrays(path)
   for name in ("images", "labels"):
     if name not in arrays:
       raise ValueError(
@@ -41,3 +37,26 @@ def load(path: str) -> Dataset:
   return make_dataset(
     arrays["images"], arrays["labels"], ids=arrays.get("ids"), part=arrays.get("part")
   )
+
+
+def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
+  """All arrays of an `.npz` file by name.
+
+  Args:
+    path: a file that exists.
+
+  Returns:
+    Name to array.
+
+  Raises:
+    ValueError: the file is damaged, holds pickled objects, or is not an `.npz`.
+  """
+  try:
+    archive = np.load(path, allow_pickle=False)
+    if isinstance(archive, np.ndarray):
+      raise ValueError("it is a single array")
+    with archive:
+      return {name: archive[name] for name in archive.files}
+  # RuntimeError: an encrypted file, or one of a later zip version.
+  except (ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+    raise ValueError(f"{path} cannot be read as an .npz of plain arrays: {error}.") from error

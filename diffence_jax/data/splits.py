@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from diffence_jax.data.dataset import Dataset
+from diffence_jax.config import nearest
+from diffence_jax.data.dataset import MAX_ID, Dataset
+from diffence_jax.data.npz import read_arrays
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -76,7 +78,7 @@ def make_split(
     num_members: members, known and target together.
     num_nonmembers: non-members, likewise.
     num_reference: reference samples; None for all that are left.
-    known_fraction: share of members and of non-members that is known, in (0, 1).
+    known_fraction: share of members and of non-members that is known, 0 to 1.
     nonmembers_from: "any", or "test": non-members from the source's test part and everything
       else from its training part, as in the paper.
 
@@ -84,8 +86,14 @@ def make_split(
     The split.
 
   Raises:
-    ValueError: too few samples, or a group would be empty.
+    ValueError: too few samples, a group would be empty, or a setting is out of range.
   """
+  if nonmembers_from not in ("any", "test"):
+    raise ValueError(
+      f"nonmembers_from is {nonmembers_from!r}{nearest(nonmembers_from, ['any', 'test'])}"
+    )
+  if not 0 <= known_fraction <= 1:
+    raise ValueError(f"known_fraction is {known_fraction}; expected 0 to 1.")
   in_test = dataset.part == 1 if nonmembers_from == "test" else None
   pools = [dataset.ids] if in_test is None else [dataset.ids[~in_test], dataset.ids[in_test]]
   rng = np.random.default_rng(seed)
@@ -100,14 +108,15 @@ def make_split(
   return Split(*_halve(members, known_fraction), *_halve(nonmembers, known_fraction), reference)
 
 
-def read_index_file(path: str, dataset: Dataset) -> Split:
+def read_index_file(path: str | Path, dataset: Dataset, *, seed: int = 0) -> Split:
   """Reads an explicit split: that of a checkpoint somebody else trained, say.
 
   Args:
-    path: JSON, `{"members": [ids], "nonmembers": [ids], "reference": [ids]}` (the first half
-      of either side is then the known one), or the five groups of `Split` by name; reference
-      may be left out.
+    path: JSON, `{"members": [ids], "nonmembers": [ids], "reference": [ids]}` (a random half
+      of either side is then the known one, whatever their order), or the five groups of
+      `Split` by name; or an `.npz` file with these as arrays. Reference may be left out.
     dataset: that the ids are of.
+    seed: of the halving.
 
   Returns:
     The split.
@@ -116,25 +125,25 @@ def read_index_file(path: str, dataset: Dataset) -> Split:
     FileNotFoundError: there is no such file.
     ValueError: the file is damaged, lacks a group, or names samples that are not there.
   """
-  try:
-    content = json.loads(Path(path).read_text())
-    groups = {name: np.asarray(ids, np.int64) for name, ids in content.items()}
-  except FileNotFoundError:
-    raise FileNotFoundError(f"There is no index file {path} (data.index_file).") from None
-  except (OSError, ValueError, TypeError, AttributeError, OverflowError) as error:
-    raise ValueError(f"{path} is not a JSON object of lists of ids: {error}.") from error
-  groups.setdefault("reference", np.empty(0, np.int64))
-  if {"members", "nonmembers"} <= set(groups):
-    for side in ("members", "nonmembers"):
-      groups[f"known_{side}"], groups[f"target_{side}"] = _halve(groups.pop(side), 0.5)
-  expected = {field.name for field in dataclasses.fields(Split)}
-  if set(groups) != expected:
+  if not Path(path).exists():
+    raise FileNotFoundError(f"There is no index file {path} (data.index_file).")
+  groups = {"reference": np.empty(0, np.int64), **_read_groups(Path(path))}
+  sides, expected = {"members", "nonmembers"}, {f.name for f in dataclasses.fields(Split)}
+  if set(groups) == sides | {"reference"}:
+    rng = np.random.default_rng(seed)
+    for side in sorted(sides):
+      ids = rng.permutation(np.sort(groups.pop(side)))
+      groups[f"known_{side}"], groups[f"target_{side}"] = _halve(ids, 0.5)
+  elif set(groups) != expected:
     raise ValueError(
       f"{path} has the groups {', '.join(sorted(groups))}; expected members and nonmembers, "
       f"or {', '.join(sorted(expected))}."
     )
-  split = Split(**groups)
-  dataset.take(np.concatenate(list(split.groups().values())))
+  try:
+    split = Split(**groups)
+    dataset.take(np.concatenate(list(split.groups().values())))
+  except ValueError as error:
+    raise ValueError(f"The index file {path} does not fit: {error}") from error
   return split
 
 
@@ -144,8 +153,29 @@ def write_index_file(split: Split, path: str | Path) -> None:
   Path(path).write_text(json.dumps(groups))
 
 
+def _read_groups(path):
+  """Name to ids, as the index file has them."""
+  if path.suffix == ".npz":
+    content = {name: ids.tolist() for name, ids in read_arrays(path).items()}
+  else:
+    try:
+      content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+      raise ValueError(f"{path} is not a JSON object of lists of ids: {error}.") from error
+  if not isinstance(content, dict):
+    raise ValueError(f"{path} is not a JSON object of lists of ids, but one of another kind.")
+  for name, ids in content.items():
+    # By type: NumPy would make 1 of true, of 1.5 and of "1".
+    if not isinstance(ids, list) or not all(type(i) is int and 0 <= i <= MAX_ID for i in ids):
+      raise ValueError(
+        f"{path} is not a JSON object of lists of ids: {name!r} is not a list of whole "
+        f"numbers from 0 to {MAX_ID}."
+      )
+  return {name: np.array(ids, np.int64) for name, ids in content.items()}
+
+
 def _cut(ids, num, what):
-  if num > len(ids):
+  if not 0 <= num <= len(ids):
     raise ValueError(f"The split asks for {num} {what}, and {len(ids)} samples are left.")
   return ids[:num], ids[num:]
 

@@ -27,18 +27,24 @@ def load(
     follow the training part's.
 
   Raises:
-    FileNotFoundError: the dataset is not there; says how to prepare it.
-    ValueError: it has no such split, or not the features `image` and `label`.
+    FileNotFoundError: the dataset is not there, or in a format that only TensorFlow reads;
+      says how to prepare it. Nothing is ever downloaded.
+    ValueError: it has no such split or not the features `image` and `label`, or is damaged.
   """
   import tensorflow_datasets as tfds
 
   try:
     builder = tfds.builder(name, data_dir=data_dir, try_gcs=False)
     prepared = builder.data_path.exists()
-  except (tfds.core.DatasetNotFoundError, ModuleNotFoundError, ImportError):
+  except (tfds.core.DatasetNotFoundError, ImportError):
     prepared = False
+  except Exception as error:  # An AssertionError for a version, a ParseError for damage, ...
+    raise ValueError(f"The dataset {name!r} cannot be opened: {error}") from error
   if not prepared:
-    raise FileNotFoundError(_how_to_prepare(name, data_dir))
+    raise FileNotFoundError(
+      f"The dataset {name!r} has not been prepared for reading without TensorFlow. "
+      + _how_to_prepare(name, data_dir)
+    )
   splits = [split for split in (train_split, test_split) if split]
   for split in splits:
     if split not in builder.info.splits:
@@ -51,10 +57,16 @@ def load(
       f"{name} has the features {', '.join(features)}; expected image and label."
     )
   try:
-    sources = [builder.as_data_source(split=split) for split in splits]
+    parts = [_read(builder.as_data_source(split=split)) for split in splits]
   except NotImplementedError as error:
-    raise FileNotFoundError(_how_to_prepare(name, data_dir)) from error
-  parts = [_read(source) for source in sources]
+    # TFDS refuses to prepare a second format in the same place.
+    raise FileNotFoundError(
+      f"The dataset {name!r} is in {builder.data_path} as {builder.info.file_format.value}, "
+      "which only TensorFlow reads, and TFDS keeps one format in a place. In another: "
+      + _how_to_prepare(name, "data/array_record")
+    ) from error
+  except (RuntimeError, OSError) as error:
+    raise ValueError(f"The dataset in {builder.data_path} is damaged: {error}") from error
   start, ids = 0, []
   for _, _, part_ids in parts:
     ids.append(start + part_ids)
@@ -63,7 +75,7 @@ def load(
     np.concatenate([images for images, _, _ in parts]),
     np.concatenate([labels for _, labels, _ in parts]),
     np.concatenate(ids),
-    num_classes=features["label"].num_classes,
+    num_classes=getattr(features["label"], "num_classes", None),
     part=np.repeat(np.arange(len(parts)), [len(labels) for _, labels, _ in parts]),
   )
 
@@ -92,9 +104,9 @@ def _number(name):
 def _how_to_prepare(name, data_dir):
   where = f", data_dir={data_dir!r}" if data_dir else ""
   return (
-    f"The dataset {name!r} has not been prepared for reading without TensorFlow. Prepare it "
-    "once, with TensorFlow for that one step: pip install 'diffence_jax[tfds]', then\n"
+    "Prepare it once, with TensorFlow for that one step: pip install 'diffence_jax[tfds]', "
+    "then\n"
     f'  python -c "import tensorflow_datasets as tfds; tfds.builder({name!r}{where}, '
     "file_format='array_record').download_and_prepare()\"\n"
-    "or set data.options.data_dir to where it is."
+    "and set data.options.data_dir to where it is."
   )

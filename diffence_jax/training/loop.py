@@ -17,6 +17,7 @@ import optax
 from jax.sharding import Mesh
 
 from diffence_jax import parallel
+from diffence_jax.checkpoint import Checkpoints
 from diffence_jax.progress import progress_bar
 
 # (params, model_state, batch, key) -> (loss f32[], (new model_state, metrics)).
@@ -160,9 +161,6 @@ def fit(
     FloatingPointError: the loss is no longer finite.
     ValueError: the batch cannot be split over the devices.
   """
-  # Orbax takes two seconds to import: only who trains pays for it.
-  from diffence_jax.checkpoint import Checkpoints
-
   checkpoints = Checkpoints(directory / "resume")
   first_step = checkpoints.latest_step()
   state = parallel.replicate(mesh, state)

@@ -135,7 +135,7 @@ def test_archives_that_are_not_right_are_refused(tmp_path, monkeypatch, arrays, 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut", b"not an archive"])
 def test_damaged_archives_are_refused(tmp_path, content):
   (tmp_path / "a.npz").write_bytes(content)
-  with pytest.raises(ValueError, match="cannot be read as an .npz"):
+  with pytest.raises(ValueError, match=r"cannot be read as an .npz"):
     data.load("npz", path=str(tmp_path / "a.npz"))
 
 
@@ -174,19 +174,19 @@ def test_a_new_file_changes_no_other_id(tmp_path):
 def test_images_of_many_sizes_are_scaled_when_asked(tmp_path):
   write_folder(tmp_path)
   Image.fromarray(random_images(1, 12, 9, 3)[0]).save(tmp_path / "bee" / "big.png")
-  with pytest.raises(ValueError, match="set data.options.image_size"):
+  with pytest.raises(ValueError, match=r"set data.options.image_size"):
     data.load("folder", path=str(tmp_path))
   assert data.load("folder", path=str(tmp_path), image_size=4).images.shape == (7, 4, 4, 3)
 
 
 def test_folders_that_are_not_right_say_so(tmp_path):
-  with pytest.raises(FileNotFoundError, match="no folder"):
+  with pytest.raises(FileNotFoundError, match=r"no folder"):
     data.load("folder", path=str(tmp_path / "nowhere"))
-  with pytest.raises(FileNotFoundError, match="no images"):
+  with pytest.raises(FileNotFoundError, match=r"no images"):
     data.load("folder", path=str(tmp_path))
   write_folder(tmp_path)
   (tmp_path / "ant" / "1.png").write_bytes(b"not a png")
-  with pytest.raises(ValueError, match="1.png cannot be read"):
+  with pytest.raises(ValueError, match=r"1.png cannot be read"):
     data.load("folder", path=str(tmp_path))
 
 

@@ -1,0 +1,206 @@
+"""What every stage computes: the models it makes, the files it writes, and how to load them."""
+
+import json
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from ml_collections import FrozenConfigDict
+
+from diffence_jax import audit, data, models, parallel, rng
+from diffence_jax.artifacts import Stage, Store
+from diffence_jax.checkpoint import restore_tree, save_tree
+
+from diffence_jax.data import Dataset, Split
+from diffence_jax.diffusion import Schedule, linear_schedule, reconstruct, sample
+from diffence_jax.queries import Bound, record_queries
+from diffence_jax.training import train_classifier, train_denoiser
+
+
+class Experiment(NamedTuple):
+  """An experiment before anything is computed.
+
+  Attributes:
+    config: all settings.
+    dataset: the images, in memory.
+    split: who is a member.
+    stages: name to stage, in the order they run.
+  """
+
+  config: FrozenConfigDict
+  dataset: Dataset
+  split: Split
+  stages: dict[str, Stage]
+
+
+def classifier_module(config: FrozenConfigDict, dataset: Dataset) -> nn.Module:
+  """The classifier that the config describes, for the classes of `dataset`."""
+  return models.make_classifier(
+    config.classifier.model, num_classes=dataset.num_classes, **config.classifier.fields
+  )
+
+
+def denoiser_module(config: FrozenConfigDict, dataset: Dataset) -> nn.Module:
+  """The noise-prediction network that the config describes, for the images of `dataset`."""
+  return models.make_denoiser(
+    config.diffusion.model, out_channels=dataset.images.shape[-1], **config.diffusion.fields
+  )
+
+
+def schedule_of(config: FrozenConfigDict) -> Schedule:
+  """The noise schedule that the config describes."""
+  return linear_schedule(**config.diffusion.schedule)
+
+
+def queried_groups(split: Split) -> dict[str, np.ndarray]:
+  """The ids of the four groups that are queried, in the order of the record."""
+  return {group: getattr(split, group) for group in audit.GROUPS}
+
+
+def _compute_split(experiment, store, path):
+  del store
+  data.write_index_file(experiment.split, path / "split.json")
+
+
+def _compute_classifier(experiment, store, path):
+  del store
+  config, dataset = experiment.config, experiment.dataset
+  members = dataset.take(experiment.split.members)
+  variables = train_classifier(
+    classifier_module(config, dataset),
+    members.images,
+    members.labels,
+    **_without(config.classifier, "model", "fields"),
+    seed=config.seed,
+    mesh=parallel.batch_mesh(),
+    directory=path,
+  )
+  save_tree(path / "variables", variables)
+
+
+def _compute_diffusion(experiment, store, path):
+  del store
+  config, dataset = experiment.config, experiment.dataset
+  trained_on = getattr(experiment.split, config.diffusion.trained_on)
+  variables = train_denoiser(
+    denoiser_module(config, dataset),
+    dataset.take(trained_on).images,
+    schedule_of(config),
+    **_without(config.diffusion, "model", "fields", "schedule", "trained_on"),
+    seed=config.seed,
+    mesh=parallel.batch_mesh(),
+    directory=path,
+  )
+  save_tree(path / "variables", variables)
+
+
+def _compute_queries(experiment, store, path):
+  config, schedule = experiment.config, schedule_of(experiment.config)
+  ids = np.concatenate(list(queried_groups(experiment.split).values()))
+  record_queries(
+    rng.stream(config.seed, "queries"),
+    load_classifier(experiment, store),
+    load_denoiser(experiment, store),
+    schedule,
+    experiment.dataset.take(ids).images,
+    ids,
+    mesh=parallel.batch_mesh(),
+    directory=path,
+    **config.purify,
+  )
+
+
+def _compute_samples(experiment, store, path):
+  """Draws images from noise, and re-generates target samples of both sides, to look at."""
+  config, split = experiment.config, experiment.split
+  settings, purify = config.samples, config.purify
+  bound = load_denoiser(experiment, store)
+  schedule = schedule_of(config)
+  half = -(-settings.num_images // 2)
+  ids = np.concatenate([split.target_members[:half], split.target_nonmembers[:half]])
+  raw = experiment.dataset.take(ids).images
+  shape = (settings.num_images, *raw.shape[1:])
+  key = rng.stream(config.seed, "samples")
+
+  @jax.jit
+  def draw(variables):
+    denoise = models.denoiser(bound.module, variables)
+    return sample(key, denoise, schedule, shape, num_ddim_steps=settings.num_ddim_steps)
+
+  @jax.jit
+  def regenerate(variables, images, key):
+    denoise = models.denoiser(bound.module, variables)
+    return reconstruct(
+      key, denoise, schedule, images, step=purify.step, num_ddim_steps=purify.num_ddim_steps
+    )
+
+  images = raw.astype(np.float32) / 255.0
+  keys = [rng.stream(config.seed, f"samples/{i}") for i in range(settings.num_reconstructions)]
+  reconstructed = [regenerate(bound.variables, images, key) for key in keys]
+  np.savez(
+    path / "images.npz",
+    **{
+      "images/raw": raw,
+      "images/reconstructed": np.stack([_to_bytes(r) for r in reconstructed], axis=1),
+      "images/samples": _to_bytes(draw(bound.variables)),
+    },
+  )
+
+
+def _compute_audit(experiment, store, path):
+  rows, arrays = audit.audit(load_records(experiment, store), experiment.config.audit.protocol)
+  np.savez_compressed(path / "arrays.npz", **arrays)
+  (path / "predictors.json").write_text(json.dumps(rows, indent=2, sort_keys=True))
+
+
+# Stage name to `(experiment, store, folder) -> None`, which writes the artifact.
+COMPUTE = {
+  "split": _compute_split,
+  "classifier": _compute_classifier,
+  "diffusion": _compute_diffusion,
+  "queries": _compute_queries,
+  "samples": _compute_samples,
+  "audit": _compute_audit,
+}
+
+
+def load_classifier(experiment: Experiment, store: Store) -> Bound:
+  """The trained classifier of an experiment that has run."""
+  module = classifier_module(experiment.config, experiment.dataset)
+  return _load_variables(module, experiment, store.path(experiment.stages["classifier"]))
+
+
+def load_denoiser(experiment: Experiment, store: Store) -> Bound:
+  """The trained noise-prediction network of an experiment that has run."""
+  module = denoiser_module(experiment.config, experiment.dataset)
+  return _load_variables(module, experiment, store.path(experiment.stages["diffusion"]))
+
+
+def load_records(experiment: Experiment, store: Store) -> dict[str, audit.Record]:
+  """The recorded queries of an experiment that has run, group by group."""
+  path = store.path(experiment.stages["queries"])
+  raw, candidates = (np.load(path / f"{name}.npy") for name in ("raw", "candidates"))
+  records, start = {}, 0
+  for group, ids in queried_groups(experiment.split).items():
+    rows = slice(start, start + len(ids))
+    labels = experiment.dataset.take(ids).labels
+    records[group] = audit.Record(raw[rows], candidates[rows], labels)
+    start += len(ids)
+  return records
+
+
+def _load_variables(module, experiment, path):
+  shape = experiment.dataset.images.shape[1:]
+  template = jax.eval_shape(lambda key: models.init(module, key, shape), jax.random.key(0))
+  return Bound(module, restore_tree(path / "variables", template))
+
+
+def _to_bytes(images):
+  return np.asarray(jnp.round(images * 255.0)).astype(np.uint8)
+
+
+def _without(section, *names):
+  """The settings of a section but for `names`."""
+  return {name: value for name, value in section.items() if name not in names}
