@@ -1,5 +1,6 @@
 """The command `diffence`: parse, call one function, exit."""
 
+import ast
 import sys
 from collections.abc import Sequence
 
@@ -71,7 +72,12 @@ def _parse(argv):
   config_flags.DEFINE_config_file("config", None, "The experiment.", flag_values=values)
   flags.DEFINE_string("workdir", None, "For all results.", flag_values=values)
   flags.DEFINE_bool("dry_run", False, "Print the stages only.", flag_values=values)
-  rest = values(argv)[1:]
+  try:
+    rest = values(argv)[1:]
+  except AttributeError as error:
+    # ml_collections quotes its message about a misspelt setting twice.
+    message = ast.literal_eval(str(error)).replace("\n", ". ")
+    raise ValueError(f"There is no setting {message}") from error
   if rest:
     raise ValueError(f"Got {rest[0]!r}; expected flags only, such as --config=FILE.")
   for name in ("config", "workdir"):

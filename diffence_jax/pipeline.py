@@ -87,10 +87,8 @@ def plan(config: ConfigDict | Mapping[str, Any]) -> Experiment:
   seed = config.seed
   dataset = data.load(config.data.source, **config.data.options)
   split = _split(config, dataset)
-  # Before any training: a misspelt model or field is to be known now.
   settings = as_json(config)
-  stages.classifier_module(config, dataset)
-  stages.denoiser_module(config, dataset)
+  _check(config, dataset, split)
 
   def stage(name, section, *inputs):
     kept = {key: v for key, v in settings[section].items() if key not in _NOT_OF_THE_RESULT}
@@ -181,6 +179,18 @@ def _results(experiment, store):
     },
     "predictors": rows,
   }
+
+
+def _check(config, dataset, split):
+  """Raises ValueError now for what would fail only after some training."""
+  stages.schedule_of(config)
+  for make in (stages.classifier_module, stages.denoiser_module):
+    stages.variable_shapes(make(config, dataset), dataset)
+  if config.diffusion.trained_on == "reference" and not len(split.reference):
+    raise ValueError(
+      "diffusion.trained_on is 'reference' and the split has no reference samples; "
+      "raise data.num_reference."
+    )
 
 
 def _split(config, dataset):

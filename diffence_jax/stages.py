@@ -1,7 +1,7 @@
 """What every stage computes: the models it makes, the files it writes, and how to load them."""
 
 import json
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,6 @@ from ml_collections import FrozenConfigDict
 from diffence_jax import audit, data, models, parallel, rng
 from diffence_jax.artifacts import Stage, Store
 from diffence_jax.checkpoint import restore_tree, save_tree
-
 from diffence_jax.data import Dataset, Split
 from diffence_jax.diffusion import Schedule, linear_schedule, reconstruct, sample
 from diffence_jax.queries import Bound, record_queries
@@ -47,6 +46,12 @@ def denoiser_module(config: FrozenConfigDict, dataset: Dataset) -> nn.Module:
   return models.make_denoiser(
     config.diffusion.model, out_channels=dataset.images.shape[-1], **config.diffusion.fields
   )
+
+
+def variable_shapes(module: nn.Module, dataset: Dataset) -> Any:
+  """The shapes of a module's variables; an error where it does not fit the images."""
+  shape = dataset.images.shape[1:]
+  return jax.eval_shape(lambda key: models.init(module, key, shape), jax.random.key(0))
 
 
 def schedule_of(config: FrozenConfigDict) -> Schedule:
@@ -192,8 +197,7 @@ def load_records(experiment: Experiment, store: Store) -> dict[str, audit.Record
 
 
 def _load_variables(module, experiment, path):
-  shape = experiment.dataset.images.shape[1:]
-  template = jax.eval_shape(lambda key: models.init(module, key, shape), jax.random.key(0))
+  template = variable_shapes(module, experiment.dataset)
   return Bound(module, restore_tree(path / "variables", template))
 
 
