@@ -78,6 +78,9 @@ def _parse(argv):
     # ml_collections quotes its message about a misspelt setting twice.
     message = ast.literal_eval(str(error)).replace("\n", ". ")
     raise ValueError(f"There is no setting {message}") from error
+  except flags.IllegalFlagValueError as error:
+    # What a config file raises comes with its traceback: the last line says it all.
+    raise ValueError(str(error).strip().splitlines()[-1]) from error
   if rest:
     raise ValueError(f"Got {rest[0]!r}; expected flags only, such as --config=FILE.")
   for name in ("config", "workdir"):

@@ -195,7 +195,7 @@ def _check(config, dataset, split):
 
 def _split(config, dataset):
   if config.data.index_file:
-    return data.read_index_file(config.data.index_file, dataset)
+    return data.read_index_file(config.data.index_file, dataset, seed=config.seed)
   return data.make_split(
     dataset,
     seed=config.seed,

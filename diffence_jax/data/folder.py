@@ -25,8 +25,8 @@ def load(path: str, image_size: int | None = None) -> Dataset:
 
   Raises:
     FileNotFoundError: there is no such folder, or no images in it.
-    ValueError: an image is damaged or has more than 8 bits a channel, sizes differ, or two
-      ids are the same.
+    ValueError: an image is damaged or a gray one of more than 8 bits, sizes differ, or two ids
+      are the same.
   """
   from PIL import Image
 
@@ -36,11 +36,11 @@ def load(path: str, image_size: int | None = None) -> Dataset:
   if not root.is_dir():
     raise FileNotFoundError(f"There is no folder {path}; expected one with a folder a class.")
   # Not .ipynb_checkpoints or macOS's ._image.png, which would be a class and an image.
-  classes = sorted(folder.name for folder in _visible(root.iterdir()) if folder.is_dir())
+  classes = sorted(folder.name for folder in _visible(root, root.iterdir()) if folder.is_dir())
   files = [
     (file, label)
     for label, name in enumerate(classes)
-    for file in sorted(_visible((root / name).rglob("*")))
+    for file in sorted(_visible(root, (root / name).rglob("*")))
     if file.suffix.lower() in _SUFFIXES
   ]
   if not files:
@@ -69,8 +69,10 @@ def load(path: str, image_size: int | None = None) -> Dataset:
   return make_dataset(np.stack(arrays), labels, ids, num_classes=len(classes))
 
 
-def _visible(paths):
-  return (path for path in paths if not path.name.startswith("."))
+def _visible(root, paths):
+  for path in paths:
+    if not any(part.startswith(".") for part in path.relative_to(root).parts):
+      yield path
 
 
 def _open(Image, file, image_size):
@@ -82,7 +84,7 @@ def _open(Image, file, image_size):
   except Exception as error:  # Pillow's decoders raise nearly anything on damaged files.
     raise ValueError(f"{file} cannot be read as an image: {error}.") from error
   if deep:  # Pillow cuts these off at 255: nearly all white.
-    raise ValueError(f"{file} has more than 8 bits a channel; scale it to 8 bits first.")
+    raise ValueError(f"{file} is gray with more than 8 bits; scale it to 8 bits first.")
   if image_size is None:
     return image
   scale = image_size / min(image.size)

@@ -55,7 +55,7 @@ def from_torch(
   if not isinstance(state_dict, Mapping):
     raise TypeError(
       f"state_dict is a {type(state_dict).__name__}; expected a mapping from parameter names "
-      "to arrays. Load a checkpoint file first, with torch.load(path, map_location='cpu')."
+      "to arrays. Load a checkpoint file first, with torch.load(path, weights_only=True)."
     )
   layout = LAYOUTS[kind]
   weights = _weights(state_dict, layout)

@@ -2,10 +2,12 @@
 
 import gzip
 import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+import sklearn.datasets
 from PIL import Image
 
 from diffence_jax import data
@@ -19,8 +21,10 @@ def random_images(num, *shape, seed=0):
 def test_digits():
   dataset = data.load("digits")
   assert dataset.images.shape == (1797, 8, 8, 1) and dataset.images.dtype == np.uint8
-  assert (dataset.images.min(), dataset.images.max()) == (0, 255)
-  assert dataset.num_classes == 10
+  # The file's gray levels, 0 to 16, to the nearest of 0 to 255.
+  levels = sklearn.datasets.load_digits().images[..., None]
+  np.testing.assert_allclose(dataset.images, levels * 15.9375, atol=0.5)
+  assert dataset.num_classes == 10 and not dataset.part.any()
   np.testing.assert_array_equal(dataset.ids, np.arange(1797))
 
 
@@ -61,7 +65,7 @@ def test_missing_idx_files_name_the_package(tmp_path):
     data.load("idx", path=str(tmp_path))
 
 
-@pytest.mark.parametrize("damage", ["cut", "magic", "gzip", "counts"])
+@pytest.mark.parametrize("damage", ["cut", "magic", "gzip", "counts", "size"])
 def test_damaged_idx_files_are_named(tmp_path, damage):
   write_idx(tmp_path, zipped=damage == "gzip")
   name = idx._FILES[0][0]
@@ -73,6 +77,7 @@ def test_damaged_idx_files_are_named(tmp_path, damage):
       "magic": b"\x00\x00\x09\x03" + content[4:],
       "gzip": content[: len(content) // 2],
       "counts": idx_bytes(random_images(4, 5, 4)),
+      "size": idx_bytes(random_images(5, 4, 5)),
     }[damage]
   )
   with pytest.raises(ValueError, match=name):
@@ -98,7 +103,9 @@ def test_npz(tmp_path):
   dataset = data.load("npz", path=str(path))
   np.testing.assert_array_equal(dataset.images, images)
   np.testing.assert_array_equal(dataset.ids, ids)
-  assert dataset.part.sum() == 2 and dataset.num_classes == 2
+  np.testing.assert_array_equal(dataset.part, [0, 0, 0, 0, 1, 1])
+  assert dataset.num_classes == 2
+  assert [a.dtype for a in (dataset.labels, dataset.ids, dataset.part)] == ["i4", "i8", "i1"]
 
 
 class Bomb:
@@ -121,6 +128,11 @@ class Bomb:
       {"images": random_images(2, 4, 4), "labels": np.arange(2), "ids": [1, 2**31]},
       "ids range",
     ),
+    ({"images": np.uint8(1), "labels": np.arange(2)}, r"images are uint8\[\]"),
+    ({"images": random_images(2, 4, 4), "labels": np.array(["a", "b"])}, "labels are <U1"),
+    ({"images": random_images(2, 4, 4), "labels": np.array([0, 2**32])}, "4294967297 classes"),
+    ({"images": random_images(2, 4, 4), "labels": np.arange(2), "part": [0, 256]}, "part ra"),
+    ({"images": random_images(2, 4, 4), "labels": np.arange(2), "part": [0, 0.5]}, "part are"),
     ({"images": np.array([Bomb()]), "labels": np.arange(1)}, "plain arrays"),
   ],
 )
@@ -130,6 +142,33 @@ def test_archives_that_are_not_right_are_refused(tmp_path, monkeypatch, arrays, 
   with pytest.raises(ValueError, match=match):
     data.load("npz", path="a.npz")
   assert not Path("bomb-went-off").exists()
+
+
+def test_whatever_is_damaged_in_an_archive_is_refused_or_changes_nothing(tmp_path):
+  path, rng = tmp_path / "a.npz", np.random.default_rng(0)
+  images, labels = random_images(20, 4, 4) // 64, np.arange(20) % 2
+  np.savez_compressed(path, images=images, labels=labels)
+  good, refused = path.read_bytes(), 0
+  for _ in range(300):
+    content = bytearray(good)
+    content[rng.integers(len(content))] ^= 1 << rng.integers(8)
+    path.write_bytes(content)
+    try:
+      dataset = data.load("npz", path=str(path))
+    except ValueError:
+      refused += 1
+    else:
+      np.testing.assert_array_equal(dataset.images[..., 0], images)
+      np.testing.assert_array_equal(dataset.labels, labels)
+  assert refused > 100
+
+
+def test_a_single_array_is_not_an_archive(tmp_path):
+  np.save(tmp_path / "a.npy", random_images(2, 4, 4))
+  with pytest.raises(ValueError, match="it is a single array"):
+    data.load("npz", path=str(tmp_path / "a.npy"))
+  with pytest.raises(FileNotFoundError, match="no file"):
+    data.load("npz", path=str(tmp_path / "nowhere.npz"))
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut", b"not an archive"])
@@ -177,6 +216,64 @@ def test_images_of_many_sizes_are_scaled_when_asked(tmp_path):
   with pytest.raises(ValueError, match=r"set data.options.image_size"):
     data.load("folder", path=str(tmp_path))
   assert data.load("folder", path=str(tmp_path), image_size=4).images.shape == (7, 4, 4, 3)
+  with pytest.raises(ValueError, match="image_size is 0"):
+    data.load("folder", path=str(tmp_path), image_size=0)
+
+
+def test_scaling_keeps_the_middle_and_averages(tmp_path):
+  # 8 wide, 4 high: the middle 4 columns are a checkerboard, the outer ones black.
+  image = np.zeros((4, 8), np.uint8)
+  image[:, 2:6] = 200 * (np.indices((4, 4)).sum(0) % 2)
+  for name in ("ant", "bee"):
+    (tmp_path / name).mkdir()
+    Image.fromarray(image).save(tmp_path / name / "0.png")
+  same = data.load("folder", path=str(tmp_path), image_size=4)
+  np.testing.assert_array_equal(same.images[0, ..., 0], image[:, 2:6])
+  # Without antialiasing a pixel would stay 0 or 200.
+  half = data.load("folder", path=str(tmp_path), image_size=2)
+  assert np.all(np.abs(half.images.astype(int) - 100) < 40)
+
+
+def test_one_colour_image_makes_all_colour(tmp_path):
+  write_folder(tmp_path, "L")
+  Image.fromarray(random_images(1, 5, 6, 3)[0]).save(tmp_path / "bee" / "colour.png")
+  dataset = data.load("folder", path=str(tmp_path))
+  assert dataset.images.shape == (7, 5, 6, 3)
+  gray = random_images(1, 5, 6, seed=0)[0]
+  np.testing.assert_array_equal(dataset.images[0], np.repeat(gray[..., None], 3, -1))
+
+
+def test_sixteen_bits_are_refused_not_cut_off(tmp_path):
+  write_folder(tmp_path, "L")
+  Image.fromarray(np.full((5, 6), 300, np.uint16)).save(tmp_path / "bee" / "deep.png")
+  with pytest.raises(ValueError, match=r"deep.png is gray with more than 8 bits"):
+    data.load("folder", path=str(tmp_path))
+
+
+def test_hidden_files_and_folders_are_passed_over(tmp_path):
+  write_folder(tmp_path)
+  before = data.load("folder", path=str(tmp_path))
+  for hidden in (".ipynb_checkpoints", "ant/.thumbs"):
+    (tmp_path / hidden).mkdir()
+    (tmp_path / hidden / "0.png").write_bytes((tmp_path / "ant" / "0.png").read_bytes())
+  (tmp_path / "bee" / "._0.png").write_bytes(b"a resource fork")
+  assert data.load("folder", path=str(tmp_path)).digest() == before.digest()
+
+
+def test_two_files_with_one_id_are_refused(tmp_path):
+  # Found by search among random names: checksums of 32 bits, the highest dropped.
+  seen, rng = {}, np.random.default_rng(0)
+  while True:
+    name = f"ant/{rng.bytes(8).hex()}.png"
+    other = seen.setdefault(zlib.crc32(name.encode()) & (2**31 - 1), name)
+    if other != name:
+      break
+  write_folder(tmp_path)
+  for clash in (name, other):
+    (tmp_path / clash).write_bytes((tmp_path / "ant" / "0.png").read_bytes())
+  with pytest.raises(ValueError, match="get the same id; rename one") as error:
+    data.load("folder", path=str(tmp_path))
+  assert name in str(error.value) and other in str(error.value)
 
 
 def test_folders_that_are_not_right_say_so(tmp_path):
@@ -213,6 +310,8 @@ def test_samples_are_taken_by_id():
   np.testing.assert_array_equal(dataset.take([4, 9]).images[..., 0], images[[3, 0]])
   with pytest.raises(ValueError, match="2 ids are not in the dataset, 3 among them"):
     dataset.take([9, 3, 100])
+  with pytest.raises(ValueError, match=r"dataset, 7\.5 among them"):
+    dataset.take([9, 7.5])
 
 
 def test_the_digest_is_of_the_content_not_of_the_order():

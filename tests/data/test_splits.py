@@ -70,6 +70,11 @@ def test_nonmembers_can_come_from_the_test_part():
     ({"num_nonmembers": 61}, "asks for 61 non-members, and 60 samples"),
     ({"num_reference": 21}, "asks for 21 reference samples, and 20"),
     ({"nonmembers_from": "test"}, "from the test part, and 0"),
+    ({"nonmembers_from": "tset"}, "nonmembers_from is 'tset'; did you mean 'test'"),
+    ({"num_members": -1}, "asks for -1 members"),
+    ({"num_reference": -1}, "asks for -1 reference samples"),
+    ({"known_fraction": -0.5}, "known_fraction is -0.5; expected 0 to 1"),
+    ({"known_fraction": float("nan")}, "known_fraction is nan"),
     ({"known_fraction": 0.0}, "There are no known_members"),
     ({"known_fraction": 1.0}, "There are no target_members"),
   ],
@@ -93,12 +98,28 @@ def test_index_files(tmp_path):
   split = make_split(dataset, seed=0, num_members=40, num_nonmembers=40)
   write_index_file(split, path)
   assert equal(read_index_file(path, dataset), split)
-  ids = dataset.ids.tolist()
-  path.write_text(json.dumps({"members": ids[:10], "nonmembers": ids[10:30]}))
-  halved = read_index_file(path, dataset)
-  np.testing.assert_array_equal(halved.known_members, ids[:5])
-  np.testing.assert_array_equal(halved.target_nonmembers, ids[20:30])
+  archive = tmp_path / "split.npz"
+  np.savez(archive, **split.groups())
+  assert equal(read_index_file(archive, dataset), split)
+
+
+def test_an_index_file_of_two_sides_is_halved_at_random(tmp_path):
+  dataset, path = dataset_of(100), tmp_path / "split.json"
+  ids = np.sort(dataset.ids).tolist()
+
+  def read(members, **options):
+    path.write_text(json.dumps({"members": members, "nonmembers": ids[40:70]}))
+    return read_index_file(path, dataset, **options)
+
+  halved = read(ids[:40])
+  assert (len(halved.known_members), len(halved.target_members)) == (20, 20)
+  assert (len(halved.known_nonmembers), len(halved.target_nonmembers)) == (15, 15)
+  assert set(halved.members) == set(ids[:40]) and set(halved.nonmembers) == set(ids[40:70])
   assert not len(halved.reference)
+  # A file sorted by class, say, must not put other samples into known than into target.
+  assert set(halved.known_members) not in (set(ids[:20]), set(ids[20:40]))
+  assert equal(read(ids[:40][::-1]), halved)
+  assert not equal(read(ids[:40], seed=1), halved)
 
 
 @pytest.mark.parametrize(
@@ -106,7 +127,13 @@ def test_index_files(tmp_path):
   [
     ("{", "not a JSON object"),
     ("[1, 2]", "not a JSON object"),
-    ('{"members": ["a"], "nonmembers": [1]}', "not a JSON object"),
+    ('{"members": ["5", "6"], "nonmembers": [1, 2]}', "'members' is not a list of whole"),
+    ('{"members": [3, 4], "nonmembers": [1.5, 2]}', "'nonmembers' is not a list of whole"),
+    ('{"members": [true, 4], "nonmembers": [2, 3]}', "'members' is not a list of whole"),
+    ('{"members": [-1, 4], "nonmembers": [2, 3]}', "'members' is not a list of whole"),
+    ('{"members": 5, "nonmembers": [2, 3]}', "'members' is not a list of whole"),
+    ('{"members": [[1, 2]], "nonmembers": [2, 3]}', "'members' is not a list of whole"),
+    ('{"members": [1, 4], "nonmembers": [2, 3], "known_members": [5]}', "has the groups"),
     ('{"members": [1, 2]}', "has the groups members, reference; expected"),
     ('{"members": [1, 2, 3, 4], "nonmembers": [1, 5, 6, 7]}', "share 1 samples"),
     ('{"members": [100001, 100002], "nonmembers": [100003, 100004]}', "not in the dataset"),
@@ -119,3 +146,13 @@ def test_index_files_that_are_not_right_are_refused(tmp_path, content, match):
     read_index_file(path, dataset_of(100))
   with pytest.raises(FileNotFoundError, match="no index file"):
     data.read_index_file(tmp_path / "nowhere.json", dataset_of(100))
+
+
+def test_a_damaged_index_archive_is_refused(tmp_path):
+  path = tmp_path / "split.npz"
+  np.savez(path, members=np.arange(4) / 2, nonmembers=np.arange(4))
+  with pytest.raises(ValueError, match="'members' is not a list of whole numbers"):
+    read_index_file(path, dataset_of(100))
+  path.write_bytes(path.read_bytes()[:100])
+  with pytest.raises(ValueError, match=r"cannot be read as an \.npz"):
+    read_index_file(path, dataset_of(100))

@@ -1,7 +1,11 @@
 """TFDS without TensorFlow, on datasets that are built on disk here."""
 
 import io
+import json
+import shutil
+import socket
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -91,8 +95,67 @@ def test_tensorflow_is_not_needed(folder):
   assert "tensorflow" not in sys.modules
 
 
+def test_stock_cifar10_is_read(tmp_path):
+  # TFDS's own builder and layout; only the source of the examples is replaced.
+  builder = tfds.builder(
+    "cifar10", data_dir=str(tmp_path), file_format="array_record", try_gcs=False
+  )
+
+  def examples(split):
+    for i in range(NUM[split]):
+      array = np.resize(image(split, i), (32, 32, 3))
+      name = f"{split}_{i:05d}"
+      yield name, {"id": name, "image": encoded(array), "label": i % 10}
+
+  builder._split_generators = lambda _: {split: examples(split) for split in NUM}
+  builder.download_and_prepare()
+  dataset = data.load("tfds", name="cifar10", data_dir=str(tmp_path))
+  assert dataset.images.shape == (17, 32, 32, 3) and dataset.num_classes == 10
+  ordered = dataset.take(np.arange(17))
+  np.testing.assert_array_equal(ordered.labels, [i % 10 for n in (12, 5) for i in range(n)])
+  np.testing.assert_array_equal(ordered.images[13], np.resize(image("test", 1), (32, 32, 3)))
+
+
+@pytest.fixture
+def copy(folder, tmp_path):
+  """A copy of one dataset, to damage."""
+  shutil.copytree(Path(folder) / "tiny", tmp_path / "tiny")
+  return tmp_path
+
+
+def test_a_format_that_only_tensorflow_reads_says_what_to_do(copy):
+  (path,) = copy.rglob("dataset_info.json")
+  path.write_text(json.dumps(json.loads(path.read_text()) | {"fileFormat": "tfrecord"}))
+  with pytest.raises(FileNotFoundError, match="as tfrecord, which only TensorFlow") as error:
+    data.load("tfds", name="tiny", data_dir=str(copy))
+  # Where it is, TFDS would refuse: the command must name another place.
+  assert f"data_dir={str(copy)!r}" not in str(error.value)
+  with pytest.raises(ValueError, match="already set"):
+    tfds.builder("tiny", data_dir=str(copy), file_format="array_record")
+
+
+@pytest.mark.parametrize("damage", ["flipped", "missing", "info"])
+def test_damaged_files_are_named(copy, damage):
+  (path,) = copy.rglob("dataset_info.json" if damage == "info" else "*train.array_record*")
+  if damage == "missing":
+    path.unlink()
+  elif damage == "info":
+    path.write_text("{")
+  else:
+    content = bytearray(path.read_bytes())
+    content[300:400] = bytes(100)
+    path.write_bytes(content)
+  with pytest.raises(ValueError, match="cannot be opened" if damage == "info" else "damaged"):
+    data.load("tfds", name="tiny", data_dir=str(copy))
+
+
 @pytest.mark.parametrize("name", ["cifar10", "no_such_dataset"])
-def test_a_dataset_that_is_not_prepared_says_how_to(tmp_path, name):
+def test_a_dataset_that_is_not_prepared_says_how_to(tmp_path, monkeypatch, name):
+  def no_network(*args, **kwargs):
+    raise AssertionError(f"network access: {args}")
+
+  monkeypatch.setattr(socket.socket, "connect", no_network)
+  monkeypatch.setattr(socket, "getaddrinfo", no_network)
   with pytest.raises(FileNotFoundError, match=r"diffence_jax\[tfds\]") as error:
     data.load("tfds", name=name, data_dir=str(tmp_path))
   assert "file_format='array_record'" in str(error.value) and name in str(error.value)
