@@ -32,7 +32,12 @@ def ddim_timesteps(start: int, num_ddim_steps: int) -> np.ndarray:
 
 
 def ddim(
-  denoise: Denoise, schedule: Schedule, x: jax.Array, timesteps: np.ndarray
+  denoise: Denoise,
+  schedule: Schedule,
+  x: jax.Array,
+  timesteps: np.ndarray,
+  *,
+  clip: bool = False,
 ) -> jax.Array:
   """Runs the deterministic DDIM update along `timesteps` (Song et al. 2021, eta = 0).
 
@@ -44,9 +49,11 @@ def ddim(
     schedule: the noise schedule.
     x: f32[N,H,W,C], noised images at index `timesteps[0]`.
     timesteps: i32[S + 1], strictly decreasing schedule indices.
+    clip: keeps the clean image that every step predicts within [-1, 1], and the noise in
+      accord with it; without, an error at a high index is blown up by 1 / sqrt(alpha_bar).
 
   Returns:
-    f32[N,H,W,C] at index `timesteps[-1]`, in model units, not clipped.
+    f32[N,H,W,C] at index `timesteps[-1]`, in model units.
   """
   alpha_bar = schedule.alpha_bar[np.asarray(timesteps)]
 
@@ -54,6 +61,9 @@ def ddim(
     t, now, after = inputs
     noise = denoise(x, jnp.full((x.shape[0],), t)).astype(x.dtype)
     clean = (x - jnp.sqrt(1.0 - now) * noise) / jnp.sqrt(now)
+    if clip:
+      clean = jnp.clip(clean, -1.0, 1.0)
+      noise = (x - jnp.sqrt(now) * clean) / jnp.sqrt(1.0 - now)
     return jnp.sqrt(after) * clean + jnp.sqrt(1.0 - after) * noise, None
 
   steps = (jnp.asarray(timesteps[:-1], jnp.int32), alpha_bar[:-1], alpha_bar[1:])
@@ -127,7 +137,7 @@ def sample(
   """
   noise = jax.random.normal(key, shape, jnp.float32)
   timesteps = ddim_timesteps(schedule.num_steps - 1, num_ddim_steps)
-  return to_unit(ddim(denoise, schedule, noise, timesteps))
+  return to_unit(ddim(denoise, schedule, noise, timesteps, clip=True))
 
 
 def to_unit(x: jax.Array) -> jax.Array:

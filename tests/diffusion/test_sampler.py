@@ -93,6 +93,16 @@ def test_sampling_recovers_a_gaussian():
   assert float(jnp.std(pixels)) == pytest.approx(deviation, rel=0.05)
 
 
+def test_clipping_keeps_a_network_that_errs_within_bounds():
+  images = jax.random.normal(jax.random.key(0), (2, 4, 4, 1))
+  timesteps = ddim_timesteps(999, 50)
+  errs = lambda x, t: 0.5 * x
+  wild = ddim(errs, SCHEDULE, images, timesteps)
+  kept = ddim(errs, SCHEDULE, images, timesteps, clip=True)
+  # The noise of index 0 comes on top of a clean image in [-1, 1].
+  assert float(jnp.abs(wild).max()) > 2.0 > 1.05 > float(jnp.abs(kept).max())
+
+
 def test_the_loss_of_a_network_that_says_nothing_is_one():
   images = jnp.zeros((64, 32, 32, 1))
   value = ddpm_loss(jax.random.key(0), lambda x, t: jnp.zeros_like(x), SCHEDULE, images)
