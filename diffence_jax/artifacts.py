@@ -15,6 +15,7 @@ from typing import Any
 from diffence_jax.config import fingerprint
 
 _MANIFEST = "manifest.json"
+_RESUME = "resume"
 
 
 class ArtifactError(Exception):
@@ -54,8 +55,8 @@ class Store:
   """Artifacts under `workdir/<stage>/<fingerprint>/`.
 
   A stage is computed in `<fingerprint>.partial/`, which a killed run leaves behind and the
-  next one resumes from; `commit` writes the manifest and renames the folder, so a folder
-  without the suffix is complete.
+  next one resumes from; when all is there the manifest is written and the folder renamed, so
+  a folder without the suffix is complete.
   """
 
   def __init__(self, workdir: str | os.PathLike):
@@ -90,9 +91,14 @@ class Store:
     if not self.is_done(stage):
       partial = self.path(stage).with_name(stage.fingerprint + ".partial")
       partial.mkdir(parents=True, exist_ok=True)
-      start = time.perf_counter()
-      function(partial)
-      self._commit(stage, partial, time.perf_counter() - start, record)
+      # The manifest is the last file written: a run killed after that needs only to commit.
+      if not (partial / _MANIFEST).is_file():
+        start = time.perf_counter()
+        function(partial)
+        self._write_manifest(stage, partial, time.perf_counter() - start, record)
+      shutil.rmtree(partial / _RESUME, ignore_errors=True)
+      partial.rename(self.path(stage))
+      _sync(self.path(stage).parent)
     self.verify(stage)
     return self.path(stage)
 
@@ -117,11 +123,10 @@ class Store:
       if _digest(path) != expected:
         raise _damaged(path, "is not what was written")
 
-  def _commit(self, stage, partial, seconds, record):
-    shutil.rmtree(partial / "resume", ignore_errors=True)
-    files = sorted(
-      path for path in partial.rglob("*") if path.is_file() and path.name != _MANIFEST
-    )
+  def _write_manifest(self, stage, partial, seconds, record):
+    files = sorted(path.relative_to(partial) for path in partial.rglob("*") if path.is_file())
+    # Neither what is only for resuming, nor what a killed `write_atomically` left.
+    files = [p for p in files if p.parts[0] != _RESUME and not p.name.startswith(".")]
     manifest = {
       "stage": stage.name,
       "fingerprint": stage.fingerprint,
@@ -129,11 +134,9 @@ class Store:
       "inputs": {other.name: other.fingerprint for other in stage.inputs},
       "seconds": round(seconds, 2),
       **record,
-      "files": {str(path.relative_to(partial)): _digest(path) for path in files},
+      "files": {str(p): _digest(partial / p) for p in files},
     }
     write_atomically(partial / _MANIFEST, json.dumps(manifest, indent=2, sort_keys=True))
-    partial.rename(self.path(stage))
-    _sync(self.path(stage).parent)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """Checkpoints on disk; the one module that imports orbax."""
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +49,11 @@ class Checkpoints:
 
 def save_tree(path: str | os.PathLike, tree: Any) -> None:
   """Writes a pytree of arrays to the folder `path`, replacing what was there."""
+  path = Path(path).absolute()
+  for leftover in path.parent.glob(f"{path.name}.orbax-checkpoint-tmp*"):
+    shutil.rmtree(leftover)  # of a killed run
   with ocp.StandardCheckpointer() as checkpointer:
-    checkpointer.save(Path(path).absolute(), tree, force=True)
+    checkpointer.save(path, tree, force=True)
 
 
 def restore_tree(path: str | os.PathLike, template: Any) -> Any:

@@ -56,7 +56,7 @@ def _run(argv):
       print(pipeline.describe(pipeline.plan(values.config), values.workdir))
       return 0
     results = pipeline.run(values.config, values.workdir)
-  except (ValueError, TypeError, FileNotFoundError, FloatingPointError, ArtifactError) as error:
+  except (ValueError, TypeError, OSError, FloatingPointError, ArtifactError) as error:
     return _refuse(error)
   except KeyboardInterrupt:
     print("\nInterrupted; the same command goes on from here.", file=sys.stderr)

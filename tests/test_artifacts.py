@@ -58,6 +58,23 @@ def test_what_a_killed_run_left_is_handed_to_the_next_and_not_mistaken(tmp_path)
   assert not (path / "resume").exists()
 
 
+@pytest.mark.parametrize("method", ["replace", "rename"])
+def test_a_run_killed_while_it_commits_leaves_nothing_in_the_way(tmp_path, monkeypatch, method):
+  """Killed before the manifest is in place the stage is computed again, after it never."""
+  store, stage = Store(tmp_path), Stage("train", {})
+
+  def killed(*arguments):
+    raise KeyboardInterrupt
+
+  with monkeypatch.context() as patch:
+    patch.setattr(f"pathlib.Path.{method}", killed)
+    with pytest.raises(KeyboardInterrupt):
+      store.compute(stage, write("one"), {})
+  path = store.compute(stage, write("two"), {})
+  assert (path / "value.txt").read_text() == ("two" if method == "replace" else "one")
+  assert set(store.manifest(stage)["files"]) == {"value.txt"}
+
+
 @pytest.mark.parametrize("damage", ["change", "remove", "manifest"])
 def test_damage_is_an_error_that_says_what_to_delete(tmp_path, damage):
   store, stage = Store(tmp_path), Stage("train", {})
