@@ -2,7 +2,9 @@
 
     diffence --config=configs/digits.py --workdir=runs/digits
 
-Cost: under 4 minutes on two CPU cores. The results to expect are in docs/results.md.
+Cost: about 3 minutes on two CPU cores.
+Result to expect (docs/results.md, three seeds): highest attack AUC 0.74 undefended; 0.55, 0.59 and
+0.59 in scenarios 1, 2 and 3, with no label changed; test accuracy 96%.
 `digits.py:smoke` runs the same stages, too small to learn from, in under a minute.
 """
 
@@ -30,11 +32,6 @@ def get_config(variant: str = "") -> ConfigDict:
     {"channels": 32, "multipliers": (1, 2), "attention_levels": (1,), "num_res_blocks": 1}
   )
   config.diffusion.num_steps = 1500
-  config.diffusion.batch_size = 64
-  config.diffusion.learning_rate = 1e-3
-  config.diffusion.warmup_steps = 100
-  config.diffusion.ema_decay = 0.999
-  config.diffusion.checkpoint_every = 500
 
   if variant == "smoke":
     shrink(config)

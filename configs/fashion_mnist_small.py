@@ -3,7 +3,9 @@
     apt-get install dataset-fashion-mnist      # Debian's package of the four IDX files
     diffence --config=configs/fashion_mnist_small.py --workdir=runs/fashion_mnist_small
 
-Cost: under 25 minutes on two CPU cores. The results to expect are in docs/results.md.
+Cost: about 21 minutes on two CPU cores.
+Result to expect (docs/results.md): highest attack AUC 0.70 undefended; 0.59, 0.61 and 0.59 in
+scenarios 1, 2 and 3, with no label changed and a gap floor of 0.58; test accuracy 84%.
 `fashion_mnist_small.py:smoke` runs the same stages, too small to learn from, in under a minute.
 """
 
@@ -35,9 +37,7 @@ def get_config(variant: str = "") -> ConfigDict:
   )
   config.diffusion.num_steps = 2000
   config.diffusion.batch_size = 32
-  config.diffusion.learning_rate = 1e-3
   config.diffusion.warmup_steps = 200
-  config.diffusion.ema_decay = 0.999
   config.diffusion.checkpoint_every = 200
 
   config.purify.num_candidates = 10

@@ -89,6 +89,8 @@ class Store:
       ArtifactError: a finished artifact is damaged.
     """
     if not self.is_done(stage):
+      if self.path(stage).exists():
+        raise _damaged(self.path(stage) / _MANIFEST, "is missing")
       partial = self.path(stage).with_name(stage.fingerprint + ".partial")
       partial.mkdir(parents=True, exist_ok=True)
       # The manifest is the last file written: a run killed after that needs only to commit.

@@ -105,10 +105,14 @@ def audit(
       arrays[f"{answers.name}/phi_{side}"] = np.asarray(phi)
     arrays[f"{answers.name}/fpr"], arrays[f"{answers.name}/tpr"] = roc.fpr, roc.tpr
   for row in rows:
-    for figure in ("highest_auc", "highest_accuracy"):
-      before = rows[0][figure]["value"]
-      change = None if row is rows[0] else row[figure]["value"] / before - 1.0
-      row[figure]["relative_change"] = change
+    pairs = [(row[figure], rows[0][figure]) for figure in ("highest_auc", "highest_accuracy")]
+    for figure in ("highest_tpr_at_fpr", "highest_tnr_at_fnr"):
+      pairs += zip(row[figure], rows[0][figure], strict=True)
+    for after, before in pairs:
+      # None for the undefended predictor itself, and for rates that start from zero.
+      comparable = row is not rows[0] and before["value"] > 0.0
+      change = after["value"] / before["value"] - 1.0 if comparable else None
+      after["relative_change"] = change
   return rows, arrays
 
 

@@ -26,7 +26,7 @@ _RANGES = {
   "data.known_fraction": (0.0, 1.0),
   "classifier.epochs": (1, None),
   "classifier.batch_size": (1, None),
-  "classifier.learning_rate": (0.0, None),
+  "classifier.learning_rate": (0.0, 1e3),
   "classifier.weight_decay": (0.0, None),
   "classifier.checkpoint_every": (1, None),
   "diffusion.schedule.num_steps": (2, None),
@@ -89,12 +89,12 @@ def base_config() -> ConfigDict:
   config.diffusion.schedule.beta_end = 0.02
   config.diffusion.trained_on = "members"  # or "reference"
   config.diffusion.num_steps = 2000  # training steps
-  config.diffusion.batch_size = 128
-  config.diffusion.learning_rate = 2e-4  # Adam
-  config.diffusion.warmup_steps = 5000
+  config.diffusion.batch_size = 64
+  config.diffusion.learning_rate = 1e-3  # Adam
+  config.diffusion.warmup_steps = 100
   config.diffusion.clip_norm = 1.0
-  config.diffusion.ema_decay = 0.9999
-  config.diffusion.checkpoint_every = 1000  # training steps
+  config.diffusion.ema_decay = 0.999
+  config.diffusion.checkpoint_every = 500  # training steps
 
   config.purify = ConfigDict()
   config.purify.num_candidates = 30
@@ -110,7 +110,11 @@ def base_config() -> ConfigDict:
 
   config.audit = ConfigDict()
   config.audit.protocol = "disjoint"  # or "paper": known and target samples pooled
-  return config.lock()
+  config.lock()
+  # What a source or a model takes, it checks itself.
+  for section in (config.data.options, config.classifier.fields, config.diffusion.fields):
+    section.unlock()
+  return config
 
 
 def paper_config() -> ConfigDict:
@@ -122,6 +126,10 @@ def paper_config() -> ConfigDict:
   config.classifier.epochs = 100
   config.classifier.batch_size = 128
   config.diffusion.num_steps = 800_000
+  config.diffusion.batch_size = 128
+  config.diffusion.learning_rate = 2e-4
+  config.diffusion.warmup_steps = 5000
+  config.diffusion.ema_decay = 0.9999
   config.diffusion.checkpoint_every = 10_000
   config.purify.chunk_size = 3840  # 128 images' candidates
   return config
@@ -136,7 +144,7 @@ def shrink(config: ConfigDict) -> None:
   config.classifier.epochs = 2
   config.classifier.batch_size = 16
   config.classifier.checkpoint_every = 2
-  small = {"channels": 16, "multipliers": (1, 2), "num_res_blocks": 1}
+  small = {"channels": 16, "multipliers": (1, 2), "attention_levels": (1,), "num_res_blocks": 1}
   config.diffusion.fields = ConfigDict({**config.diffusion.fields, **small})
   config.diffusion.num_steps = 16
   config.diffusion.batch_size = 8

@@ -1,6 +1,6 @@
 """The command `diffence`: parse, call one function, exit."""
 
-import ast
+import re
 import sys
 from collections.abc import Sequence
 
@@ -69,15 +69,29 @@ def _run(argv):
 def _parse(argv):
   """The flags, in an object of their own: nothing global is touched."""
   values = flags.FlagValues()
-  config_flags.DEFINE_config_file("config", None, "The experiment.", flag_values=values)
+  # The config locks itself but for the sections that a source or a model checks: there a key
+  # may be new.
+  config_flags.DEFINE_config_file(
+    "config",
+    None,
+    "The experiment.",
+    flag_values=values,
+    lock_config=False,
+    accept_new_attributes=True,
+    sys_argv=argv,
+  )
   flags.DEFINE_string("workdir", None, "For all results.", flag_values=values)
   flags.DEFINE_bool("dry_run", False, "Print the stages only.", flag_values=values)
   try:
     rest = values(argv)[1:]
-  except AttributeError as error:
-    # ml_collections quotes its message about a misspelt setting twice.
-    message = ast.literal_eval(str(error)).replace("\n", ". ")
-    raise ValueError(f"There is no setting {message}") from error
+  except (AttributeError, KeyError) as error:
+    # ml_collections names a misspelt setting and the nearest one, in quotes within quotes.
+    text = str(error).replace("\\", "")
+    name = re.search(r"""['"](\w+)['"]""", text)
+    hint = re.search(r"Did you mean \S+", text)
+    if not (name and hint):
+      raise ValueError(f"The config cannot be read: {error}") from error
+    raise ValueError(f"There is no setting {name[1]!r}. {hint[0]}?") from error
   except flags.IllegalFlagValueError as error:
     # What a config file raises comes with its traceback: the last line says it all.
     raise ValueError(str(error).strip().splitlines()[-1]) from error

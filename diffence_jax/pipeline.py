@@ -22,10 +22,11 @@ from ml_collections import ConfigDict
 from diffence_jax import data, models, report, stages
 from diffence_jax.artifacts import Stage, Store, locked, write_atomically
 from diffence_jax.config import as_json, fingerprint, validate
+from diffence_jax.diffusion.sampler import check_step, ddim_timesteps
 from diffence_jax.stages import Experiment
 from diffence_jax.training import classifier_steps
 
-# Settings that steer how a stage is computed and leave its result as it is.
+# Settings that steer how a stage is computed and leave its result as it is, bit for bit.
 _NOT_OF_THE_RESULT = ("checkpoint_every",)
 
 
@@ -94,15 +95,26 @@ def plan(config: ConfigDict | Mapping[str, Any]) -> Experiment:
     kept = {key: v for key, v in settings[section].items() if key not in _NOT_OF_THE_RESULT}
     return Stage(name, {**kept, "seed": seed}, inputs)
 
-  # The data and the split themselves stand for the settings they follow from.
+  # The data and the ids themselves stand for the settings they follow from; what is trained
+  # depends on its training set alone, so other non-members retrain nothing.
+  digest = dataset.digest()
   groups = {name: ids.tolist() for name, ids in split.groups().items()}
-  splits = Stage("split", {"data": dataset.digest(), "ids": fingerprint(groups)})
-  classifier = stage("classifier", "classifier", splits)
-  diffusion = stage("diffusion", "diffusion", splits)
+  splits = Stage("split", {"data": digest, "ids": fingerprint(groups)})
+  members, trained_on = (
+    Stage("images", {"data": digest, "ids": fingerprint(getattr(split, name).tolist())})
+    for name in ("members", config.diffusion.trained_on)
+  )
+  classifier = stage("classifier", "classifier", members)
+  diffusion = stage("diffusion", "diffusion", trained_on)
   queries = stage("queries", "purify", splits, classifier, diffusion)
   samples = Stage(
     "samples",
-    {**settings["samples"], "purify": settings["purify"], "seed": seed},
+    {
+      **settings["samples"],
+      "step": config.purify.step,
+      "num_reconstruction_steps": config.purify.num_ddim_steps,
+      "seed": seed,
+    },
     (splits, diffusion),
   )
   audited = stage("audit", "audit", splits, queries)
@@ -150,6 +162,11 @@ def _results(experiment, store):
   config, split = experiment.config, experiment.split
   rows = json.loads((store.path(experiment.stages["audit"]) / "predictors.json").read_text())
   undefended = rows[0]
+
+  def num_parameters(make):
+    module = make(config, experiment.dataset)
+    return models.num_parameters(stages.variable_shapes(module, experiment.dataset))
+
   return {
     "experiment": config.name,
     "variant": config.variant,
@@ -163,17 +180,13 @@ def _results(experiment, store):
     "purify": as_json(config.purify),
     "classifier": {
       "model": config.classifier.model,
-      "num_parameters": models.num_parameters(
-        stages.load_classifier(experiment, store).variables
-      ),
+      "num_parameters": num_parameters(stages.classifier_module),
       "train_accuracy": undefended["member_accuracy"]["value"],
       "test_accuracy": undefended["test_accuracy"]["value"],
     },
     "diffusion": {
       "model": config.diffusion.model,
-      "num_parameters": models.num_parameters(
-        stages.load_denoiser(experiment, store).variables
-      ),
+      "num_parameters": num_parameters(stages.denoiser_module),
       "trained_on": config.diffusion.trained_on,
       "loss": _mean_last_loss(store.path(experiment.stages["diffusion"])),
     },
@@ -183,7 +196,16 @@ def _results(experiment, store):
 
 def _check(config, dataset, split):
   """Raises ValueError now for what would fail only after some training."""
-  stages.schedule_of(config)
+  schedule = stages.schedule_of(config)
+  check_step(schedule, config.purify.step)
+  ddim_timesteps(config.purify.step, config.purify.num_ddim_steps)
+  ddim_timesteps(schedule.num_steps - 1, config.samples.num_ddim_steps)
+  for section in ("classifier", "diffusion"):
+    if config[section].batch_size % jax.device_count():
+      raise ValueError(
+        f"{section}.batch_size is {config[section].batch_size}; expected a multiple of the "
+        f"number of devices, {jax.device_count()}."
+      )
   for make in (stages.classifier_module, stages.denoiser_module):
     stages.variable_shapes(make(config, dataset), dataset)
   if config.diffusion.trained_on == "reference" and not len(split.reference):

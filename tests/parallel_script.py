@@ -46,6 +46,16 @@ record_queries(
   key, *bound, schedule, images, ids, batch_size=16, mesh=mesh, directory=folder, **purify
 )
 
+protected = dj.protect(
+  jax.jit(dj.models.predictor(*bound[0])),
+  dj.models.denoiser(*bound[1]),
+  schedule,
+  num_candidates=3,
+  step=100,
+  mesh=mesh,
+)
+np.save(folder / "protected.npy", protected(key, images[:32].astype(np.float32) / 255.0))
+
 # Work by batch needs no talk between devices.
 step = make_record_step(classifier, denoiser, mesh, **purify)
 shared = parallel.replicate(mesh, (key, bound[0].variables, bound[1].variables, schedule))

@@ -75,6 +75,13 @@ def test_a_run_killed_while_it_commits_leaves_nothing_in_the_way(tmp_path, monke
   assert set(store.manifest(stage)["files"]) == {"value.txt"}
 
 
+def test_an_artifact_without_a_manifest_is_not_computed_over(tmp_path):
+  store, stage = Store(tmp_path), Stage("train", {})
+  (store.compute(stage, write("good"), {}) / "manifest.json").unlink()
+  with pytest.raises(ArtifactError, match=r"manifest.json is missing.*Delete the folder"):
+    store.compute(stage, write("good"), {})
+
+
 @pytest.mark.parametrize("damage", ["change", "remove", "manifest"])
 def test_damage_is_an_error_that_says_what_to_delete(tmp_path, damage):
   store, stage = Store(tmp_path), Stage("train", {})

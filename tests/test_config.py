@@ -3,6 +3,7 @@
 import importlib.util
 from pathlib import Path
 
+import jax
 import pytest
 from ml_collections import ConfigDict
 
@@ -24,8 +25,18 @@ def get_config(path, variant):
 def test_every_config_is_valid_and_names_models_that_exist(path, variant):
   config = validate(get_config(path, variant))
   assert (config.name, config.variant) == (path.stem, variant)
-  models.make_classifier(config.classifier.model, num_classes=10, **config.classifier.fields)
-  models.make_denoiser(config.diffusion.model, out_channels=1, **config.diffusion.fields)
+  # Flax checks fields when a module is called, not when it is made.
+  classifier = models.make_classifier(
+    config.classifier.model, num_classes=10, **config.classifier.fields
+  )
+  denoiser = models.make_denoiser(
+    config.diffusion.model, out_channels=3, **config.diffusion.fields
+  )
+  for module in (classifier, denoiser):
+    shapes = jax.eval_shape(
+      lambda key, m=module: models.init(m, key, (28, 28, 3)), jax.random.key(0)
+    )
+    assert models.num_parameters(shapes) > 1000
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

@@ -33,6 +33,18 @@ def finished(tmp_path_factory):
   return workdir, diffence(SMOKE, f"--workdir={workdir}", check=0)
 
 
+def test_a_setting_of_a_model_or_source_can_be_new(tmp_path):
+  process = diffence(
+    SMOKE,
+    f"--workdir={tmp_path}",
+    "--dry_run",
+    "--config.diffusion.fields.dtype=bfloat16",
+    "--config.classifier.fields.std=(0.3,)",
+    check=0,
+  )
+  assert "classifier" in process.stdout
+
+
 def test_a_run_leaves_a_report(finished):
   workdir, process = finished
   for name in ("undefended", "scenario 1", "scenario 2", "scenario 3", "average"):
@@ -66,6 +78,11 @@ def test_a_dry_run_tells_what_would_be_done(finished, tmp_path):
   ).stdout
   states = [line.split()[2] for line in changed.splitlines()]
   assert states == ["cached", "cached", "cached", "to", "to", "to"]
+  changed = diffence(
+    SMOKE, f"--workdir={workdir}", "--dry_run", "--config.data.num_reference=17", check=0
+  ).stdout
+  states = [line.split()[2] for line in changed.splitlines()]
+  assert states == ["to", "cached", "cached", "to", "to", "to"]
   diffence(SMOKE, f"--workdir={tmp_path / 'new'}", "--dry_run", check=0)
   assert not (tmp_path / "new").exists()
 
@@ -107,6 +124,10 @@ def test_a_damaged_artifact_is_an_error(finished, tmp_path):
       ],
       "raise data.num_reference",
     ),
+    ([SMOKE, "--workdir={tmp}", "--config.purify.num_ddim_steps=200"], "num_ddim_steps is 200"),
+    ([SMOKE, "--workdir={tmp}", "--config.samples.num_ddim_steps=1000"], "num_ddim_steps is"),
+    ([SMOKE, "--workdir={tmp}", "--config.purifx.step=80"], "no setting 'purifx'. Did you"),
+    ([SMOKE, "--workdir={tmp}", "--config.diffusion.fields.dtpe=a"], "Did you mean 'dtype'"),
     ([SMOKE, "--wrkdir={tmp}"], "workdir"),
     ([SMOKE, "--workdir={tmp}", "extra"], "expected flags only"),
   ],
@@ -168,8 +189,8 @@ def test_a_killed_run_goes_on_to_the_same_result(finished, tmp_path):
   expected = (finished[0] / "results.json").read_bytes()
   seed = random.SystemRandom().randrange(2**31)
   draw = random.Random(seed)
-  moments = [draw.uniform(1.0, 25.0) for _ in range(int(os.environ.get("DIFFENCE_KILLS", "2")))]
+  moments = [draw.uniform(1.0, 15.0) for _ in range(int(os.environ.get("DIFFENCE_KILLS", "2")))]
   print(f"seed {seed}, kills after {[round(m, 1) for m in moments]} seconds")
-  kill_at_random(tmp_path, moments)
+  assert kill_at_random(tmp_path, moments) > 0
   diffence(SMOKE, f"--workdir={tmp_path}", check=0)
   assert (tmp_path / "results.json").read_bytes() == expected

@@ -28,12 +28,12 @@ def results(tmp_path_factory):
   for num_devices in (1, 8):
     folder = tmp_path_factory.mktemp(f"devices{num_devices}")
     run_on(num_devices, folder)
-    names = ("raw", "candidates", "losses")
+    names = ("raw", "candidates", "losses", "protected")
     loaded[num_devices] = {name: np.load(folder / f"{name}.npy") for name in names}
   return loaded
 
 
-@pytest.mark.parametrize("name", ["raw", "candidates"])
+@pytest.mark.parametrize("name", ["raw", "candidates", "protected"])
 def test_recorded_queries_do_not_depend_on_the_devices(results, name):
   np.testing.assert_allclose(results[8][name], results[1][name], atol=1e-4)
 

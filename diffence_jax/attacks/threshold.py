@@ -64,7 +64,8 @@ def entropy(logits: ArrayLike, labels: ArrayLike) -> np.ndarray:
     ValueError: the shapes do not fit.
   """
   log_p, _, _ = _log_probabilities(logits, labels)
-  return np.sum(np.exp(log_p) * log_p, axis=-1)
+  # A probability of 0 adds nothing.
+  return np.sum(np.exp(log_p) * np.maximum(log_p, np.finfo(np.float64).min), axis=-1)
 
 
 def modified_entropy(logits: ArrayLike, labels: ArrayLike) -> np.ndarray:

@@ -4,11 +4,16 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from diffence_jax import rng
+from diffence_jax.data.dataset import MAX_ID
 from diffence_jax.defense.checks import check_images
 from diffence_jax.diffusion.sampler import Denoise, check_step, ddim_timesteps, reconstruct
 from diffence_jax.diffusion.schedule import Schedule
+
+# Ids end at 2**31 - 1, so this one's stream is free for the predictor's own randomness.
+_NO_ID = 2**32 - 1
 
 Predict = Callable[[jax.Array, jax.Array], jax.Array]
 
@@ -30,7 +35,8 @@ def candidate_logits(
 
   The N*M re-generations go through both networks in chunks, so memory does not grow with
   either. The noise of candidate j of sample i depends on `key`, `ids[i]` and j alone: batch
-  size, order, chunks and sharding change nothing but rounding.
+  size, order, chunks and sharding change nothing but rounding. (A predictor that is random
+  itself gets a key for each chunk, and so depends on them.)
 
   Args:
     key: a JAX random key.
@@ -52,11 +58,13 @@ def candidate_logits(
     ValueError: images of a wrong shape, out of range or not finite, or a setting out of range.
   """
   images = check_images(images)
-  ids = _check_ids(ids, len(images))
+  ids = check_ids(ids, len(images))
   check_settings(schedule, num_candidates, step, num_ddim_steps, chunk_size)
   total = images.shape[0] * num_candidates
   chunk_size = min(chunk_size, total)
   num_chunks = -(-total // chunk_size)
+
+  predict_key = jax.random.fold_in(key, _NO_ID)
 
   def one_chunk(positions):
     sample, candidate = positions // num_candidates, positions % num_candidates
@@ -71,7 +79,9 @@ def candidate_logits(
       num_ddim_steps=num_ddim_steps,
       noise=noise,
     )
-    return predict(key, purified)
+    # Neither the noise's key nor another chunk's: a predictor may be randomised itself.
+    own_key = rng.candidate_keys(predict_key, ids[sample[:1]], candidate[:1])[0]
+    return predict(own_key, purified)
 
   # The last chunk is filled up with repetitions of the last candidate, cut off again below.
   positions = jnp.minimum(jnp.arange(num_chunks * chunk_size), total - 1)
@@ -92,9 +102,12 @@ def check_settings(
       raise ValueError(f"{name} is {value}; expected at least 1.")
 
 
-def _check_ids(ids, num):
+def check_ids(ids: jax.Array | None, num: int) -> jax.Array:
+  """Returns ids i[num], the positions for None; raises ValueError unless they fit."""
   if ids is None:
     return jnp.arange(num)
+  if not isinstance(ids, jax.Array) and np.size(ids) and np.max(ids) > MAX_ID:
+    raise ValueError(f"The largest id is {np.max(ids)}; expected at most {MAX_ID}.")
   ids = jnp.asarray(ids)
   if ids.shape != (num,) or not jnp.issubdtype(ids.dtype, jnp.integer):
     raise ValueError(f"ids are {ids.dtype}{list(ids.shape)}; expected integers, [{num}].")

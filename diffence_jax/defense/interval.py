@@ -102,7 +102,7 @@ def _phi_of_options(candidates, raw):
   candidates, raw = np.asarray(candidates), np.asarray(raw)
   valid = np.asarray(keeps_label(candidates, raw))
   options = np.concatenate([candidates, raw[:, None]], axis=1)
-  phi = np.nan_to_num(np.asarray(scaled_logit(options), np.float64))
+  phi = np.nan_to_num(np.asarray(scaled_logit(options))).astype(np.float64)
   return phi, np.concatenate([valid, np.ones((len(raw), 1), bool)], axis=1)
 
 

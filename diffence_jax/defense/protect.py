@@ -4,8 +4,15 @@ import functools
 from typing import Protocol
 
 import jax
+from jax.sharding import Mesh
 
-from diffence_jax.defense.candidates import Predict, candidate_logits, check_settings
+from diffence_jax import parallel
+from diffence_jax.defense.candidates import (
+  Predict,
+  candidate_logits,
+  check_ids,
+  check_settings,
+)
 from diffence_jax.defense.checks import check_images
 from diffence_jax.defense.select import check_interval, select
 from diffence_jax.diffusion.sampler import Denoise
@@ -31,6 +38,7 @@ def protect(
   num_ddim_steps: int = 1,
   interval: tuple[float, float] | None = None,
   chunk_size: int = 256,
+  mesh: Mesh | None = None,
 ) -> ProtectedPredict:
   """Protects a predictor with Diffence.
 
@@ -49,7 +57,9 @@ def protect(
     step: diffusion steps of noise, 1 to `schedule.num_steps - 1`.
     num_ddim_steps: network evaluations a candidate, 1 to `step`.
     interval: (lo, hi) on phi from `fit_interval` or `member_interval`; None for scenario 3.
-    chunk_size: re-generations that go through the networks at a time.
+    chunk_size: re-generations that go through the networks at a time, on every device.
+    mesh: as `parallel.batch_mesh` makes it: every batch, then a multiple of its devices, is
+      split over them; None for one device.
 
   Returns:
     `protected(key, images, ids=None) -> logits [N,K]`. The key draws the noise: pass a new
@@ -69,13 +79,16 @@ def protect(
     chunk_size=chunk_size,
   )
 
-  @jax.jit
-  def choose(key, images, ids, raw):
+  def choose(key, batch):
+    images, ids, raw = batch
     candidates = draw(key, predict, denoise, schedule, images, ids=ids)
     return select(candidates, raw, interval).logits
 
+  choose = jax.jit(choose if mesh is None else parallel.map_over_batch(choose, mesh))
+
   def protected(key, images, ids=None):
     images = check_images(images)
-    return choose(key, images, ids, predict(key, images))
+    ids = check_ids(ids, len(images))
+    return choose(key, (images, ids, predict(key, images)))
 
   return protected

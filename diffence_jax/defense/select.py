@@ -49,7 +49,7 @@ def scaled_logit(logits: jax.Array, labels: jax.Array | None = None) -> jax.Arra
 
 
 def keeps_label(candidate_logits: jax.Array, raw_logits: jax.Array) -> jax.Array:
-  """bool[N,M]: the candidate's logits are finite and their arg-max is the raw one's.
+  """bool[N,M]: the candidate's arg-max is the raw one's, and its largest logit is finite.
 
   Args:
     candidate_logits: f[N,M,K].
@@ -59,7 +59,8 @@ def keeps_label(candidate_logits: jax.Array, raw_logits: jax.Array) -> jax.Array
     bool[N,M].
   """
   same = jnp.argmax(candidate_logits, axis=-1) == jnp.argmax(raw_logits, axis=-1)[:, None]
-  return same & jnp.all(jnp.isfinite(candidate_logits), axis=-1)
+  # A class of probability 0 has the logit -inf, which is fine; NaN would win the maximum.
+  return same & jnp.isfinite(jnp.max(candidate_logits, axis=-1))
 
 
 def select(
@@ -105,8 +106,10 @@ def _select(candidate_logits, raw_logits, interval):
     lo, hi = interval
     phi = scaled_logit(options)
     inside = valid & (phi >= lo) & (phi <= hi)
-    # A saturated prediction has an infinite phi: cap it, or its distance is not a number.
-    distance = jnp.abs(jnp.nan_to_num(phi) - 0.5 * (lo + hi))
+    # Distances stay finite, so that an invalid candidate, at infinity, is never the nearest.
+    largest = jnp.finfo(jnp.float32).max
+    distance = jnp.abs(jnp.clip(phi, -largest, largest) - (0.5 * lo + 0.5 * hi))
+    distance = jnp.minimum(jnp.where(jnp.isnan(distance), largest, distance), largest)
     nearest = jnp.argmin(jnp.where(valid, distance, jnp.inf), axis=1)
     index = jnp.where(jnp.any(inside, axis=1), jnp.argmax(inside, axis=1), nearest)
   logits = jnp.take_along_axis(options, index[:, None, None], axis=1)[:, 0]
@@ -139,9 +142,10 @@ def average(candidate_logits: jax.Array) -> jax.Array:
 
 
 def check_interval(interval: tuple[float, float]) -> tuple[float, float]:
-  """Returns (lo, hi) as floats; raises ValueError unless finite and lo <= hi."""
+  """Returns (lo, hi) as floats; raises ValueError unless finite in float32 and lo <= hi."""
   lo, hi = (float(end) for end in interval)
-  if not -float("inf") < lo <= hi < float("inf"):
+  largest = float(jnp.finfo(jnp.float32).max)
+  if not -largest <= lo <= hi <= largest:
     raise ValueError(f"interval is {interval}; expected finite (lo, hi) with lo <= hi.")
   return lo, hi
 

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
+import scipy.special
 import scipy.stats
 
 LEVEL = 0.95
@@ -95,7 +96,7 @@ def auc_interval(
     np.var(placements, ddof=1) / len(placements) if len(placements) > 1 else 0.25
     for placements in (
       _placements(members, nonmembers),
-      1.0 - _placements(nonmembers, members),
+      _placements(nonmembers, members),
     )
   )
   if variance <= 1e-12 or not 0.0 < auc < 1.0:
@@ -105,7 +106,7 @@ def auc_interval(
     return low, high
   logit = np.log(auc / (1.0 - auc))
   margin = scipy.stats.norm.ppf((1.0 + LEVEL) / 2.0) * np.sqrt(variance) / (auc * (1.0 - auc))
-  return tuple(float(1.0 / (1.0 + np.exp(-end))) for end in (logit - margin, logit + margin))
+  return tuple(float(scipy.special.expit(end)) for end in (logit - margin, logit + margin))
 
 
 def _placements(scores, others):

@@ -99,9 +99,9 @@ class Roc:
   def best_threshold(self) -> float:
     """A finite threshold of the best balanced accuracy, midway to the next lower score."""
     best = 1 + np.argmax((self.tpr - self.fpr)[1:])
-    if best + 1 == len(self.thresholds):
-      return float(self.thresholds[best])
-    return float(np.mean(self.thresholds[best : best + 2]))
+    middle = np.mean(self.thresholds[best : best + 2])
+    threshold = middle if np.isfinite(middle) else self.thresholds[best]
+    return float(np.nan_to_num(threshold))
 
   def tpr_at_fpr(self, limit: float) -> Rate:
     """The highest TPR of a threshold whose FPR is at most `limit`, in [0, 1]."""

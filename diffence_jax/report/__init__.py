@@ -32,6 +32,8 @@ def write_report(
 
   directory = Path(directory)
   text = json.dumps(results, indent=2, sort_keys=True) + "\n"
+  # Rendered before anything is written: a failure leaves the old report, not half of each.
+  page = render_page(results, arrays, stages)
   write_atomically(directory / "results.json", text)
   write_csv(results, directory / "results.csv")
-  write_atomically(directory / "report.html", render_page(results, arrays, stages))
+  write_atomically(directory / "report.html", page)

@@ -245,9 +245,7 @@ def write_csv(results: Mapping[str, Any], path: str | os.PathLike) -> None:
   for row in results["predictors"]:
     low, high = row["interval"] or (None, None)
     own = {
-      name: value
-      for name, value in row.items()
-      if name not in ("name", "interval", "attacks") and not name.startswith("highest_")
+      name: value for name, value in row.items() if name not in ("name", "interval", "attacks")
     }
     ends = {"predictor": row["name"], "interval_low": low, "interval_high": high}
     predictor = {**ends, **dict(_flat(own))}

@@ -17,6 +17,7 @@ import optax
 from jax.sharding import Mesh
 
 from diffence_jax import parallel
+from diffence_jax.artifacts import write_atomically
 from diffence_jax.checkpoint import Checkpoints
 from diffence_jax.progress import progress_bar
 
@@ -205,5 +206,5 @@ def _open_log(path, first_step):
         kept.append(line)
     except ValueError:  # a line that a killed run was writing
       break
-  path.write_text("".join(f"{line}\n" for line in kept))
+  write_atomically(path, "".join(f"{line}\n" for line in kept))
   return open(path, "a", encoding="utf-8")

@@ -48,6 +48,16 @@ def test_certain_predictions_are_still_told_apart(name):
   assert np.all(np.isfinite(scores)) and np.all(np.diff(scores) > 0)
 
 
+def test_classes_of_probability_zero_are_fine():
+  logits = np.array([[1.0, 0.0, -np.inf], [2.0, 0.0, -np.inf]])
+  for name, attack in ALL.items():
+    scores = attack(logits, np.array([0, 0]))
+    assert np.all(np.isfinite(scores)), name
+  np.testing.assert_allclose(
+    attacks.entropy(logits, [0, 0]), attacks.entropy(logits[:, :2], [0, 0])
+  )
+
+
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 1000), order=st.permutations(range(12)))
 @pytest.mark.parametrize("name", ALL)

@@ -182,6 +182,29 @@ def test_settings_out_of_range_are_refused_at_once(setting):
     dj.protect(predict, denoise, SCHEDULE, **setting)
 
 
+def test_a_random_predictor_gets_randomness_of_its_own():
+  """Neither the noise of the candidates, nor the same for every chunk."""
+  seen = []
+
+  def noisy(key, images):
+    jax.debug.callback(
+      lambda k: seen.append(tuple(np.asarray(k))), jax.random.key_data(key), ordered=True
+    )
+    return predict(key, images)
+
+  key = jax.random.key(1)
+  dj.candidate_logits(
+    key, noisy, denoise, SCHEDULE, images_of(4), num_candidates=3, chunk_size=4
+  ).block_until_ready()
+  jax.effects_barrier()
+  assert len(set(seen)) == 3 and tuple(np.asarray(jax.random.key_data(key))) not in seen
+
+
+def test_ids_that_would_be_cut_to_32_bits_are_refused():
+  with pytest.raises(ValueError, match="largest id is 4294967297"):
+    candidates_of(images_of(2), ids=np.array([1, 2**32 + 1]))
+
+
 @pytest.mark.parametrize("ids", [np.zeros(3, np.int32), np.zeros(2, np.float32)])
 def test_ids_must_fit_the_images(ids):
   with pytest.raises(ValueError, match=r"expected integers, \[2\]"):

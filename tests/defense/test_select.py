@@ -160,7 +160,9 @@ close_logits = st.sampled_from([-1.0, 0.0, 0.99999994, 1.0, 1.0000001, 30.0, 3e3
 @settings(max_examples=200, deadline=None)
 @given(
   values=st.lists(close_logits, min_size=3 * 4 * 3, max_size=3 * 4 * 3),
-  interval=st.sampled_from([None, (0.0, 0.0), (-1.0, 3.0)]),
+  interval=st.sampled_from(
+    [None, (0.0, 0.0), (-1.0, 3.0), (3e38, 3.2e38), (-3e38, -3e38), (-3.4e38, 3.4e38)]
+  ),
   dtype=st.sampled_from([jnp.float32, jnp.bfloat16]),
 )
 def test_the_label_of_the_raw_prediction_is_kept_whatever_the_logits(values, interval, dtype):
@@ -181,6 +183,14 @@ def test_samples_are_selected_independently(seed, order):
   np.testing.assert_array_equal(whole.index[np.array(order)], permuted.index)
 
 
+def test_a_class_of_probability_zero_is_no_reason_to_pass_over_a_candidate():
+  raw = np.float32([[2.0, 1.0, -np.inf]])
+  candidates = np.float32([[[2.5, 1.0, -np.inf], [3.0, 1.0, 0.0]]])
+  for interval in (None, (0.0, 2.0)):
+    selection = dj.select(candidates, raw, interval)
+    assert (int(selection.index[0]), int(selection.kept[0])) == (0, 2)
+
+
 def test_candidates_that_are_not_finite_are_passed_over():
   raw = np.float32([[2.0, 1.0]])
   candidates = np.float32([[[np.nan, 0.0], [np.inf, 0.0], [3.0, 0.0]]])
@@ -196,6 +206,7 @@ def test_candidates_that_are_not_finite_are_passed_over():
     (np.zeros((2, 3, 4), np.float32), np.zeros((2, 4), np.float16), None),
     (np.zeros((2, 3, 4), np.float32), np.zeros((2, 4), np.float32), (1.0, 0.0)),
     (np.zeros((2, 3, 4), np.float32), np.zeros((2, 4), np.float32), (0.0, np.nan)),
+    (np.zeros((2, 3, 4), np.float32), np.zeros((2, 4), np.float32), (1e39, 1e40)),
     (np.zeros((2, 3, 1), np.float32), np.zeros((2, 1), np.float32), (0.0, 1.0)),
   ],
 )
