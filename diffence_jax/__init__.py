@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-  from diffence_jax import attacks, data, interop, metrics, models
+  from diffence_jax import attacks, data, interop, metrics, models, parallel
   from diffence_jax.defense import (
     Selection,
     average,
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
   from diffence_jax.diffusion import Schedule, linear_schedule, reconstruct, sample
   from diffence_jax.pipeline import run
 
-_MODULES = ("attacks", "data", "interop", "metrics", "models")
+_MODULES = ("attacks", "data", "interop", "metrics", "models", "parallel")
 _HOMES = {
   "Schedule": "diffusion",
   "Selection": "defense",
@@ -46,6 +46,7 @@ __all__ = [  # noqa: RUF022, modules first
   "interop",
   "metrics",
   "models",
+  "parallel",
   "Schedule",
   "Selection",
   "average",
