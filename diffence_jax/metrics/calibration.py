@@ -81,7 +81,15 @@ def label_changes(logits: ArrayLike, reference_logits: ArrayLike) -> int:
 
   Returns:
     0 to N.
+
+  Raises:
+    ValueError: the shapes are not the same.
   """
+  if np.shape(logits) != np.shape(reference_logits):
+    raise ValueError(
+      f"Got logits {list(np.shape(logits))} and reference_logits "
+      f"{list(np.shape(reference_logits))}; expected the same shape, [N, K]."
+    )
   return int(np.sum(np.argmax(logits, axis=-1) != np.argmax(reference_logits, axis=-1)))
 
 
@@ -92,6 +100,11 @@ def check_predictions(outputs: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray
     raise ValueError(
       f"Got outputs {list(outputs.shape)} and labels {list(labels.shape)}; "
       "expected [N, K] and [N], N >= 1."
+    )
+  if np.isnan(outputs).any():
+    raise ValueError(
+      f"{np.isnan(outputs).any(axis=-1).sum()} of {len(outputs)} outputs have NaN; expected "
+      "numbers. Check the predictor that gave them."
     )
   if not np.issubdtype(labels.dtype, np.integer):
     raise ValueError(f"labels have dtype {labels.dtype}; expected integers.")

@@ -19,9 +19,28 @@ def jensen_shannon_distance(
   Returns:
     The square root of the divergence in nats, 0 to sqrt(log 2); that largest distance also
     where no value lies within the reference's range.
+
+  Raises:
+    ValueError: a sample is empty, not of rank 1 or has NaN in it, or the reference is infinite.
   """
-  counts, edges = np.histogram(np.asarray(reference, np.float64), bins=num_bins)
-  others, _ = np.histogram(np.asarray(values, np.float64), bins=edges)
+  values, reference = _check_sample(values, "values"), _check_sample(reference, "reference")
+  if np.isinf(reference).any():
+    raise ValueError(
+      f"reference has {np.isinf(reference).sum()} infinite numbers; the bins span its range, "
+      "so expected finite ones only."
+    )
+  counts, edges = np.histogram(reference, bins=num_bins)
+  others, _ = np.histogram(values, bins=edges)
   if not others.any():
     return float(np.sqrt(np.log(2.0)))
   return float(scipy.spatial.distance.jensenshannon(others, counts))
+
+
+def _check_sample(sample, name):
+  sample = np.asarray(sample, np.float64)
+  if sample.ndim != 1 or not sample.size or np.isnan(sample).any():
+    raise ValueError(
+      f"{name} has shape {sample.shape} and {np.isnan(sample).sum()} NaN; expected one axis, "
+      "not empty, without NaN."
+    )
+  return sample

@@ -99,9 +99,11 @@ class Roc:
   def best_threshold(self) -> float:
     """A finite threshold of the best balanced accuracy, midway to the next lower score."""
     best = 1 + np.argmax((self.tpr - self.fpr)[1:])
-    middle = np.mean(self.thresholds[best : best + 2])
-    threshold = middle if np.isfinite(middle) else self.thresholds[best]
-    return float(np.nan_to_num(threshold))
+    score, lower = np.append(self.thresholds, -np.inf)[best : best + 2]
+    with np.errstate(invalid="ignore"):
+      middle = (score + lower) / 2.0
+    # Between neighbouring floats the middle rounds to one of them, perhaps to the lower.
+    return float(np.nan_to_num(middle if lower < middle < np.inf else score))
 
   def tpr_at_fpr(self, limit: float) -> Rate:
     """The highest TPR of a threshold whose FPR is at most `limit`, in [0, 1]."""

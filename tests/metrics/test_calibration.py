@@ -72,6 +72,28 @@ def test_distance_is_zero_for_one_sample_and_largest_for_disjoint_ones():
   assert metrics.jensen_shannon_distance(values + 50, values) == np.sqrt(np.log(2))
 
 
+@pytest.mark.parametrize("bad", [[], [[1.0]], [np.nan, 1.0]])
+def test_samples_without_a_distance_are_refused(bad):
+  with pytest.raises(ValueError, match="values has shape"):
+    metrics.jensen_shannon_distance(bad, [0.0, 1.0])
+  with pytest.raises(ValueError, match="reference has shape"):
+    metrics.jensen_shannon_distance([0.0, 1.0], bad)
+  with pytest.raises(ValueError, match="1 infinite"):
+    metrics.jensen_shannon_distance([0.0, 1.0], [np.inf, 1.0])
+
+
+def test_changes_are_counted_between_equal_shapes_only():
+  with pytest.raises(ValueError, match="expected the same shape"):
+    metrics.label_changes(np.eye(3), np.eye(3)[:1])
+
+
+def test_outputs_that_are_nan_are_refused():
+  logits = np.array([[np.nan, 0.0], [1.0, 0.0]])
+  for measure in (metrics.accuracy, metrics.negative_log_likelihood):
+    with pytest.raises(ValueError, match="1 of 2 outputs have NaN"):
+      measure(logits, np.array([0, 0]))
+
+
 @pytest.mark.parametrize(
   "outputs, labels, match",
   [

@@ -96,6 +96,23 @@ def test_the_best_threshold_has_the_best_accuracy():
   assert accuracy == pytest.approx(curve.accuracy)
 
 
+@pytest.mark.parametrize("lower", [0.1, 0.3, 1.0, -2.5, 1e-300])
+@pytest.mark.parametrize("steps", [1, 2])
+def test_the_best_threshold_parts_neighbouring_floats(lower, steps):
+  higher = lower
+  for _ in range(steps):
+    higher = np.nextafter(higher, np.inf)
+  # Both parities of the last bit, as ties round to even.
+  for low, high in ((lower, higher), (higher, np.nextafter(higher, np.inf))):
+    assert low < metrics.roc([high], [low]).best_threshold <= high
+
+
+def test_the_best_threshold_of_infinite_scores_is_finite():
+  assert 0.0 < metrics.roc([np.inf], [0.0]).best_threshold < np.inf
+  assert -np.inf < metrics.roc([0.0], [-np.inf]).best_threshold <= 0.0
+  assert np.isfinite(metrics.roc([np.inf], [-np.inf]).best_threshold)
+
+
 def test_delong_covers_the_true_auc_of_two_gaussians():
   """AUC = Phi(d / sqrt 2); 95% of the intervals should hold it."""
   rng, shift, hits, runs = np.random.default_rng(0), 1.0, 0, 400
