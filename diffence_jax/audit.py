@@ -122,7 +122,8 @@ def _evaluate(answers, records, protocol):
     **{g: attacks.Group(answers.logits[g], records[g].labels) for g in GROUPS}
   )
   attacked = attacks.run_threshold_attacks(groups, protocol=protocol)
-  described = [_attack(result) for result in attacked]
+  # The published code reads TPR where the FPR is below the limit, not up to it.
+  described = [_attack(result, strict=protocol == "paper") for result in attacked]
   gap = next(d["auc"] for d in described if d["name"] == "correctness")
   best = max(range(len(attacked)), key=lambda i: described[i]["auc"]["value"])
   highest_auc = _named(described[best], described[best]["auc"])
@@ -154,7 +155,7 @@ def _evaluate(answers, records, protocol):
   return row, attacked[best].roc
 
 
-def _attack(result):
+def _attack(result, *, strict):
   roc = result.roc
   return {
     "name": result.name,
@@ -162,8 +163,8 @@ def _attack(result):
     "auc": _estimate(roc.auc, *roc.auc_interval),
     "accuracy": _estimate(roc.accuracy, *roc.accuracy_interval),
     "known_threshold_accuracy": result.known_threshold_accuracy._asdict(),
-    "tpr_at_fpr": [roc.tpr_at_fpr(limit)._asdict() for limit in _LIMITS],
-    "tnr_at_fnr": [roc.tnr_at_fnr(limit)._asdict() for limit in _LIMITS],
+    "tpr_at_fpr": [roc.tpr_at_fpr(limit, strict=strict)._asdict() for limit in _LIMITS],
+    "tnr_at_fnr": [roc.tnr_at_fnr(limit, strict=strict)._asdict() for limit in _LIMITS],
   }
 
 

@@ -9,6 +9,7 @@ from diffence_jax.attacks.protocol import (
   run_threshold_attacks,
   threshold_accuracy,
 )
+from diffence_jax.attacks.published import PUBLISHED_ATTACKS
 from diffence_jax.attacks.threshold import (
   THRESHOLD_ATTACKS,
   confidence,
@@ -19,6 +20,7 @@ from diffence_jax.attacks.threshold import (
 )
 
 __all__ = [
+  "PUBLISHED_ATTACKS",
   "THRESHOLD_ATTACKS",
   "AttackResult",
   "Group",

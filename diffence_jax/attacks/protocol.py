@@ -6,6 +6,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from diffence_jax import metrics
+from diffence_jax.attacks.published import PUBLISHED_ATTACKS
 from diffence_jax.attacks.threshold import THRESHOLD_ATTACKS, correctness
 from diffence_jax.metrics import Estimate, Roc
 
@@ -59,7 +60,7 @@ def run_threshold_attacks(groups: Groups, *, protocol: str = "disjoint") -> list
   Args:
     groups: the predictor's answers.
     protocol: "disjoint" reports on target samples; "paper" pools known and target samples in
-      one ROC, as published, for comparison only.
+      one ROC of `PUBLISHED_ATTACKS`, as published, for comparison only.
 
   Returns:
     The gap attack (`correctness`), then two results for each of `THRESHOLD_ATTACKS`.
@@ -78,7 +79,8 @@ def run_threshold_attacks(groups: Groups, *, protocol: str = "disjoint") -> list
   reported = [side[1] if protocol == "disjoint" else pool(*side) for side in sides]
   right = [[correctness(*group) for group in groups] for groups in (known, reported)]
   results = [_result("correctness", "global", *right)]
-  for name, attack in THRESHOLD_ATTACKS.items():
+  attacks = THRESHOLD_ATTACKS if protocol == "disjoint" else PUBLISHED_ATTACKS
+  for name, attack in attacks.items():
     known_scores = [attack(*group) for group in known]
     scores = [attack(*group) for group in reported]
     results.append(_result(name, "global", known_scores, scores))

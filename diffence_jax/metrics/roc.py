@@ -105,16 +105,27 @@ class Roc:
     # Between neighbouring floats the middle rounds to one of them, perhaps to the lower.
     return float(np.nan_to_num(middle if lower < middle < np.inf else score))
 
-  def tpr_at_fpr(self, limit: float) -> Rate:
-    """The highest TPR of a threshold whose FPR is at most `limit`, in [0, 1]."""
-    errors, hits = self.false_positives, self.true_positives
-    return _rate(limit, errors, self.num_nonmembers, hits, self.num_members)
+  def tpr_at_fpr(self, limit: float, *, strict: bool = False) -> Rate:
+    """The highest TPR of a threshold whose FPR is at most `limit`, in [0, 1].
 
-  def tnr_at_fnr(self, limit: float) -> Rate:
-    """The highest TNR of a threshold whose FNR is at most `limit`, in [0, 1]."""
+    Args:
+      limit: the FPR.
+      strict: takes only an FPR below the limit, as the published code does.
+
+    Returns:
+      The rate.
+
+    Raises:
+      ValueError: the limit is outside [0, 1], or 0 where it is strict.
+    """
+    errors, hits = self.false_positives, self.true_positives
+    return _rate(limit, strict, errors, self.num_nonmembers, hits, self.num_members)
+
+  def tnr_at_fnr(self, limit: float, *, strict: bool = False) -> Rate:
+    """The highest TNR of a threshold whose FNR is at most `limit`; see `tpr_at_fpr`."""
     errors = (self.num_members - self.true_positives)[::-1]
     hits = (self.num_nonmembers - self.false_positives)[::-1]
-    return _rate(limit, errors, self.num_members, hits, self.num_nonmembers)
+    return _rate(limit, strict, errors, self.num_members, hits, self.num_nonmembers)
 
 
 def roc(member_scores: ArrayLike, nonmember_scores: ArrayLike) -> Roc:
@@ -151,12 +162,14 @@ def roc(member_scores: ArrayLike, nonmember_scores: ArrayLike) -> Roc:
   )
 
 
-def _rate(limit, errors, num, hits, num_hits):
+def _rate(limit, strict, errors, num, hits, num_hits):
   """`errors` and `hits` rise together; takes the last point within the limit."""
   if not 0.0 <= limit <= 1.0:
     raise ValueError(f"The limit is {limit}; expected a rate in [0, 1].")
-  # A limit such as 0.29 of 100 must allow 29 errors in spite of rounding.
-  last = np.flatnonzero(errors <= limit * num + 1e-9)[-1]
+  if strict and limit == 0.0:
+    raise ValueError("No rate is below 0; expected a limit above 0, or strict=False.")
+  # A limit such as 0.29 of 100 must allow 29 errors, or 28 if strict, in spite of rounding.
+  last = np.flatnonzero(errors <= limit * num + (-1e-9 if strict else 1e-9))[-1]
   low, high = clopper_pearson(int(hits[last]), num_hits)
   return Rate(
     value=float(hits[last] / num_hits),
