@@ -34,7 +34,7 @@ _RANGES = {
   "diffusion.schedule.beta_end": (0.0, 1.0),
   "diffusion.num_steps": (1, None),
   "diffusion.batch_size": (1, None),
-  "diffusion.learning_rate": (0.0, None),
+  "diffusion.learning_rate": (0.0, 1e3),
   "diffusion.warmup_steps": (0, None),
   "diffusion.clip_norm": (0.0, None),
   "diffusion.ema_decay": (0.0, 1.0),
@@ -112,8 +112,9 @@ def base_config() -> ConfigDict:
   config.audit.protocol = "disjoint"  # or "paper": known and target samples pooled
   config.lock()
   # What a source or a model takes, it checks itself.
-  for section in (config.data.options, config.classifier.fields, config.diffusion.fields):
-    section.unlock()
+  for path in _OPEN_SECTIONS:
+    section, name = path.split(".")
+    config[section][name].unlock()
   return config
 
 

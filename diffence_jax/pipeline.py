@@ -22,7 +22,8 @@ from ml_collections import ConfigDict
 from diffence_jax import data, models, report, stages
 from diffence_jax.artifacts import Stage, Store, locked, write_atomically
 from diffence_jax.config import as_json, fingerprint, validate
-from diffence_jax.diffusion.sampler import check_step, ddim_timesteps
+from diffence_jax.defense.candidates import check_settings
+from diffence_jax.diffusion.sampler import ddim_timesteps
 from diffence_jax.stages import Experiment
 from diffence_jax.training import classifier_steps
 
@@ -89,7 +90,7 @@ def plan(config: ConfigDict | Mapping[str, Any]) -> Experiment:
   dataset = data.load(config.data.source, **config.data.options)
   split = _split(config, dataset)
   settings = as_json(config)
-  _check(config, dataset, split)
+  _check(config, split)
 
   def stage(name, section, *inputs):
     kept = {key: v for key, v in settings[section].items() if key not in _NOT_OF_THE_RESULT}
@@ -119,7 +120,14 @@ def plan(config: ConfigDict | Mapping[str, Any]) -> Experiment:
   )
   audited = stage("audit", "audit", splits, queries)
   order = (splits, classifier, diffusion, queries, samples, audited)
-  return Experiment(config, dataset, split, {stage.name: stage for stage in order})
+  return Experiment(
+    config,
+    dataset,
+    split,
+    stages.classifier_shapes(config, dataset),
+    stages.denoiser_shapes(config, dataset),
+    {stage.name: stage for stage in order},
+  )
 
 
 def describe(experiment: Experiment, workdir: str | os.PathLike) -> str:
@@ -162,11 +170,6 @@ def _results(experiment, store):
   config, split = experiment.config, experiment.split
   rows = json.loads((store.path(experiment.stages["audit"]) / "predictors.json").read_text())
   undefended = rows[0]
-
-  def num_parameters(make):
-    module = make(config, experiment.dataset)
-    return models.num_parameters(stages.variable_shapes(module, experiment.dataset))
-
   return {
     "experiment": config.name,
     "variant": config.variant,
@@ -180,13 +183,13 @@ def _results(experiment, store):
     "purify": as_json(config.purify),
     "classifier": {
       "model": config.classifier.model,
-      "num_parameters": num_parameters(stages.classifier_module),
+      "num_parameters": models.num_parameters(experiment.classifier.variables),
       "train_accuracy": undefended["member_accuracy"]["value"],
       "test_accuracy": undefended["test_accuracy"]["value"],
     },
     "diffusion": {
       "model": config.diffusion.model,
-      "num_parameters": num_parameters(stages.denoiser_module),
+      "num_parameters": models.num_parameters(experiment.denoiser.variables),
       "trained_on": config.diffusion.trained_on,
       "loss": _mean_last_loss(store.path(experiment.stages["diffusion"])),
     },
@@ -194,11 +197,13 @@ def _results(experiment, store):
   }
 
 
-def _check(config, dataset, split):
+def _check(config, split):
   """Raises ValueError now for what would fail only after some training."""
   schedule = stages.schedule_of(config)
-  check_step(schedule, config.purify.step)
-  ddim_timesteps(config.purify.step, config.purify.num_ddim_steps)
+  purify = config.purify
+  check_settings(
+    schedule, purify.num_candidates, purify.step, purify.num_ddim_steps, purify.chunk_size
+  )
   ddim_timesteps(schedule.num_steps - 1, config.samples.num_ddim_steps)
   for section in ("classifier", "diffusion"):
     if config[section].batch_size % jax.device_count():
@@ -206,8 +211,6 @@ def _check(config, dataset, split):
         f"{section}.batch_size is {config[section].batch_size}; expected a multiple of the "
         f"number of devices, {jax.device_count()}."
       )
-  for make in (stages.classifier_module, stages.denoiser_module):
-    stages.variable_shapes(make(config, dataset), dataset)
   if config.diffusion.trained_on == "reference" and not len(split.reference):
     raise ValueError(
       "diffusion.trained_on is 'reference' and the split has no reference samples; "

@@ -5,6 +5,9 @@ import zlib
 import jax
 import jax.numpy as jnp
 
+# The largest id of a sample: `fold_in` cuts what it is given to 32 bits, silently.
+MAX_ID = 2**31 - 1
+
 
 def stream(seed: int, name: str) -> jax.Array:
   """The key of a named stream of randomness.

@@ -1,12 +1,11 @@
 """What every stage computes: the models it makes, the files it writes, and how to load them."""
 
 import json
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 from ml_collections import FrozenConfigDict
 
 from diffence_jax import audit, data, models, parallel, rng
@@ -25,33 +24,33 @@ class Experiment(NamedTuple):
     config: all settings.
     dataset: the images, in memory.
     split: who is a member.
+    classifier: the classifier's module and the shapes of its variables.
+    denoiser: the noise-prediction network's.
     stages: name to stage, in the order they run.
   """
 
   config: FrozenConfigDict
   dataset: Dataset
   split: Split
+  classifier: Bound
+  denoiser: Bound
   stages: dict[str, Stage]
 
 
-def classifier_module(config: FrozenConfigDict, dataset: Dataset) -> nn.Module:
-  """The classifier that the config describes, for the classes of `dataset`."""
-  return models.make_classifier(
+def classifier_shapes(config: FrozenConfigDict, dataset: Dataset) -> Bound:
+  """The classifier that the config describes; ValueError where it does not fit the images."""
+  module = models.make_classifier(
     config.classifier.model, num_classes=dataset.num_classes, **config.classifier.fields
   )
+  return _with_shapes(module, dataset)
 
 
-def denoiser_module(config: FrozenConfigDict, dataset: Dataset) -> nn.Module:
-  """The noise-prediction network that the config describes, for the images of `dataset`."""
-  return models.make_denoiser(
+def denoiser_shapes(config: FrozenConfigDict, dataset: Dataset) -> Bound:
+  """The noise-prediction network that the config describes; ValueError as above."""
+  module = models.make_denoiser(
     config.diffusion.model, out_channels=dataset.images.shape[-1], **config.diffusion.fields
   )
-
-
-def variable_shapes(module: nn.Module, dataset: Dataset) -> Any:
-  """The shapes of a module's variables; an error where it does not fit the images."""
-  shape = dataset.images.shape[1:]
-  return jax.eval_shape(lambda key: models.init(module, key, shape), jax.random.key(0))
+  return _with_shapes(module, dataset)
 
 
 def schedule_of(config: FrozenConfigDict) -> Schedule:
@@ -74,7 +73,7 @@ def _compute_classifier(experiment, store, path):
   config, dataset = experiment.config, experiment.dataset
   members = dataset.take(experiment.split.members)
   variables = train_classifier(
-    classifier_module(config, dataset),
+    experiment.classifier.module,
     members.images,
     members.labels,
     **_without(config.classifier, "model", "fields"),
@@ -90,7 +89,7 @@ def _compute_diffusion(experiment, store, path):
   config, dataset = experiment.config, experiment.dataset
   trained_on = getattr(experiment.split, config.diffusion.trained_on)
   variables = train_denoiser(
-    denoiser_module(config, dataset),
+    experiment.denoiser.module,
     dataset.take(trained_on).images,
     schedule_of(config),
     **_without(config.diffusion, "model", "fields", "schedule", "trained_on"),
@@ -173,14 +172,12 @@ COMPUTE = {
 
 def load_classifier(experiment: Experiment, store: Store) -> Bound:
   """The trained classifier of an experiment that has run."""
-  module = classifier_module(experiment.config, experiment.dataset)
-  return _load_variables(module, experiment, store.path(experiment.stages["classifier"]))
+  return _load_variables(experiment.classifier, store.path(experiment.stages["classifier"]))
 
 
 def load_denoiser(experiment: Experiment, store: Store) -> Bound:
   """The trained noise-prediction network of an experiment that has run."""
-  module = denoiser_module(experiment.config, experiment.dataset)
-  return _load_variables(module, experiment, store.path(experiment.stages["diffusion"]))
+  return _load_variables(experiment.denoiser, store.path(experiment.stages["diffusion"]))
 
 
 def load_records(experiment: Experiment, store: Store) -> dict[str, audit.Record]:
@@ -196,9 +193,14 @@ def load_records(experiment: Experiment, store: Store) -> dict[str, audit.Record
   return records
 
 
-def _load_variables(module, experiment, path):
-  template = variable_shapes(module, experiment.dataset)
-  return Bound(module, restore_tree(path / "variables", template))
+def _with_shapes(module, dataset):
+  shape = dataset.images.shape[1:]
+  init = lambda key: models.init(module, key, shape)
+  return Bound(module, jax.eval_shape(init, jax.random.key(0)))
+
+
+def _load_variables(bound, path):
+  return bound._replace(variables=restore_tree(path / "variables", bound.variables))
 
 
 def _to_bytes(images):

@@ -5,8 +5,7 @@ import hashlib
 
 import numpy as np
 
-# fold_in, which makes a sample's random key from its id, keeps 32 bits only.
-MAX_ID = 2**31 - 1
+from diffence_jax.rng import MAX_ID
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from diffence_jax.data.dataset import MAX_ID, Dataset, make_dataset
+from diffence_jax.data.dataset import Dataset, make_dataset
+from diffence_jax.rng import MAX_ID
 
 _SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 

@@ -1,12 +1,11 @@
 """Diffence: candidates, selection, intervals, and `protect`, which joins them."""
 
-from diffence_jax.defense.candidates import Predict, candidate_logits
+from diffence_jax.defense.candidates import candidate_logits
 from diffence_jax.defense.interval import fit_interval, member_interval, published_interval
 from diffence_jax.defense.protect import protect
 from diffence_jax.defense.select import Selection, average, keeps_label, scaled_logit, select
 
 __all__ = [
-  "Predict",
   "Selection",
   "average",
   "candidate_logits",

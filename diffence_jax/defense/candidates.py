@@ -1,21 +1,17 @@
 """Candidates: predictions for re-generated versions of every input."""
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from diffence_jax import rng
-from diffence_jax.data.dataset import MAX_ID
 from diffence_jax.defense.checks import check_images
-from diffence_jax.diffusion.sampler import Denoise, check_step, ddim_timesteps, reconstruct
+from diffence_jax.diffusion.sampler import check_step, ddim_timesteps, reconstruct
 from diffence_jax.diffusion.schedule import Schedule
+from diffence_jax.predictor import Denoise, Predict
 
-# Ids end at 2**31 - 1, so this one's stream is free for the predictor's own randomness.
+# Above rng.MAX_ID, so this one's stream is free for the predictor's own randomness.
 _NO_ID = 2**32 - 1
-
-Predict = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 def candidate_logits(
@@ -106,8 +102,8 @@ def check_ids(ids: jax.Array | None, num: int) -> jax.Array:
   """Returns ids i[num], the positions for None; raises ValueError unless they fit."""
   if ids is None:
     return jnp.arange(num)
-  if not isinstance(ids, jax.Array) and np.size(ids) and np.max(ids) > MAX_ID:
-    raise ValueError(f"The largest id is {np.max(ids)}; expected at most {MAX_ID}.")
+  if not isinstance(ids, jax.Array) and np.size(ids) and np.max(ids) > rng.MAX_ID:
+    raise ValueError(f"The largest id is {np.max(ids)}; expected at most {rng.MAX_ID}.")
   ids = jnp.asarray(ids)
   if ids.shape != (num,) or not jnp.issubdtype(ids.dtype, jnp.integer):
     raise ValueError(f"ids are {ids.dtype}{list(ids.shape)}; expected integers, [{num}].")

@@ -8,15 +8,14 @@ from jax.sharding import Mesh
 
 from diffence_jax import parallel
 from diffence_jax.defense.candidates import (
-  Predict,
   candidate_logits,
   check_ids,
   check_settings,
 )
 from diffence_jax.defense.checks import check_images
 from diffence_jax.defense.select import check_interval, select
-from diffence_jax.diffusion.sampler import Denoise
 from diffence_jax.diffusion.schedule import Schedule
+from diffence_jax.predictor import Denoise, Predict
 
 
 class ProtectedPredict(Protocol):

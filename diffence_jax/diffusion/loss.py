@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-from diffence_jax.diffusion.sampler import Denoise
 from diffence_jax.diffusion.schedule import Schedule, add_noise
+from diffence_jax.predictor import Denoise
 
 
 def ddpm_loss(

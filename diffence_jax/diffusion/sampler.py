@@ -1,14 +1,11 @@
 """DDIM: the deterministic way back from noise to an image."""
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from diffence_jax.diffusion.schedule import Schedule, add_noise
-
-Denoise = Callable[[jax.Array, jax.Array], jax.Array]
+from diffence_jax.predictor import Denoise
 
 
 def ddim_timesteps(start: int, num_ddim_steps: int) -> np.ndarray:

@@ -8,8 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-Predict = Callable[[jax.Array | None, jax.Array], jax.Array]
-Denoise = Callable[[jax.Array, jax.Array], jax.Array]
+from diffence_jax.predictor import Denoise, Predict
 
 
 def predictor(module_or_apply: nn.Module | Callable[..., jax.Array], variables: Any) -> Predict:
