@@ -14,8 +14,8 @@ from diffence_jax.config import base_config, check_variant, shrink
 
 
 def get_config(variant: str = "") -> ConfigDict:
-  """The settings; `variant` is "" or "smoke"."""
-  check_variant(variant, ("smoke",))
+  """The settings; `variant` is "", "smoke", "audit" or "audit_smoke"."""
+  check_variant(variant, ("smoke", "audit", "audit_smoke"))
   config = base_config()
   config.name = "digits"
   config.variant = variant
@@ -33,6 +33,20 @@ def get_config(variant: str = "") -> ConfigDict:
   )
   config.diffusion.num_steps = 1500
 
-  if variant == "smoke":
+  if variant.startswith("audit"):
+    # As many non-members as members: a shadow model's half is as large as the target's set.
+    config.data.num_nonmembers = 400
+    config.classifier.fields = ConfigDict({"width": 8})
+    config.classifier.epochs = 60
+    config.diffusion.num_steps = 1000
+    config.purify.num_candidates = 10
+    config.shadow.num_models = 64
+    config.shadow.num_canaries = 20
+    config.shadow.queries = (1, 4, 16, 64)
+    config.shadow.num_recorded = 80
+    config.shadow.near_duplicates = True
+    config.shadow.num_resamples = 300
+    config.audit.num_label_only = 100
+  if variant.endswith("smoke"):
     shrink(config)
   return config

@@ -16,6 +16,8 @@ from diffence_jax.config import fingerprint
 
 _MANIFEST = "manifest.json"
 _RESUME = "resume"
+# Seconds between two looks at whether another process is done.
+_PATIENCE = 0.5
 
 
 class ArtifactError(Exception):
@@ -59,9 +61,15 @@ class Store:
   a folder without the suffix is complete.
   """
 
-  def __init__(self, workdir: str | os.PathLike):
-    """Opens the store; nothing is created until something is computed."""
+  def __init__(self, workdir: str | os.PathLike, record: Mapping[str, Any] | None = None):
+    """Opens the store; nothing is created until something is computed.
+
+    Args:
+      workdir: the folder.
+      record: JSON-able facts for the manifests (versions, device).
+    """
     self.workdir = Path(workdir)
+    self._record = dict(record or {})
 
   def path(self, stage: Stage) -> Path:
     """Where the artifact of `stage` is, or will be."""
@@ -71,16 +79,13 @@ class Store:
     """Whether the artifact of `stage` is there."""
     return (self.path(stage) / _MANIFEST).is_file()
 
-  def compute(
-    self, stage: Stage, function: Callable[[Path], None], record: Mapping[str, Any]
-  ) -> Path:
+  def compute(self, stage: Stage, function: Callable[[Path], None]) -> Path:
     """Returns the verified artifact of `stage`, computing it first if it is not there.
 
     Args:
       stage: the stage.
       function: writes the artifact's files into the folder it is given, which may hold what
         a killed run left. A sub-folder `resume` in it is not part of the artifact.
-      record: JSON-able facts for the manifest (versions, device).
 
     Returns:
       The artifact's folder.
@@ -97,10 +102,17 @@ class Store:
       if not (partial / _MANIFEST).is_file():
         start = time.perf_counter()
         function(partial)
-        self._write_manifest(stage, partial, time.perf_counter() - start, record)
+        self._write_manifest(stage, partial, time.perf_counter() - start)
       shutil.rmtree(partial / _RESUME, ignore_errors=True)
       partial.rename(self.path(stage))
       _sync(self.path(stage).parent)
+    self.verify(stage)
+    return self.path(stage)
+
+  def wait(self, stage: Stage) -> Path:
+    """Returns the verified artifact of `stage` as soon as another process has computed it."""
+    while not self.is_done(stage):
+      time.sleep(_PATIENCE)
     self.verify(stage)
     return self.path(stage)
 
@@ -125,7 +137,7 @@ class Store:
       if _digest(path) != expected:
         raise _damaged(path, "is not what was written")
 
-  def _write_manifest(self, stage, partial, seconds, record):
+  def _write_manifest(self, stage, partial, seconds):
     files = sorted(path.relative_to(partial) for path in partial.rglob("*") if path.is_file())
     # Neither what is only for resuming, nor what a killed `write_atomically` left.
     files = [p for p in files if p.parts[0] != _RESUME and not p.name.startswith(".")]
@@ -135,7 +147,7 @@ class Store:
       "settings": dict(stage.settings),
       "inputs": {other.name: other.fingerprint for other in stage.inputs},
       "seconds": round(seconds, 2),
-      **record,
+      **self._record,
       "files": {str(p): _digest(partial / p) for p in files},
     }
     write_atomically(partial / _MANIFEST, json.dumps(manifest, indent=2, sort_keys=True))

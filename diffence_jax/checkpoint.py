@@ -14,10 +14,15 @@ class Checkpoints:
 
   def __init__(self, directory: str | os.PathLike):
     """Opens, or makes, the folder that holds the checkpoints of one run."""
+    directory = Path(directory).absolute()
+    directory.mkdir(parents=True, exist_ok=True)
     options = ocp.CheckpointManagerOptions(
-      max_to_keep=1, create=True, enable_async_checkpointing=False
+      max_to_keep=1,
+      create=False,
+      enable_async_checkpointing=False,
+      multiprocessing_options=_alone(),
     )
-    self._manager = ocp.CheckpointManager(Path(directory).absolute(), options=options)
+    self._manager = ocp.CheckpointManager(directory, options=options)
 
   def save(self, step: int, state: Any) -> None:
     """Commits `state`, a pytree of arrays, as that of `step`.
@@ -52,7 +57,7 @@ def save_tree(path: str | os.PathLike, tree: Any) -> None:
   path = Path(path).absolute()
   for leftover in path.parent.glob(f"{path.name}.orbax-checkpoint-tmp*"):
     shutil.rmtree(leftover)  # of a killed run
-  with ocp.StandardCheckpointer() as checkpointer:
+  with ocp.StandardCheckpointer(multiprocessing_options=_alone()) as checkpointer:
     checkpointer.save(path, tree, force=True)
 
 
@@ -66,8 +71,14 @@ def restore_tree(path: str | os.PathLike, template: Any) -> Any:
   Returns:
     The tree, with the template's dtypes and shardings.
   """
-  with ocp.StandardCheckpointer() as checkpointer:
+  with ocp.StandardCheckpointer(multiprocessing_options=_alone()) as checkpointer:
     return checkpointer.restore(Path(path).absolute(), _abstract(template))
+
+
+def _alone():
+  """Each process writes what is its own, and waits for no other."""
+  own = jax.process_index()
+  return ocp.options.MultiprocessingOptions(primary_host=own, active_processes={own})
 
 
 def _abstract(tree):

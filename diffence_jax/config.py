@@ -8,12 +8,16 @@ from typing import Any
 
 from ml_collections import ConfigDict, FrozenConfigDict, config_dict
 
+# The kinds of `data.augment`, which imports JAX; a command line is read without it.
+_AUGMENTATIONS = ("none", "flip", "shifts", "flip_shifts")
+
 # Sections whose keys belong to a registered source or model, which checks them itself.
 _OPEN_SECTIONS = ("data.options", "classifier.fields", "diffusion.fields")
 
 _CHOICES = {
   "data.nonmembers_from": ("any", "test"),
   "diffusion.trained_on": ("members", "reference"),
+  "shadow.augmentation": _AUGMENTATIONS,
   "audit.protocol": ("disjoint", "paper"),
 }
 
@@ -44,6 +48,13 @@ _RANGES = {
   "purify.num_ddim_steps": (1, None),
   "purify.chunk_size": (1, None),
   "purify.batch_size": (1, None),
+  "shadow.num_models": (0, None),
+  "shadow.num_canaries": (0, None),
+  "shadow.models_at_once": (1, None),
+  "shadow.num_recorded": (1, None),
+  "shadow.num_resamples": (100, None),
+  "audit.nn_epochs": (0, None),
+  "audit.num_label_only": (0, None),
   "samples.num_images": (1, None),
   "samples.num_reconstructions": (1, None),
   "samples.num_ddim_steps": (1, None),
@@ -108,8 +119,21 @@ def base_config() -> ConfigDict:
   config.samples.num_reconstructions = 4
   config.samples.num_ddim_steps = 50
 
+  config.shadow = ConfigDict()
+  config.shadow.num_models = 0  # even; 0 for an audit without shadow models
+  config.shadow.num_canaries = 0  # mislabelled reference samples, for the worst case
+  config.shadow.models_at_once = config_dict.placeholder(int)  # a device; None: 1 on CPU
+  config.shadow.augmentation = "none"  # flip, shifts or flip_shifts: more queries an image
+  config.shadow.queries = (1,)  # how often the attacker asks the same, for example (1, 4, 16)
+  config.shadow.num_recorded = config_dict.placeholder(int)  # candidates; None: what purify has
+  config.shadow.near_duplicates = False  # also ask about near-duplicates instead of the same
+  config.shadow.num_resamples = 1000  # of the bootstrap over models
+
   config.audit = ConfigDict()
   config.audit.protocol = "disjoint"  # or "paper": known and target samples pooled
+  config.audit.nn_epochs = 200  # of the NN attack; 0 leaves it out
+  config.audit.quantile_regression = True
+  config.audit.num_label_only = 0  # images of either side for the label-only attacks
   config.lock()
   # What a source or a model takes, it checks itself.
   for path in _OPEN_SECTIONS:
@@ -154,6 +178,14 @@ def shrink(config: ConfigDict) -> None:
   config.purify.num_candidates = 3
   config.purify.chunk_size = 48
   config.purify.batch_size = 48
+  if config.shadow.num_models:
+    config.shadow.num_models = 6
+    config.shadow.num_canaries = min(config.shadow.num_canaries, 4)
+    config.shadow.queries = (1, 2)
+    config.shadow.num_recorded = 5
+    config.shadow.num_resamples = 100
+  config.audit.nn_epochs = 3
+  config.audit.num_label_only = min(config.audit.num_label_only, 4)
   config.samples.num_images = 4
   config.samples.num_reconstructions = 2
   config.samples.num_ddim_steps = 5
@@ -197,6 +229,7 @@ def validate(config: ConfigDict | Mapping[str, Any]) -> FrozenConfigDict:
       f"purify.step is {flat['purify.step']}; expected less than "
       f"diffusion.schedule.num_steps, {flat['diffusion.schedule.num_steps']}."
     )
+  _check_shadow(resolved["shadow"], flat["purify.num_candidates"])
   return FrozenConfigDict(resolved)
 
 
@@ -219,6 +252,26 @@ def nearest(name: str, known: list[str]) -> str:
   return f"; expected one of {', '.join(known)}."
 
 
+def _check_shadow(shadow, num_candidates):
+  if shadow["num_models"] % 2 or shadow["num_models"] in (2, 4):
+    raise ValueError(
+      f"shadow.num_models is {shadow['num_models']}; expected 0, or an even number from 6 on."
+    )
+  queries = shadow["queries"]
+  if not all(type(k) is int and k >= 1 for k in queries) or sorted({1, *queries}) != list(
+    queries
+  ):
+    raise ValueError(
+      f"shadow.queries is {queries}; expected rising numbers of queries from 1, such as (1, 4)."
+    )
+  recorded = shadow["num_recorded"]
+  if recorded is not None and recorded < num_candidates:
+    raise ValueError(
+      f"shadow.num_recorded is {recorded}; expected at least purify.num_candidates, "
+      f"{num_candidates}."
+    )
+
+
 def _merge(base, given, path):
   merged = dict(base)
   for key, value in given.items():
@@ -237,7 +290,8 @@ def _merge(base, given, path):
 
 
 def _typed(default, value, where):
-  expected = int if where == "data.num_reference" else type(default)
+  # A placeholder's default is None: all of them are for whole numbers.
+  expected = int if default is None else type(default)
   if value is None and default is None:
     return None
   if expected is float and isinstance(value, int) and not isinstance(value, bool):

@@ -12,8 +12,16 @@ BATCH = "batch"
 
 
 def batch_mesh(devices: list[jax.Device] | None = None) -> Mesh:
-  """A one-dimensional mesh over `devices` (None: all of them), its axis named `batch`."""
-  devices = jax.devices() if devices is None else devices
+  """A one-dimensional mesh over `devices`, its axis named `batch`.
+
+  Args:
+    devices: None for all devices of this process. Several hosts each have a mesh of their own:
+      they share work by dividing models among them, and meet in the workdir only.
+
+  Returns:
+    The mesh.
+  """
+  devices = jax.local_devices() if devices is None else devices
   # Explicit axes, the default of jax.make_mesh, refuse plain reshapes of sharded arrays.
   return Mesh(np.array(devices), (BATCH,), axis_types=(AxisType.Auto,))
 
@@ -39,17 +47,22 @@ def replicate(mesh: Mesh, tree: Any) -> Any:
 
 
 def map_over_batch(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
-  """Runs `function(shared, batch)` on every device's part of the batch, without collectives.
+  """Runs `function(shared, *batches)` on every device's part, without collectives.
 
   Args:
-    function: `(shared, batch) -> results`; `shared` is whole on every device, the leaves of
-      `batch` and of the results have the batch as their first axis.
+    function: `(shared, *batches) -> results`; `shared` is whole on every device, the leaves of
+      `batches` and of the results have what is divided (samples, or models) as first axis.
     mesh: as `batch_mesh` makes it.
 
   Returns:
     A function of the same arguments, to be jitted, for batches that are multiples of the
     mesh's size.
   """
-  return jax.shard_map(
-    function, mesh=mesh, in_specs=(P(), P(BATCH)), out_specs=P(BATCH), check_vma=False
-  )
+
+  def mapped(shared, *batches):
+    specs = (P(), *(P(BATCH) for _ in batches))
+    return jax.shard_map(
+      function, mesh=mesh, in_specs=specs, out_specs=P(BATCH), check_vma=False
+    )(shared, *batches)
+
+  return mapped

@@ -1,11 +1,12 @@
 """An experiment from its config to its report, stage by stage.
 
-    data - split -+- classifier -+- queries - audit - report
-                  +- diffusion --+- samples ---------^
+    data - split -+- classifier -+- queries - shadow models - audit - report
+                  +- diffusion --+- samples ------------------------^
 
 A stage is a pure function of its settings, its inputs and the seed, and leaves one artifact.
 """
 
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -19,7 +20,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from diffence_jax import data, models, report, stages
+from diffence_jax import audit_stages, data, models, report, shadow_stages, stages
 from diffence_jax.artifacts import Stage, Store, locked, write_atomically
 from diffence_jax.config import as_json, fingerprint, validate
 from diffence_jax.defense.candidates import check_settings
@@ -27,8 +28,10 @@ from diffence_jax.diffusion.sampler import ddim_timesteps
 from diffence_jax.stages import Experiment
 from diffence_jax.training import classifier_steps
 
-# Settings that steer how a stage is computed and leave its result as it is, bit for bit.
-_NOT_OF_THE_RESULT = ("checkpoint_every",)
+_COMPUTE = {**stages.COMPUTE, **shadow_stages.COMPUTE, **audit_stages.COMPUTE}
+
+# Stage to the file with what its plots show.
+_ARRAYS = {"audit": "arrays.npz", "samples": "images.npz", "shadow_audit": "arrays.npz"}
 
 
 def run(config: ConfigDict | Mapping[str, Any], workdir: str | os.PathLike) -> dict[str, Any]:
@@ -49,26 +52,36 @@ def run(config: ConfigDict | Mapping[str, Any], workdir: str | os.PathLike) -> d
     ArtifactError: the workdir is in use, or something in it is damaged.
   """
   experiment = plan(config)
-  store = Store(workdir)
-  with locked(workdir):
-    record = {"versions": _versions(), "device": _device(), "seed": experiment.config.seed}
-    started = {"settings": as_json(experiment.config), **record}
-    write_atomically(Path(workdir) / "run.json", json.dumps(started, indent=2))
+  record = {"versions": _versions(), "device": _device(), "seed": experiment.config.seed}
+  started = {"settings": as_json(experiment.config), **record}
+  store = Store(workdir, record)
+  is_first = jax.process_index() == 0
+  # Of several processes the first one computes and writes; the others train their share of the
+  # shadow models and else wait for what appears in the workdir.
+  with locked(workdir) if is_first else contextlib.nullcontext():
+    if is_first:
+      write_atomically(Path(workdir) / "run.json", json.dumps(started, indent=2))
     timings = []
     for name, stage in experiment.stages.items():
       cached = store.is_done(stage)
-      _say(f"{name:<10} {stage.fingerprint}  {'cached' if cached else 'running'}")
-      compute = stages.COMPUTE[name]
-      store.compute(stage, lambda path, c=compute: c(experiment, store, path), record)
+      _say(f"{name:<15} {stage.fingerprint}  {'cached' if cached else 'running'}")
+      if is_first:
+        compute = _COMPUTE[name]
+        store.compute(stage, lambda path, c=compute: c(experiment, store, path))
+      elif name == "shadow" and not cached:
+        share = (jax.process_index(), jax.process_count())
+        shadow_stages.train_share(experiment, store, share)
+      store.wait(stage)
       seconds = store.manifest(stage)["seconds"]
       timing = {"name": name, "fingerprint": stage.fingerprint, "seconds": seconds}
       timings.append({**timing, "cached": cached})
     results = {**_results(experiment, store), **started}
-    arrays = {
-      **_load_arrays(store.path(experiment.stages["audit"]) / "arrays.npz"),
-      **_load_arrays(store.path(experiment.stages["samples"]) / "images.npz"),
-    }
-    report.write_report(results, arrays, timings, Path(workdir))
+    if is_first:
+      arrays = {}
+      for name, file in _ARRAYS.items():
+        if name in experiment.stages:
+          arrays |= _load_arrays(store.path(experiment.stages[name]) / file)
+      report.write_report(results, arrays, timings, Path(workdir))
   return results
 
 
@@ -93,8 +106,7 @@ def plan(config: ConfigDict | Mapping[str, Any]) -> Experiment:
   _check(config, split)
 
   def stage(name, section, *inputs):
-    kept = {key: v for key, v in settings[section].items() if key not in _NOT_OF_THE_RESULT}
-    return Stage(name, {**kept, "seed": seed}, inputs)
+    return Stage(name, stages.settings_of(config, section), inputs)
 
   # The data and the ids themselves stand for the settings they follow from; what is trained
   # depends on its training set alone, so other non-members retrain nothing.
@@ -118,16 +130,18 @@ def plan(config: ConfigDict | Mapping[str, Any]) -> Experiment:
     },
     (splits, diffusion),
   )
-  audited = stage("audit", "audit", splits, queries)
-  order = (splits, classifier, diffusion, queries, samples, audited)
-  return Experiment(
+  experiment = Experiment(
     config,
     dataset,
     split,
     stages.classifier_shapes(config, dataset),
     stages.denoiser_shapes(config, dataset),
-    {stage.name: stage for stage in order},
+    {stage.name: stage for stage in (splits, classifier, diffusion, queries, samples)},
   )
+  for plan_more in (shadow_stages.plan_stages, audit_stages.plan_stages):
+    more = plan_more(experiment)
+    experiment = experiment._replace(stages={**experiment.stages, **more})
+  return experiment
 
 
 def describe(experiment: Experiment, workdir: str | os.PathLike) -> str:
@@ -156,12 +170,13 @@ def describe(experiment: Experiment, workdir: str | os.PathLike) -> str:
     "queries": f"{num_queries} images, {calls} evaluations of the diffusion model",
     "samples": f"{images} images, {images * config.samples.num_ddim_steps} evaluations",
     "audit": f"{num_queries} recorded queries to attack",
+    "label_only": f"{4 * config.audit.num_label_only} images",
+    **shadow_stages.costs(experiment),
   }
-  store = Store(workdir)
-  lines = []
+  lines, store = [], Store(workdir)
   for name, stage in experiment.stages.items():
     state = "cached" if store.is_done(stage) else "to do "
-    lines.append(f"{name:<10} {stage.fingerprint}  {state}  {costs[name]}")
+    lines.append(f"{name:<15} {stage.fingerprint}  {state}  {costs[name]}")
   return "\n".join(lines)
 
 
@@ -194,6 +209,24 @@ def _results(experiment, store):
       "loss": _mean_last_loss(store.path(experiment.stages["diffusion"])),
     },
     "predictors": rows,
+    "shadow": _shadow_results(experiment, store),
+  }
+
+
+def _shadow_results(experiment, store):
+  """What shadow models show; None for an audit without them."""
+  if "shadow_audit" not in experiment.stages:
+    return None
+  config, split = experiment.config, experiment.split
+  tables = store.path(experiment.stages["shadow_audit"]) / "tables.json"
+  num_examples = sum(map(len, stages.queried_groups(split).values()))
+  return {
+    "num_models": config.shadow.num_models,
+    "num_examples": num_examples + config.shadow.num_canaries,
+    "num_canaries": config.shadow.num_canaries,
+    "train_size": (num_examples + config.shadow.num_canaries) // 2,
+    "target_train_size": len(split.members),
+    **json.loads(tables.read_text()),
   }
 
 
@@ -206,11 +239,16 @@ def _check(config, split):
   )
   ddim_timesteps(schedule.num_steps - 1, config.samples.num_ddim_steps)
   for section in ("classifier", "diffusion"):
-    if config[section].batch_size % jax.device_count():
+    if config[section].batch_size % jax.local_device_count():
       raise ValueError(
         f"{section}.batch_size is {config[section].batch_size}; expected a multiple of the "
-        f"number of devices, {jax.device_count()}."
+        f"number of devices, {jax.local_device_count()}."
       )
+  if config.shadow.num_canaries > len(split.reference):
+    raise ValueError(
+      f"shadow.num_canaries is {config.shadow.num_canaries} and the split has "
+      f"{len(split.reference)} reference samples; raise data.num_reference."
+    )
   if config.diffusion.trained_on == "reference" and not len(split.reference):
     raise ValueError(
       "diffusion.trained_on is 'reference' and the split has no reference samples; "
@@ -251,7 +289,7 @@ def _versions():
 
 
 def _device():
-  devices = jax.devices()
+  devices = jax.devices()  # of all hosts
   return f"{devices[0].device_kind} x{len(devices)}"
 
 

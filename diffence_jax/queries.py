@@ -4,6 +4,7 @@ All defenses and all attacks score this one record, so it is made once, in batch
 killed run does not make again.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,17 +21,22 @@ from diffence_jax.progress import progress_bar
 
 
 class Bound(NamedTuple):
-  """A module and its variables."""
+  """A module, or a function `apply(variables, images)`, and its variables."""
 
-  module: nn.Module
+  module: nn.Module | Callable[..., jax.Array]
   variables: Any
 
 
-def make_record_step(classifier: nn.Module, denoiser: nn.Module, mesh: Mesh, **purify: int):
+def make_record_step(
+  classifier: nn.Module | Callable[..., jax.Array],
+  denoiser: nn.Module,
+  mesh: Mesh,
+  **purify: int,
+):
   """Builds the compiled step: raw and candidate logits of one batch.
 
   Args:
-    classifier: the classifier's module.
+    classifier: the classifier's module, or a function as `models.predictor` takes it.
     denoiser: the noise-prediction network's module.
     mesh: the batch is split over it.
     **purify: settings of `candidate_logits`.
@@ -62,29 +68,36 @@ def record_queries(
   batch_size: int,
   mesh: Mesh,
   directory: Path,
+  num_models: int | None = None,
   **purify: int,
 ) -> None:
   """Writes `raw.npy` f32[N,K] and `candidates.npy` f32[N,M,K] to `directory`.
 
+  The answers of an ensemble are written model by model, `raw.npy` f32[S,N,K] and
+  `candidates.npy` f32[S,N,M,K], so that a model's can be read from the mapped file without
+  touching the others'. An image is re-generated once for all models.
+
   Args:
     key: of the candidates' noise.
-    classifier: the classifier.
+    classifier: the classifier, or an ensemble bound to `attacks.shadow.ensemble_logits`.
     denoiser: the noise-prediction network.
     schedule: its noise schedule.
     images: u8[N,H,W,C].
     ids: i64[N], the samples' stable ids.
-    batch_size: images between two commits of the record, rounded up to the mesh.
+    batch_size: the most images between two commits of the record, rounded up to the mesh.
     mesh: batches are split over it.
     directory: for the record; `resume/` in it holds how far a killed run got.
+    num_models: S, for an ensemble; None for a classifier alone.
     **purify: settings of `candidate_logits`.
   """
-  batch_size = -(-min(batch_size, len(ids)) // mesh.size) * mesh.size
+  # Batches of one size, so that the last one is not filled up in vain.
+  batch_size = -(-len(ids) // -(-len(ids) // batch_size))
+  batch_size = -(-batch_size // mesh.size) * mesh.size
   record_step = make_record_step(classifier.module, denoiser.module, mesh, **purify)
   shared = parallel.replicate(mesh, (key, classifier.variables, denoiser.variables, schedule))
   counter = directory / "resume" / "done"
   counter.parent.mkdir(exist_ok=True)
   first = int(counter.read_text()) if counter.is_file() else 0
-  records = None
   with progress_bar(len(ids), "queries", "image", first) as bar:
     for start in range(first, len(ids), batch_size):
       # The last batch is filled up with repetitions of the last sample: one compiled shape.
@@ -92,18 +105,24 @@ def record_queries(
       batch = (images[rows].astype(np.float32) / 255.0, ids[rows].astype(np.int32))
       results = jax.device_get(record_step(shared, parallel.shard_batch(mesh, batch)))
       count = min(batch_size, len(ids) - start)
-      if records is None:
-        records = [
-          _open_record(directory / name, (len(ids), *result.shape[1:]), resume=first > 0)
-          for name, result in zip(("raw.npy", "candidates.npy"), results, strict=True)
-        ]
-      for record, result in zip(records, results, strict=True):
-        record[start : start + count] = result[:count]
-        record.flush()
+      for name, result in zip(("raw.npy", "candidates.npy"), results, strict=True):
+        result = result[:count] if num_models is None else _by_model(result[:count], num_models)
+        axis = 0 if num_models is None else 1
+        _write_rows(directory / name, result, start, len(ids), axis)
       write_atomically(counter, str(start + count))
       bar.update(count)
 
 
-def _open_record(path, shape, *, resume):
-  mode = "r+" if resume else "w+"
-  return np.lib.format.open_memmap(path, mode, dtype=np.float32, shape=shape)
+def _by_model(logits, num_models):
+  """[..., S*K] to [S, ..., K]."""
+  return np.moveaxis(logits.reshape(*logits.shape[:-1], num_models, -1), -2, 0)
+
+
+def _write_rows(path, result, start, total, axis):
+  """Writes a batch to rows from `start` on; the file is mapped only meanwhile."""
+  shape = (*result.shape[:axis], total, *result.shape[axis + 1 :])
+  mode = "r+" if start else "w+"
+  record = np.lib.format.open_memmap(path, mode, dtype=np.float32, shape=shape)
+  rows = slice(start, start + result.shape[axis])
+  record[(slice(None),) * axis + (rows,)] = result
+  record.flush()

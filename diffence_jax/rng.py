@@ -24,6 +24,11 @@ def stream(seed: int, name: str) -> jax.Array:
   return jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
 
 
+def numpy_seed(seed: int, name: str) -> list[int]:
+  """The seed of a named stream of NumPy's randomness, for `numpy.random.default_rng`."""
+  return [seed, zlib.crc32(name.encode())]
+
+
 def candidate_keys(key: jax.Array, ids: jax.Array, candidates: jax.Array) -> jax.Array:
   """Keys of pairs (sample, candidate): `fold_in(fold_in(key, id), candidate)`.
 

@@ -1,7 +1,6 @@
 """What every stage computes: the models it makes, the files it writes, and how to load them."""
 
-import json
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +10,14 @@ from ml_collections import FrozenConfigDict
 from diffence_jax import audit, data, models, parallel, rng
 from diffence_jax.artifacts import Stage, Store
 from diffence_jax.checkpoint import restore_tree, save_tree
+from diffence_jax.config import as_json
 from diffence_jax.data import Dataset, Split
 from diffence_jax.diffusion import Schedule, linear_schedule, reconstruct, sample
 from diffence_jax.queries import Bound, record_queries
 from diffence_jax.training import train_classifier, train_denoiser
+
+# Settings that steer how a stage is computed and leave its result as it is, bit for bit.
+_NOT_OF_THE_RESULT = ("checkpoint_every",)
 
 
 class Experiment(NamedTuple):
@@ -61,6 +64,13 @@ def schedule_of(config: FrozenConfigDict) -> Schedule:
 def queried_groups(split: Split) -> dict[str, np.ndarray]:
   """The ids of the four groups that are queried, in the order of the record."""
   return {group: getattr(split, group) for group in audit.GROUPS}
+
+
+def settings_of(config: FrozenConfigDict, section: str) -> dict[str, Any]:
+  """The settings of a section that its result depends on, JSON-able, and the seed."""
+  settings = as_json(config)[section].items()
+  kept = {key: value for key, value in settings if key not in _NOT_OF_THE_RESULT}
+  return {**kept, "seed": config.seed}
 
 
 def _compute_split(experiment, store, path):
@@ -153,12 +163,6 @@ def _compute_samples(experiment, store, path):
   )
 
 
-def _compute_audit(experiment, store, path):
-  rows, arrays = audit.audit(load_records(experiment, store), experiment.config.audit.protocol)
-  np.savez_compressed(path / "arrays.npz", **arrays)
-  (path / "predictors.json").write_text(json.dumps(rows, indent=2, sort_keys=True))
-
-
 # Stage name to `(experiment, store, folder) -> None`, which writes the artifact.
 COMPUTE = {
   "split": _compute_split,
@@ -166,7 +170,6 @@ COMPUTE = {
   "diffusion": _compute_diffusion,
   "queries": _compute_queries,
   "samples": _compute_samples,
-  "audit": _compute_audit,
 }
 
 

@@ -13,11 +13,11 @@ def write(content):
 
 
 def test_a_finished_artifact_is_never_computed_twice(tmp_path):
-  store, stage = Store(tmp_path), Stage("train", {"a": 1})
+  store, stage = Store(tmp_path, {"device": "cpu"}), Stage("train", {"a": 1})
   assert not store.is_done(stage)
-  path = store.compute(stage, write("one"), {"device": "cpu"})
+  path = store.compute(stage, write("one"))
   assert path == tmp_path / "train" / stage.fingerprint
-  store.compute(stage, write("two"), {})
+  store.compute(stage, write("two"))
   assert (path / "value.txt").read_text() == "one"
   manifest = store.manifest(stage)
   assert manifest["settings"] == {"a": 1} and manifest["device"] == "cpu"
@@ -47,13 +47,13 @@ def test_what_a_killed_run_left_is_handed_to_the_next_and_not_mistaken(tmp_path)
     raise KeyboardInterrupt
 
   with pytest.raises(KeyboardInterrupt):
-    store.compute(stage, killed, {})
+    store.compute(stage, killed)
   assert not store.is_done(stage)
 
   def resumed(path):
     (path / "value.txt").write_text((path / "resume" / "step").read_text())
 
-  path = store.compute(stage, resumed, {})
+  path = store.compute(stage, resumed)
   assert (path / "value.txt").read_text() == "7"
   assert not (path / "resume").exists()
 
@@ -69,23 +69,23 @@ def test_a_run_killed_while_it_commits_leaves_nothing_in_the_way(tmp_path, monke
   with monkeypatch.context() as patch:
     patch.setattr(f"pathlib.Path.{method}", killed)
     with pytest.raises(KeyboardInterrupt):
-      store.compute(stage, write("one"), {})
-  path = store.compute(stage, write("two"), {})
+      store.compute(stage, write("one"))
+  path = store.compute(stage, write("two"))
   assert (path / "value.txt").read_text() == ("two" if method == "replace" else "one")
   assert set(store.manifest(stage)["files"]) == {"value.txt"}
 
 
 def test_an_artifact_without_a_manifest_is_not_computed_over(tmp_path):
   store, stage = Store(tmp_path), Stage("train", {})
-  (store.compute(stage, write("good"), {}) / "manifest.json").unlink()
+  (store.compute(stage, write("good")) / "manifest.json").unlink()
   with pytest.raises(ArtifactError, match=r"manifest.json is missing.*Delete the folder"):
-    store.compute(stage, write("good"), {})
+    store.compute(stage, write("good"))
 
 
 @pytest.mark.parametrize("damage", ["change", "remove", "manifest"])
 def test_damage_is_an_error_that_says_what_to_delete(tmp_path, damage):
   store, stage = Store(tmp_path), Stage("train", {})
-  path = store.compute(stage, write("good"), {})
+  path = store.compute(stage, write("good"))
   if damage == "change":
     (path / "value.txt").write_text("evil")
   elif damage == "remove":
@@ -93,7 +93,7 @@ def test_damage_is_an_error_that_says_what_to_delete(tmp_path, damage):
   else:
     (path / "manifest.json").write_text("{")
   with pytest.raises(ArtifactError, match=f"Delete the folder .*{stage.fingerprint}"):
-    store.compute(stage, write("good"), {})
+    store.compute(stage, write("good"))
 
 
 def test_a_file_is_replaced_whole(tmp_path):

@@ -13,7 +13,7 @@ PUBLISHED = load_fixture("selection")[0]
 @pytest.fixture(scope="module")
 def paper_rows():
   records = {group: audit.Record(*answers) for group, answers in recorded_answers().items()}
-  rows, _ = audit.audit(records, "paper")
+  rows, _ = audit.audit(audit.predictors(records, "paper"), records, "paper")
   return {row["name"]: row for row in rows}
 
 
@@ -63,7 +63,9 @@ def synthetic_records(leak, num=400, seed=0):
 
 
 def rows_of(leak, protocol="disjoint"):
-  return {row["name"]: row for row in audit.audit(synthetic_records(leak), protocol)[0]}
+  records = synthetic_records(leak)
+  rows, _ = audit.audit(audit.predictors(records, protocol), records, protocol)
+  return {row["name"]: row for row in rows}
 
 
 def test_a_leak_is_seen_and_a_defense_that_forgets_it_removes_it():

@@ -7,6 +7,7 @@ from diffence_jax.attacks.protocol import (
   class_thresholds,
   pool,
   run_threshold_attacks,
+  scored_attack,
   threshold_accuracy,
 )
 from diffence_jax.attacks.published import PUBLISHED_ATTACKS
@@ -33,5 +34,6 @@ __all__ = [
   "modified_entropy",
   "pool",
   "run_threshold_attacks",
+  "scored_attack",
   "threshold_accuracy",
 ]

@@ -1,5 +1,6 @@
 """Who knows what: thresholds learnt on known samples, figures reported on target samples."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -93,6 +94,26 @@ def run_threshold_attacks(groups: Groups, *, protocol: str = "disjoint") -> list
     ]
     results.append(_result(name, "per_class", *shifted))
   return results
+
+
+def scored_attack(
+  name: str, scores: Mapping[str, np.ndarray], *, protocol: str = "disjoint"
+) -> AttackResult:
+  """The success of any attack that has scored the four groups, with a global threshold.
+
+  Args:
+    name: the attack.
+    scores: f64[N] for each group of `Groups` by name.
+    protocol: as in `run_threshold_attacks`.
+
+  Returns:
+    The result.
+  """
+  known = [scores["known_members"], scores["known_nonmembers"]]
+  reported = [scores["target_members"], scores["target_nonmembers"]]
+  if protocol == "paper":
+    reported = [np.concatenate(pair) for pair in zip(known, reported, strict=True)]
+  return _result(name, "global", known, reported)
 
 
 def class_thresholds(

@@ -5,6 +5,7 @@ import inspect
 from typing import Any
 
 from diffence_jax.config import nearest
+from diffence_jax.data.augment import augment
 from diffence_jax.data.dataset import Dataset, make_dataset
 from diffence_jax.data.splits import Split, make_split, read_index_file, write_index_file
 
@@ -14,6 +15,7 @@ __all__ = [
   "SOURCES",
   "Dataset",
   "Split",
+  "augment",
   "load",
   "make_dataset",
   "make_split",

@@ -4,6 +4,7 @@ import functools
 from typing import Protocol
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from diffence_jax import parallel
@@ -16,6 +17,10 @@ from diffence_jax.defense.checks import check_images
 from diffence_jax.defense.select import check_interval, select
 from diffence_jax.diffusion.schedule import Schedule
 from diffence_jax.predictor import Denoise, Predict
+
+
+# Above rng.MAX_ID and not what `candidate_logits` uses: a stream of its own.
+_HASH = 2**32 - 2
 
 
 class ProtectedPredict(Protocol):
@@ -38,6 +43,7 @@ def protect(
   interval: tuple[float, float] | None = None,
   chunk_size: int = 256,
   mesh: Mesh | None = None,
+  randomness: str = "per_call",
 ) -> ProtectedPredict:
   """Protects a predictor with Diffence.
 
@@ -59,14 +65,20 @@ def protect(
     chunk_size: re-generations that go through the networks at a time, on every device.
     mesh: as `parallel.batch_mesh` makes it: every batch, then a multiple of its devices, is
       split over them; None for one device.
+    randomness: "per_call", for which every call takes a new key; or "per_input": the noise
+      follows from the image, rounded to 8 bits, and from one secret key that is passed with
+      every call. An image that is sent again gets the same answer, so nothing is gained by
+      asking twice. It does not stop who sends many images that are nearly the same.
 
   Returns:
-    `protected(key, images, ids=None) -> logits [N,K]`. The key draws the noise: pass a new
-    one with every call. `ids` i32[N] are the samples' stable ids; None numbers the batch.
+    `protected(key, images, ids=None) -> logits [N,K]`. The key draws the noise. `ids` i32[N]
+    are the samples' stable ids; None numbers the batch, or is what there is "per_input".
 
   Raises:
     ValueError: a setting is out of its range.
   """
+  if randomness not in ("per_call", "per_input"):
+    raise ValueError(f"randomness is {randomness!r}; expected 'per_call' or 'per_input'.")
   check_settings(schedule, num_candidates, step, num_ddim_steps, chunk_size)
   if interval is not None:
     interval = check_interval(interval)
@@ -87,7 +99,25 @@ def protect(
 
   def protected(key, images, ids=None):
     images = check_images(images)
+    if randomness == "per_input":
+      if ids is not None:
+        raise ValueError("ids were given, and randomness is 'per_input'; expected ids=None.")
+      ids = _image_ids(key, images)
     ids = check_ids(ids, len(images))
     return choose(key, (images, ids, predict(key, images)))
 
   return protected
+
+
+@jax.jit
+def _image_ids(key, images):
+  """A hash of every image, i32[N], that cannot be foretold without the key.
+
+  Multilinear hashing (Carter & Wegman 1979) of the 8-bit values by random multipliers: two
+  images collide with a chance of about 2**-31, and then merely share their noise.
+  """
+  pixels = jnp.round(images * 255.0).astype(jnp.uint32).reshape(len(images), -1)
+  multipliers = jax.random.bits(jax.random.fold_in(key, _HASH), pixels.shape[1:], jnp.uint32)
+  # Sums are modulo 2**32; the lowest bit, the least random one, is dropped.
+  sums = jnp.sum(pixels * multipliers[None], axis=1, dtype=jnp.uint32)
+  return (sums >> 1).astype(jnp.int32)

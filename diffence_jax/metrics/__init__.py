@@ -6,7 +6,14 @@ from diffence_jax.metrics.calibration import (
   label_changes,
   negative_log_likelihood,
 )
+from diffence_jax.metrics.clustered import (
+  Band,
+  ClusteredRoc,
+  clustered_difference,
+  clustered_roc,
+)
 from diffence_jax.metrics.divergence import jensen_shannon_distance
+from diffence_jax.metrics.epsilon import epsilon_lower_bound
 from diffence_jax.metrics.intervals import (
   Estimate,
   balanced_accuracy,
@@ -16,12 +23,17 @@ from diffence_jax.metrics.intervals import (
 from diffence_jax.metrics.roc import Rate, Roc, roc
 
 __all__ = [
+  "Band",
+  "ClusteredRoc",
   "Estimate",
   "Rate",
   "Roc",
   "accuracy",
   "balanced_accuracy",
   "clopper_pearson",
+  "clustered_difference",
+  "clustered_roc",
+  "epsilon_lower_bound",
   "expected_calibration_error",
   "jensen_shannon_distance",
   "label_changes",

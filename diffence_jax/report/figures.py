@@ -40,10 +40,10 @@ def roc_curves(
     left, bottom = 1.0 / num_nonmembers, 1.0 / num_members
     diagonal = np.geomspace(min(left, bottom), 1.0, 2)
     axes.plot(diagonal, diagonal, color=INK, alpha=0.5, linewidth=1, label="guessing")
-    for (name, (fpr, tpr)), style in zip(curves.items(), _styles(), strict=False):
+    for (name, (fpr, tpr)), style in zip(curves.items(), styles(), strict=False):
       # A rate of zero has no place on a logarithmic axis; it is drawn at the edge.
       fpr, tpr = np.maximum(fpr, left), np.maximum(tpr, bottom)
-      axes.plot(fpr, tpr, drawstyle="steps-post", linewidth=1.8, label=_plain(name), **style)
+      axes.plot(fpr, tpr, drawstyle="steps-post", linewidth=1.8, label=plain(name), **style)
     axes.set(xscale="log", yscale="log", xlim=(left, 1), ylim=(bottom, 1))
     axes.set_xlabel("false positive rate (non-members taken for members)")
     axes.set_ylabel("true positive rate (members found)")
@@ -53,7 +53,7 @@ def roc_curves(
     axes.grid(which="major", color=INK, alpha=0.15)
     axes.legend(loc="lower right", frameon=False)
 
-  return _svg(draw, 4.6)
+  return svg(draw, 4.6)
 
 
 def phi_histograms(
@@ -89,7 +89,7 @@ def phi_histograms(
       if intervals[name] is not None:
         ends = np.clip(intervals[name], bins[0], bins[-1])
         axes.axvspan(*ends, color=INK, alpha=0.08, linewidth=0, label="interval")
-      axes.set_title(_plain(name), **_TITLE)
+      axes.set_title(plain(name), **_TITLE)
       axes.set_xlim(bins[0], bins[-1])
       axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g}%")
       axes.locator_params(axis="y", nbins=3)
@@ -104,7 +104,7 @@ def phi_histograms(
     panels[-1].set_xlabel("phi = log(p / (1 - p)) of the predicted class")
     figure.supylabel("share of samples", fontsize=10)
 
-  return _svg(draw, 0.9 + 1.75 * len(phis))
+  return svg(draw, 0.9 + 1.75 * len(phis))
 
 
 def attack_aucs(aucs: Mapping[str, Mapping[str, float]], floors: Mapping[str, float]) -> bytes:
@@ -120,7 +120,7 @@ def attack_aucs(aucs: Mapping[str, Mapping[str, float]], floors: Mapping[str, fl
 
   def draw(figure):
     axes = figure.add_subplot()
-    rows = zip(aucs.items(), _styles(), strict=False)
+    rows = zip(aucs.items(), styles(), strict=False)
     for position, ((name, auc), style) in enumerate(rows):
       ends = [[auc["value"] - auc["low"]], [auc["high"] - auc["value"]]]
       axes.errorbar(auc["value"], position, xerr=ends, fmt="o", capsize=4, color=style["color"])
@@ -129,13 +129,13 @@ def attack_aucs(aucs: Mapping[str, Mapping[str, float]], floors: Mapping[str, fl
         floors[name], position, "|", color=INK, markersize=18, markeredgewidth=2, label=label
       )
     axes.axvline(0.5, color=INK, alpha=0.5, linewidth=1, linestyle=":", label="guessing")
-    axes.set_yticks(range(len(aucs)), [_plain(name) for name in aucs])
+    axes.set_yticks(range(len(aucs)), [plain(name) for name in aucs])
     axes.set_ylim(len(aucs) - 0.5, -0.5)
     axes.set_xlabel("highest attack AUC, 95% interval")
     axes.grid(axis="x", color=INK, alpha=0.15)
     figure.legend(loc="outside upper right", ncols=2, frameon=False)
 
-  return _svg(draw, 1.3 + 0.45 * len(aucs))
+  return svg(draw, 1.3 + 0.45 * len(aucs))
 
 
 def reconstruction_grid(raw: np.ndarray, reconstructed: np.ndarray) -> bytes:
@@ -207,7 +207,7 @@ def _bytes(image):
   return image if image.shape[-1] == 3 else image[..., :1]
 
 
-def _svg(draw, height: float) -> bytes:
+def svg(draw, height: float) -> bytes:
   """What `draw(figure)` draws, without the date and random ids that differ between runs."""
   import matplotlib
   from matplotlib.figure import Figure
@@ -240,12 +240,12 @@ def _settings() -> dict[str, Any]:
   }
 
 
-def _styles():
+def styles():
   """Line styles without end, so that no number of predictors is too many."""
   for color, dashes in zip(itertools.cycle(_COLORS), itertools.cycle(_DASHES), strict=False):
     yield {"color": color, "linestyle": dashes}
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
   """Text that matplotlib does not take for a formula."""
   return text.replace("$", r"\$")

@@ -1,43 +1,28 @@
 """The results as text: a table and one plain sentence for the terminal, and a CSV file."""
 
-import csv
-import io
 import os
-import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from diffence_jax.artifacts import write_atomically
-
-_MARK = "*"
-_WIDTH = 118
-# A change that would be printed as nothing.
-_NO_CHANGE = 0.0005
-
-
-class Cell(NamedTuple):
-  """A cell of the main table.
-
-  Attributes:
-    text: the figure.
-    change: relative to the undefended predictor, empty if not given.
-    below: the 95% interval, empty if there is none.
-  """
-
-  text: str
-  change: str = ""
-  below: str = ""
-
-
-def percent(share: float, digits: int = 1) -> str:
-  """A share in [0, 1] as a percentage."""
-  return f"{100 * share:.{digits}f}%"
-
-
-def limit_name(limit: float) -> str:
-  """A limit on an error rate as it is spoken of: 0.001 is "0.1%"."""
-  return f"{100 * limit:g}%"
+from diffence_jax.report import shadow
+from diffence_jax.report.cells import (
+  NO_CHANGE,
+  Cell,
+  auc_cell,
+  definitions,
+  flat,
+  grid,
+  interval,
+  limit_name,
+  mark_notes,
+  percent,
+  percent_interval,
+  rate_cell,
+  relative_change,
+  run_columns,
+  write_rows,
+)
 
 
 def headings(results: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -67,30 +52,14 @@ def main_rows(results: Mapping[str, Any]) -> list[list[Cell]]:
         Cell(percent(tested["value"]), below=percent_interval(tested)),
         Cell(f"{row['label_changes']:,}"),
         Cell(f"{row['ece']:.3f}"),
-        Cell(f"{auc['value']:.3f}", _change(auc), interval(auc)),
+        auc_cell(auc, relative_change(auc["relative_change"])),
         Cell(f"{row['gap']['value']:.3f}"),
         Cell(f"{auc['excess']:.3f}"),
-        Cell(f"{accuracy['value']:.3f}", _change(accuracy), interval(accuracy)),
+        auc_cell(accuracy, relative_change(accuracy["relative_change"])),
         *(rate_cell(rate) for rate in row["highest_tpr_at_fpr"]),
       ]
     )
   return rows
-
-
-def rate_cell(rate: Mapping[str, Any]) -> Cell:
-  """A TPR or TNR with its interval, marked where the sample is too small for it."""
-  mark = "" if rate["enough"] else _MARK
-  return Cell(percent(rate["value"]) + mark, below=percent_interval(rate))
-
-
-def interval(estimate: Mapping[str, float]) -> str:
-  """The ends of an interval, three decimals."""
-  return f"[{estimate['low']:.3f}, {estimate['high']:.3f}]"
-
-
-def percent_interval(estimate: Mapping[str, float]) -> str:
-  """The ends of an interval of shares, in percent."""
-  return f"[{100 * estimate['low']:.1f}, {100 * estimate['high']:.1f}]"
 
 
 def reported_sizes(results: Mapping[str, Any]) -> tuple[int, int]:
@@ -151,7 +120,9 @@ def facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def notes(results: Mapping[str, Any]) -> list[tuple[str, str]]:
   """How to read the main table: pairs of a term and its meaning."""
-  count = len(results["predictors"][0]["attacks"])
+  # Not every attack fits every predictor.
+  counts = sorted({len(row["attacks"]) for row in results["predictors"]})
+  count = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
   pairs = [
     (
       "highest",
@@ -169,11 +140,8 @@ def notes(results: Mapping[str, Any]) -> list[tuple[str, str]]:
       "members found while at most this share of non-members is taken for members",
     ),
   ]
-  rates = [rate for row in results["predictors"] for rate in row["highest_tpr_at_fpr"]]
-  if not all(rate["enough"] for rate in rates):
-    small = "fewer than 10 expected false positives: the sample is too small for this rate"
-    pairs.append((_MARK, small))
-  return pairs
+  rates = (rate for row in results["predictors"] for rate in row["highest_tpr_at_fpr"])
+  return pairs + mark_notes(rates)
 
 
 def finding(results: Mapping[str, Any]) -> str:
@@ -198,7 +166,7 @@ def finding(results: Mapping[str, Any]) -> str:
   floor = f"gap floor {chosen['gap']['value']:.3f}"
   overlap = ", 95% intervals overlap" if auc["high"] >= before["low"] else ""
   values = f"{before['value']:.3f} -> {auc['value']:.3f}{overlap}"
-  if change > -_NO_CHANGE:
+  if change > -NO_CHANGE:
     which = "that keeps the labels " if keeping else ""
     text = (
       f"Nothing was gained: no defended predictor {which}lowers the highest attack AUC "
@@ -207,7 +175,7 @@ def finding(results: Mapping[str, Any]) -> str:
   else:
     text = f"{name} takes {percent(-change)} off the highest attack AUC ({values}; {floor})"
     text += f" and changes {_label_changes(chosen)}"
-  if _highest_auc(lowest) < min(auc["value"], before["value"]) - _NO_CHANGE:
+  if _highest_auc(lowest) < min(auc["value"], before["value"]) - NO_CHANGE:
     text += (
       f"; {lowest['name']} reaches {_highest_auc(lowest):.3f} but changes "
       f"{_label_changes(lowest)}"
@@ -223,11 +191,16 @@ def format_table(results: Mapping[str, Any]) -> str:
 
   Returns:
     What was measured, the table with a line of figures and a line of 95% intervals for every
-    predictor, how to read it, and the finding in one sentence.
+    predictor, how to read it, and the finding in one sentence; the same once more of the
+    attacks with shadow models, if there are any.
   """
   title = f"{results['experiment']}, seed {results['seed']}"
-  parts = [title, "", *_definitions(facts(results)), "", *_grid(results), ""]
-  return "\n".join([*parts, *_definitions(notes(results)), "", finding(results)])
+  table = grid(headings(results), main_rows(results))
+  lines = [title, "", *definitions(facts(results)), "", *table, ""]
+  lines += [*definitions(notes(results)), "", finding(results)]
+  if results.get("shadow"):
+    lines += ["", *shadow.text_lines(results)]
+  return "\n".join(lines)
 
 
 def write_csv(results: Mapping[str, Any], path: str | os.PathLike) -> None:
@@ -240,7 +213,6 @@ def write_csv(results: Mapping[str, Any], path: str | os.PathLike) -> None:
     results: as `write_report` takes it.
     path: the file, replaced if it is there.
   """
-  run = {name: results[name] for name in ("experiment", "variant", "seed", "protocol")}
   rows = []
   for row in results["predictors"]:
     low, high = row["interval"] or (None, None)
@@ -248,63 +220,12 @@ def write_csv(results: Mapping[str, Any], path: str | os.PathLike) -> None:
       name: value for name, value in row.items() if name not in ("name", "interval", "attacks")
     }
     ends = {"predictor": row["name"], "interval_low": low, "interval_high": high}
-    predictor = {**ends, **dict(_flat(own))}
+    predictor = {**ends, **dict(flat(own))}
     for attack in row["attacks"]:
       figures = {"attack": attack["name"], **attack}
       del figures["name"]
-      rows.append({**run, **predictor, **dict(_flat(figures))})
-  text = io.StringIO(newline="")
-  writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-  writer.writeheader()
-  writer.writerows(rows)
-  write_atomically(Path(path), text.getvalue())
-
-
-def _flat(figures: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-  """Nested figures as columns; an estimate's value bears the estimate's own name."""
-  for name, value in figures.items():
-    if isinstance(value, Mapping):
-      for inner, number in _flat(value):
-        yield (name if inner == "value" else f"{name}_{inner}"), number
-    elif isinstance(value, list):
-      for rate in value:
-        others = {key: number for key, number in rate.items() if key != "limit"}
-        yield from _flat({f"{name}_{rate['limit']:g}": others})
-    else:
-      yield name, value
-
-
-def _grid(results):
-  """The lines of the main table: two of headings, then two for every predictor."""
-  lines = [list(line) for line in zip(*headings(results), strict=True)]
-  for row in main_rows(results):
-    # The change has a fixed width, so that the figures before it stay aligned.
-    lines.append([f"{c.text} {c.change:>7}" if c.below and c.change else c.text for c in row])
-    lines.append([cell.below for cell in row])
-  widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-  lines.insert(2, ["-" * width for width in widths])
-  return [
-    "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
-    for line in lines
-  ]
-
-
-def _definitions(pairs):
-  """Lines of a term and its meaning, wrapped beside the term."""
-  width = max(len(name) for name, _ in pairs) + 2
-  return [
-    line
-    for name, text in pairs
-    for line in textwrap.wrap(
-      text, _WIDTH, initial_indent=name.ljust(width), subsequent_indent=" " * width
-    )
-  ]
-
-
-def _change(figure):
-  change = figure["relative_change"]
-  # Adding zero turns a rounded -0.0 into 0.0.
-  return "" if change is None else f"{round(100 * change, 1) + 0.0:+.1f}%"
+      rows.append({**run_columns(results), **predictor, **dict(flat(figures))})
+  write_rows(rows, Path(path))
 
 
 def _label_changes(row):

@@ -1,7 +1,7 @@
 """Training a classifier, undefended."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,33 @@ from jax.sharding import Mesh
 
 from diffence_jax import models, rng
 from diffence_jax.training.loop import Loss, fit, init_state, make_train_step
+
+
+class Recipe(NamedTuple):
+  """How a classifier is trained: what target and shadow models have in common.
+
+  Attributes:
+    loss: what is minimised.
+    optimizer: and how.
+  """
+
+  loss: Loss
+  optimizer: optax.GradientTransformation
+
+
+def undefended(module: nn.Module, *, learning_rate: float, weight_decay: float) -> Recipe:
+  """Cross-entropy with Adam (AMSGrad) and L2, no augmentation.
+
+  Args:
+    module: `(images f32[N,H,W,C] in [0,1], train) -> logits f32[N,K]`.
+    learning_rate: of Adam.
+    weight_decay: the L2 coefficient, added to the gradient.
+
+  Returns:
+    The recipe.
+  """
+  optimizer = optax.chain(optax.add_decayed_weights(weight_decay), optax.amsgrad(learning_rate))
+  return Recipe(cross_entropy(module), optimizer)
 
 
 def classifier_steps(num_examples: int, epochs: int, batch_size: int) -> int:
@@ -51,11 +78,11 @@ def train_classifier(
   Returns:
     The variables after the last step.
   """
-  optimizer = optax.chain(optax.add_decayed_weights(weight_decay), optax.amsgrad(learning_rate))
+  recipe = undefended(module, learning_rate=learning_rate, weight_decay=weight_decay)
   variables = models.init(module, rng.stream(seed, "classifier/init"), images.shape[1:])
   state = fit(
-    make_train_step(cross_entropy(module), optimizer),
-    init_state(variables, optimizer),
+    make_train_step(*recipe),
+    init_state(variables, recipe.optimizer),
     {"images": images, "labels": labels},
     num_steps=classifier_steps(len(images), epochs, batch_size),
     batch_size=batch_size,

@@ -4,9 +4,8 @@ Every batch and every key is a function of the seed and the step number, so a ru
 from a checkpoint is the run that was never interrupted.
 """
 
-import functools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -59,10 +58,10 @@ def init_state(
   )
 
 
-def make_train_step(
+def train_step(
   loss: Loss, optimizer: optax.GradientTransformation, ema_decay: float | None = None
 ) -> Callable[[TrainState, Any, jax.Array], tuple[TrainState, dict[str, jax.Array]]]:
-  """Builds the compiled step `(state, batch, key) -> (state, metrics)`.
+  """Builds the pure step `(state, batch, key) -> (state, metrics)`, not yet compiled.
 
   Args:
     loss: the loss; its key is `fold_in(key, step)`.
@@ -71,11 +70,10 @@ def make_train_step(
       past it, so that a short run's average forgets its random start; None keeps no average.
 
   Returns:
-    The step; it takes over (donates) the state it is given.
+    The step.
   """
 
-  @functools.partial(jax.jit, donate_argnums=0)
-  def train_step(state, batch, key):
+  def step(state, batch, key):
     key = jax.random.fold_in(key, state.step)
     gradient_of = jax.value_and_grad(loss, has_aux=True)
     (value, (model_state, metrics)), gradients = gradient_of(
@@ -91,11 +89,18 @@ def make_train_step(
     state = TrainState(state.step + 1, params, model_state, opt_state, average)
     return state, {"loss": value, **metrics}
 
-  return train_step
+  return step
+
+
+def make_train_step(
+  loss: Loss, optimizer: optax.GradientTransformation, ema_decay: float | None = None
+) -> Callable[[TrainState, Any, jax.Array], tuple[TrainState, dict[str, jax.Array]]]:
+  """Compiles `train_step`; the result takes over (donates) the state it is given."""
+  return jax.jit(train_step(loss, optimizer, ema_decay), donate_argnums=0)
 
 
 def index_batches(
-  num_examples: int, batch_size: int, seed: int, first_step: int = 0
+  num_examples: int, batch_size: int, seed: int | Sequence[int], first_step: int = 0
 ) -> Iterator[np.ndarray]:
   """Batches of indices from one endless stream of shuffled epochs.
 
@@ -105,7 +110,7 @@ def index_batches(
   Args:
     num_examples: examples to draw from, at least 1.
     batch_size: indices in a batch.
-    seed: of the shuffles; epoch e is shuffled by (seed, e).
+    seed: of the shuffles, one number or several; epoch e is shuffled by (seed, e).
     first_step: the step to start from.
 
   Yields:
@@ -118,7 +123,7 @@ def index_batches(
     while missing:
       if position // num_examples != epoch:
         epoch = position // num_examples
-        order = np.random.default_rng([seed, epoch]).permutation(num_examples)
+        order = np.random.default_rng([*np.atleast_1d(seed), epoch]).permutation(num_examples)
       offset = position % num_examples
       parts.append(order[offset : offset + missing])
       position += len(parts[-1])

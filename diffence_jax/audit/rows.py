@@ -1,109 +1,48 @@
-"""The audit: every predictor made from the record, attacked and measured."""
+"""One row of the results for every predictor: attacked, and measured for what it costs."""
 
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import scipy.special
 
 from diffence_jax import attacks, metrics
-from diffence_jax.defense import (
-  Selection,
-  average,
-  fit_interval,
-  member_interval,
-  published_interval,
-  scaled_logit,
-  select,
-)
+from diffence_jax.audit.predictors import GROUPS, Answers, Record
+from diffence_jax.defense import scaled_logit
 
-GROUPS = ("known_members", "target_members", "known_nonmembers", "target_nonmembers")
-_LIMITS = (0.001, 0.01)
+LIMITS = (0.001, 0.01)
 
 
-class Record(NamedTuple):
-  """The recorded answers for one group of samples.
-
-  Attributes:
-    raw: f32[N,K], logits of the samples themselves.
-    candidates: f32[N,M,K], logits of their candidates.
-    labels: i[N], true labels.
-  """
-
-  raw: np.ndarray
-  candidates: np.ndarray
-  labels: np.ndarray
-
-
-class Answers(NamedTuple):
-  """What one predictor returns.
-
-  Attributes:
-    name: the predictor.
-    interval: (lo, hi) on phi that its selection aims at, None if it has none.
-    logits: group to f32[N,K].
-    selections: group to `Selection`, None where nothing was selected.
-  """
-
-  name: str
-  interval: tuple[float, float] | None
-  logits: dict[str, np.ndarray]
-  selections: dict[str, Selection] | None = None
-
-
-def predictors(records: dict[str, Record], protocol: str) -> list[Answers]:
-  """The undefended predictor, Diffence in its three scenarios, and averaging.
-
-  Intervals are fitted on known samples only.
-
-  Args:
-    records: group to record, for all of `GROUPS`.
-    protocol: "disjoint", or "paper" for the interval that the published code gives scenario 3.
-
-  Returns:
-    One entry a predictor, undefended first.
-
-  Raises:
-    ValueError: no candidate of a known group keeps its label.
-  """
-  known = [
-    array
-    for group in ("known_members", "known_nonmembers")
-    for array in (records[group].candidates, records[group].raw)
-  ]
-  intervals = {
-    "scenario 1": fit_interval(*known),
-    "scenario 2": member_interval(*known[:2]),
-    "scenario 3": published_interval(*known) if protocol == "paper" else None,
-  }
-  answers = [Answers("undefended", None, {g: r.raw for g, r in records.items()})]
-  for name, interval in intervals.items():
-    selections = {g: select(r.candidates, r.raw, interval) for g, r in records.items()}
-    logits = {g: np.asarray(selection.logits) for g, selection in selections.items()}
-    answers.append(Answers(name, interval, logits, selections))
-  means = {g: np.asarray(average(r.candidates)) for g, r in records.items()}
-  return [*answers, Answers("average", None, means)]
+# Predictor to attack to group to scores f64[N].
+Scores = Mapping[str, Mapping[str, Mapping[str, np.ndarray]]]
 
 
 def audit(
-  records: dict[str, Record], protocol: str
+  answers: Sequence[Answers],
+  records: Mapping[str, Record],
+  protocol: str,
+  scores: Scores | None = None,
 ) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
   """Attacks every predictor and measures what it costs.
 
   Args:
+    answers: the predictors' answers, the undefended one's first.
     records: group to record, for all of `GROUPS`.
     protocol: "disjoint" reports on target samples, "paper" pools known and target ones.
+    scores: of further attacks, besides the threshold attacks.
 
   Returns:
     The rows of the results, one a predictor, JSON-able; and the arrays of the figures.
   """
   rows, arrays = [], {}
-  for answers in predictors(records, protocol):
-    row, roc = _evaluate(answers, records, protocol)
+  for answer in answers:
+    further = (scores or {}).get(answer.name, {})
+    row, roc = _evaluate(answer, records, protocol, further)
     rows.append(row)
     for side in ("members", "nonmembers"):
-      phi = scaled_logit(answers.logits[f"target_{side}"])
-      arrays[f"{answers.name}/phi_{side}"] = np.asarray(phi)
-    arrays[f"{answers.name}/fpr"], arrays[f"{answers.name}/tpr"] = roc.fpr, roc.tpr
+      phi = scaled_logit(answer.logits[f"target_{side}"])
+      arrays[f"{answer.name}/phi_{side}"] = np.asarray(phi)
+    arrays[f"{answer.name}/fpr"], arrays[f"{answer.name}/tpr"] = roc.fpr, roc.tpr
   for row in rows:
     pairs = [(row[figure], rows[0][figure]) for figure in ("highest_auc", "highest_accuracy")]
     for figure in ("highest_tpr_at_fpr", "highest_tnr_at_fnr"):
@@ -116,12 +55,15 @@ def audit(
   return rows, arrays
 
 
-def _evaluate(answers, records, protocol):
+def _evaluate(answers, records, protocol, further):
   """One row of the results, and the ROC of the attack with the highest AUC."""
   groups = attacks.Groups(
     **{g: attacks.Group(answers.logits[g], records[g].labels) for g in GROUPS}
   )
   attacked = attacks.run_threshold_attacks(groups, protocol=protocol)
+  attacked += [
+    attacks.scored_attack(name, scores, protocol=protocol) for name, scores in further.items()
+  ]
   # The published code reads TPR where the FPR is below the limit, not up to it.
   described = [_attack(result, strict=protocol == "paper") for result in attacked]
   gap = next(d["auc"] for d in described if d["name"] == "correctness")
@@ -150,7 +92,7 @@ def _evaluate(answers, records, protocol):
   }
   for figure in ("tpr_at_fpr", "tnr_at_fnr"):
     row[f"highest_{figure}"] = [
-      _highest(described, lambda d, f=figure, i=i: d[f][i]) for i in range(len(_LIMITS))
+      _highest(described, lambda d, f=figure, i=i: d[f][i]) for i in range(len(LIMITS))
     ]
   return row, attacked[best].roc
 
@@ -163,8 +105,8 @@ def _attack(result, *, strict):
     "auc": _estimate(roc.auc, *roc.auc_interval),
     "accuracy": _estimate(roc.accuracy, *roc.accuracy_interval),
     "known_threshold_accuracy": result.known_threshold_accuracy._asdict(),
-    "tpr_at_fpr": [roc.tpr_at_fpr(limit, strict=strict)._asdict() for limit in _LIMITS],
-    "tnr_at_fnr": [roc.tnr_at_fnr(limit, strict=strict)._asdict() for limit in _LIMITS],
+    "tpr_at_fpr": [roc.tpr_at_fpr(limit, strict=strict)._asdict() for limit in LIMITS],
+    "tnr_at_fnr": [roc.tnr_at_fnr(limit, strict=strict)._asdict() for limit in LIMITS],
   }
 
 

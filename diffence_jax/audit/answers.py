@@ -1,0 +1,173 @@
+"""What attacks with shadow models read from the recorded answers of target and shadow models.
+
+The defense, its interval fitted anew, stands before every shadow model as it does before the
+target; it is also asked the same thing many times.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from diffence_jax.attacks.lira import true_label_phi
+from diffence_jax.attacks.repeated import mean_over_queries, select_repeatedly
+from diffence_jax.audit.predictors import fit_intervals
+from diffence_jax.defense import average, scaled_logit
+from diffence_jax.defense.select import keeps_label
+
+
+class Pool(NamedTuple):
+  """The samples that shadow models are trained on and all models are asked about.
+
+  Attributes:
+    labels: i[N], the labels that training sees; wrong ones for mislabelled canaries.
+    is_member: bool[N], of the target; the canaries, which it has not seen, are not.
+    is_known: bool[N], whose membership of the target is known to attacker and defender.
+    is_canary: bool[N].
+  """
+
+  labels: np.ndarray
+  is_member: np.ndarray
+  is_known: np.ndarray
+  is_canary: np.ndarray
+
+
+class ModelRecord(NamedTuple):
+  """One model's recorded answers to a pool, each of its samples in A versions.
+
+  Attributes:
+    raw: f32[N,A,K], logits of the images themselves.
+    candidates: f32[N,A,R,K], logits of their re-generations.
+  """
+
+  raw: np.ndarray
+  candidates: np.ndarray
+
+
+class Statistics(NamedTuple):
+  """What the attacks read from one predictor's answers, averaged over repeated queries.
+
+  Attributes:
+    phi: f64[...,N,A,k], mean of the true label's phi over so many queries.
+    log_p: f64[...,N,A,k], logarithm of the true label's mean probability.
+    reused: share of images whose last answers are not independent of their first, for the
+      most queries: the record was too short.
+  """
+
+  phi: np.ndarray
+  log_p: np.ndarray
+  reused: float
+
+
+def model_statistics(
+  record: ModelRecord,
+  labels: np.ndarray,
+  intervals: Mapping[str, tuple[float, float] | None],
+  *,
+  num_candidates: int,
+  queries: tuple[int, ...],
+) -> dict[str, Statistics]:
+  """The statistics of every predictor that can be made from one model's record.
+
+  Args:
+    record: the model's answers.
+    labels: i[N].
+    intervals: predictor to the interval of its selection, for the randomised ones.
+    num_candidates: M, that the defense draws for a query.
+    queries: the numbers of repeated queries k. The undefended predictor, and averaging, which
+      has no choice to repeat, are asked once: their last axis is 1.
+
+  Returns:
+    Predictor to statistics.
+  """
+  num, versions, num_classes = record.raw.shape
+  raw = np.asarray(record.raw).reshape(-1, num_classes)
+  candidates = np.asarray(record.candidates).reshape(len(raw), -1, num_classes)
+  labels = np.repeat(labels, versions)
+  raw_phi = true_label_phi(raw, labels)
+  mean_phi = true_label_phi(np.asarray(average(candidates[:, :num_candidates])), labels)
+  phi = np.concatenate([true_label_phi(candidates, labels), raw_phi[:, None]], axis=1)
+  kept = np.asarray(keeps_label(candidates, raw))
+  top_phi, top_raw_phi = np.asarray(scaled_logit(candidates)), np.asarray(scaled_logit(raw))
+
+  def once(phi):
+    shape = (num, versions, 1)
+    return Statistics(phi.reshape(shape), _log_p(phi).reshape(shape), 0.0)
+
+  found = {"undefended": once(raw_phi)}
+  for name, interval in intervals.items():
+    selection = select_repeatedly(
+      kept,
+      top_phi,
+      top_raw_phi,
+      interval,
+      num_candidates=num_candidates,
+      num_queries=max(queries),
+    )
+    answered = np.take_along_axis(phi, selection.index, axis=1)
+    shape = (num, versions, len(queries))
+    with np.errstate(divide="ignore"):
+      log_p = np.log(mean_over_queries(np.exp(_log_p(answered)), queries))
+    found[name] = Statistics(
+      mean_over_queries(answered, queries).reshape(shape),
+      log_p.reshape(shape),
+      float(np.mean(selection.drawn > candidates.shape[1])),
+    )
+  return {**found, "average": once(mean_phi)}
+
+
+def ensemble_statistics(
+  records: Iterator[ModelRecord],
+  pool: Pool,
+  membership: np.ndarray,
+  *,
+  protocol: str,
+  num_candidates: int,
+  queries: tuple[int, ...],
+) -> dict[str, Statistics]:
+  """The statistics of all shadow models, each behind a defense fitted for it.
+
+  A model's intervals are fitted on those samples that the target's are fitted on, as many
+  members and non-members of *this* model as every model has among them.
+
+  Args:
+    records: S models' answers, in order; only one is held in memory.
+    pool: the samples.
+    membership: bool[S,N].
+    protocol: as in `audit.audit`.
+    num_candidates: as in `model_statistics`.
+    queries: likewise.
+
+  Returns:
+    Predictor to statistics with a first axis of S, f32.
+  """
+  known = np.flatnonzero(pool.is_known)
+  sizes = membership[:, known].sum(axis=1)
+  size = int(min(sizes.min(), (len(known) - sizes).min()))
+  collected: dict[str, list[Statistics]] = {}
+  for record, own in zip(records, membership, strict=True):
+    fitted_on = [known[own[known] == side][:size] for side in (True, False)]
+    sides = [array[rows, 0] for rows in fitted_on for array in (record.candidates, record.raw)]
+    sides[::2] = [candidates[:, :num_candidates] for candidates in sides[::2]]
+    intervals = fit_intervals(*sides, protocol=protocol)
+    statistics = model_statistics(
+      record, pool.labels, intervals, num_candidates=num_candidates, queries=queries
+    )
+    for name, values in statistics.items():
+      values = values._replace(
+        phi=values.phi.astype(np.float32), log_p=values.log_p.astype(np.float32)
+      )
+      collected.setdefault(name, []).append(values)
+  return {
+    name: Statistics(
+      np.stack([v.phi for v in values]),
+      np.stack([v.log_p for v in values]),
+      float(np.mean([v.reused for v in values])),
+    )
+    for name, values in collected.items()
+  }
+
+
+def _log_p(phi):
+  """The log-probability p of phi = log(p / (1 - p)), exact next to 0."""
+  return -np.logaddexp(0.0, -phi)

@@ -1,0 +1,152 @@
+"""How a figure is written down: in a cell, in a table of plain text, in a row of a CSV file."""
+
+import csv
+import io
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from diffence_jax.artifacts import write_atomically
+
+MARK = "*"
+# A relative change that would be printed as nothing.
+NO_CHANGE = 0.0005
+_WIDTH = 118
+
+
+class Cell(NamedTuple):
+  """A cell of a table.
+
+  Attributes:
+    text: the figure.
+    change: in comparison with another figure, such as the undefended predictor's; empty if not
+      given.
+    below: the 95% interval, empty if there is none.
+  """
+
+  text: str
+  change: str = ""
+  below: str = ""
+
+
+def percent(share: float, digits: int = 1) -> str:
+  """A share in [0, 1] as a percentage."""
+  return f"{100 * share:.{digits}f}%"
+
+
+def limit_name(limit: float) -> str:
+  """A limit on an error rate as it is spoken of: 0.001 is "0.1%"."""
+  return f"{100 * limit:g}%"
+
+
+def attack_name(name: str) -> str:
+  """An attack as it is spoken of: lira_online is "LiRA online"."""
+  return name.replace("_", " ").replace("lira", "LiRA").replace("rmia", "RMIA")
+
+
+def interval(estimate: Mapping[str, float]) -> str:
+  """The ends of an interval, three decimals."""
+  return f"[{estimate['low']:.3f}, {estimate['high']:.3f}]"
+
+
+def percent_interval(estimate: Mapping[str, float]) -> str:
+  """The ends of an interval of shares, in percent."""
+  return f"[{100 * estimate['low']:.1f}, {100 * estimate['high']:.1f}]"
+
+
+def relative_change(change: float | None) -> str:
+  """A relative change in percent with its sign, empty if there is none."""
+  # Adding zero turns a rounded -0.0 into 0.0.
+  return "" if change is None else f"{round(100 * change, 1) + 0.0:+.1f}%"
+
+
+def auc_cell(auc: Mapping[str, float], change: str = "") -> Cell:
+  """An AUC with its interval."""
+  return Cell(f"{auc['value']:.3f}", change, interval(auc))
+
+
+def rate_cell(rate: Mapping[str, Any]) -> Cell:
+  """A TPR or TNR with its interval, marked where the sample is too small for it."""
+  mark = "" if rate["enough"] else MARK
+  return Cell(percent(rate["value"]) + mark, below=percent_interval(rate))
+
+
+def mark_notes(rates: Iterator[Mapping[str, Any]]) -> list[tuple[str, str]]:
+  """What the mark means, if one of the rates bears it."""
+  if all(rate["enough"] for rate in rates):
+    return []
+  return [
+    (MARK, "fewer than 10 expected false positives: the sample is too small for this rate")
+  ]
+
+
+def grid(headings: Sequence[Sequence[str]], rows: Sequence[Sequence[Cell]]) -> list[str]:
+  """Lines of plain text: two of headings and a rule, then two for every row.
+
+  Args:
+    headings: the two lines of every column's heading.
+    rows: the cells; a row without any interval takes one line.
+
+  Returns:
+    The lines, columns aligned, without trailing blanks.
+  """
+  lines = [list(line) for line in zip(*headings, strict=True)]
+  for row in rows:
+    # The change has a fixed width, so that the figures before it stay aligned.
+    lines.append([f"{c.text} {c.change:>7}" if c.below and c.change else c.text for c in row])
+    if any(cell.below for cell in row):
+      lines.append([cell.below for cell in row])
+  widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+  lines.insert(2, ["-" * width for width in widths])
+  return [
+    "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
+    for line in lines
+  ]
+
+
+def definitions(pairs: Sequence[tuple[str, str]]) -> list[str]:
+  """Lines of a term and its meaning, wrapped beside the term."""
+  width = max(len(name) for name, _ in pairs) + 2
+  return [
+    line
+    for name, text in pairs
+    for line in textwrap.wrap(
+      text, _WIDTH, initial_indent=name.ljust(width), subsequent_indent=" " * width
+    )
+  ]
+
+
+def flat(figures: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+  """Nested figures as columns; an estimate's value bears the estimate's own name."""
+  for name, value in figures.items():
+    if isinstance(value, Mapping):
+      for inner, number in flat(value):
+        yield (name if inner == "value" else f"{name}_{inner}"), number
+    elif isinstance(value, list):
+      for rate in value:
+        others = {key: number for key, number in rate.items() if key != "limit"}
+        yield from flat({f"{name}_{rate['limit']:g}": others})
+    else:
+      yield name, value
+
+
+def run_columns(results: Mapping[str, Any]) -> dict[str, Any]:
+  """The first columns of every CSV file: which run the row is of."""
+  return {name: results[name] for name in ("experiment", "variant", "seed", "protocol")}
+
+
+def write_rows(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+  """Writes a CSV file atomically.
+
+  Args:
+    rows: at least one; the columns are those of all rows, in the order they first appear, and
+      what a row does not have is left empty.
+    path: the file, replaced if it is there.
+  """
+  text = io.StringIO(newline="")
+  columns = dict.fromkeys(name for row in rows for name in row)
+  writer = csv.DictWriter(text, fieldnames=list(columns), lineterminator="\n")
+  writer.writeheader()
+  writer.writerows(rows)
+  write_atomically(path, text.getvalue())

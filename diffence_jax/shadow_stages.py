@@ -1,0 +1,346 @@
+"""The stages of an audit with shadow models: train them, ask all models, attack."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from diffence_jax import audit, data, parallel, rng, stages
+from diffence_jax.artifacts import Stage, Store
+from diffence_jax.attacks.shadow import (
+  default_models_at_once,
+  ensemble_logits,
+  membership_matrix,
+  train_shadow_models,
+)
+from diffence_jax.audit.answers import ModelRecord, Pool, ensemble_statistics, model_statistics
+from diffence_jax.audit.shadow import adaptive_rows, leave_one_out_rows, target_scores, view_of
+from diffence_jax.checkpoint import restore_tree, save_tree
+from diffence_jax.progress import progress_bar
+from diffence_jax.queries import Bound, record_queries
+from diffence_jax.stages import Experiment
+from diffence_jax.training.classifier import classifier_steps, undefended
+
+# An image's near-duplicates differ from it by at most this, of 255.
+_NEAR_DUPLICATE = 1
+
+
+def pool_of(experiment: Experiment) -> tuple[np.ndarray, Pool]:
+  """The samples that shadow models are trained on, in the order of all records.
+
+  Those whose membership of the target is known or asked for come first, in the order of
+  `audit.GROUPS`; then canaries, samples of the reference set with a wrong label each.
+
+  Args:
+    experiment: as `pipeline.plan` makes it.
+
+  Returns:
+    u8[N,H,W,C], the images, and the pool.
+  """
+  config, split, dataset = experiment.config, experiment.split, experiment.dataset
+  groups = stages.queried_groups(split)
+  canaries = split.reference[: config.shadow.num_canaries]
+  samples = dataset.take(np.concatenate([*groups.values(), canaries]))
+  sizes = [len(ids) for ids in groups.values()]
+  labels = samples.labels.copy()
+  draw = np.random.default_rng(rng.numpy_seed(config.seed, "shadow/canaries"))
+  num_canaries, num_classes = len(canaries), dataset.num_classes
+  wrong = labels[len(labels) - num_canaries :] + draw.integers(1, num_classes, num_canaries)
+  labels[len(labels) - num_canaries :] = wrong % num_classes
+  each = lambda *values: np.repeat(values, [*sizes, num_canaries])
+  return samples.images, Pool(
+    labels=labels,
+    is_member=each(True, True, False, False, False),
+    is_known=each(True, False, True, False, False),
+    is_canary=each(False, False, False, False, True),
+  )
+
+
+def plan_stages(experiment: Experiment) -> dict[str, Stage]:
+  """Names the stages; nothing is computed.
+
+  Args:
+    experiment: with all stages up to "queries" in place.
+
+  Returns:
+    Name to stage, in the order they run; empty for an audit without shadow models.
+  """
+  config = experiment.config
+  if not config.shadow.num_models:
+    return {}
+  images, pool = pool_of(experiment)
+  digest = hashlib.sha256(images)
+  digest.update(pool.labels)
+  drawn_from = Stage("pool", {"digest": digest.hexdigest()})
+  # More models leave those that there are as they are.
+  names = [model.fingerprint for model in _model_stages(config, drawn_from)]
+  shadow = Stage("shadow", {"models": names}, (drawn_from,))
+  asked = {
+    **stages.settings_of(config, "purify"),
+    "num_candidates": _num_recorded(config),
+    "augmentation": config.shadow.augmentation,
+  }
+  before = experiment.stages
+  target = (drawn_from, before["classifier"], before["diffusion"])
+  found = [
+    shadow,
+    Stage("shadow_queries", asked, (shadow, before["diffusion"])),
+    Stage("target_queries", asked, target),
+  ]
+  if config.shadow.near_duplicates:
+    found.append(Stage("near_duplicates", asked, target))
+  settings = {
+    "protocol": config.audit.protocol,
+    "num_candidates": config.purify.num_candidates,
+    "queries": list(config.shadow.queries),
+    "num_resamples": config.shadow.num_resamples,
+    "seed": config.seed,
+  }
+  found.append(Stage("shadow_audit", settings, (before["queries"], *found)))
+  return {stage.name: stage for stage in found}
+
+
+def costs(experiment: Experiment) -> dict[str, str]:
+  """What the stages will cost, in words."""
+  config = experiment.config
+  if not config.shadow.num_models:
+    return {}
+  _, pool = pool_of(experiment)
+  num, num_models = len(pool.labels), config.shadow.num_models
+  num_targets = int(np.sum(~pool.is_canary))
+  steps = classifier_steps(-(-num // 2), config.classifier.epochs, config.classifier.batch_size)
+  recorded, versions = _num_recorded(config), _num_versions(config)
+  per_image = versions * recorded * config.purify.num_ddim_steps
+  return {
+    "shadow": f"{num_models} models, {steps} training steps each",
+    "shadow_queries": (
+      f"{num * per_image} evaluations of the diffusion model, "
+      f"{num * versions * recorded * num_models} of shadow models"
+    ),
+    "target_queries": f"{num_targets * per_image} evaluations of the diffusion model",
+    "near_duplicates": f"{num_targets * recorded} evaluations of the diffusion model",
+    "shadow_audit": f"{num_models} models' answers to attack",
+  }
+
+
+def train_share(experiment: Experiment, store: Store, share: tuple[int, int]) -> None:
+  """Trains those of this process's models that are not in the store yet.
+
+  Args:
+    experiment: the experiment.
+    store: for the models.
+    share: (p, P), for the models s with s % P == p.
+  """
+  config = experiment.config
+  images, pool = pool_of(experiment)
+  models = _model_stages(experiment.config, *experiment.stages["shadow"].inputs)
+  settings = config.classifier
+  mine = range(share[0], len(models), share[1])
+
+  def keep(s: int, variables: Any) -> None:
+    store.compute(models[s], lambda path: save_tree(path / "variables", variables))
+
+  module = experiment.classifier.module
+  train_shadow_models(
+    module,
+    undefended(
+      module, learning_rate=settings.learning_rate, weight_decay=settings.weight_decay
+    ),
+    images,
+    pool.labels,
+    membership_matrix(len(models), len(images), config.seed),
+    numbers=[s for s in mine if not store.is_done(models[s])],
+    keep=keep,
+    epochs=settings.epochs,
+    batch_size=settings.batch_size,
+    seed=config.seed,
+    mesh=parallel.batch_mesh(),
+    models_at_once=config.shadow.models_at_once,
+  )
+
+
+def _compute_shadow(experiment, store, path):
+  """Writes the memberships first, then waits until every process has trained its models."""
+  num_models = experiment.config.shadow.num_models
+  _, pool = pool_of(experiment)
+  membership = membership_matrix(num_models, len(pool.labels), experiment.config.seed)
+  np.save(path / "membership.npy", membership)
+  train_share(experiment, store, (jax.process_index(), jax.process_count()))
+  for model in _model_stages(experiment.config, *experiment.stages["shadow"].inputs):
+    store.wait(model)
+
+
+def _compute_shadow_queries(experiment, store, path):
+  config = experiment.config
+  template = experiment.classifier.variables
+  trees = [
+    restore_tree(store.path(model) / "variables", template)
+    for model in _model_stages(experiment.config, *experiment.stages["shadow"].inputs)
+  ]
+  at_once = config.shadow.models_at_once or default_models_at_once(jax.default_backend())
+  ensemble = Bound(
+    ensemble_logits(experiment.classifier.module, at_once),
+    jax.tree.map(lambda *leaves: np.stack(leaves), *trees),
+  )
+  images, _ = pool_of(experiment)
+  versions = data.augment(images, config.shadow.augmentation)
+  _record(experiment, store, path, ensemble, versions, _num_recorded(config), len(trees))
+
+
+def _compute_target_queries(experiment, store, path):
+  config = experiment.config
+  versions = data.augment(_pool_images(experiment), config.shadow.augmentation)
+  classifier = stages.load_classifier(experiment, store)
+  _record(experiment, store, path, classifier, versions, _num_recorded(config), None)
+
+
+def _compute_near_duplicates(experiment, store, path):
+  """Every query about an image of its own: R near-duplicates, a single candidate each."""
+  config = experiment.config
+  images = _pool_images(experiment).astype(np.int16)[:, None]
+  draw = np.random.default_rng(rng.numpy_seed(config.seed, "near_duplicates"))
+  shape = (len(images), _num_recorded(config), *images.shape[2:])
+  change = draw.integers(-_NEAR_DUPLICATE, _NEAR_DUPLICATE + 1, shape, np.int16)
+  versions = np.clip(images + change, 0, 255).astype(np.uint8)
+  classifier = stages.load_classifier(experiment, store)
+  _record(experiment, store, path, classifier, versions, 1, None)
+
+
+def _record(experiment, store, path, classifier, versions, num_candidates, num_models):
+  """Records all versions of the images, [N,A,H,W,C], as rows of their own."""
+  config = experiment.config
+  images = versions.reshape(-1, *versions.shape[2:])
+  record_queries(
+    rng.stream(config.seed, path.parent.name),
+    classifier,
+    stages.load_denoiser(experiment, store),
+    stages.schedule_of(config),
+    images,
+    np.arange(len(images)),
+    mesh=parallel.batch_mesh(),
+    directory=path,
+    num_models=num_models,
+    **{**config.purify, "num_candidates": num_candidates},
+  )
+
+
+def _compute_shadow_audit(experiment, store, path):
+  config = experiment.config
+  _, pool = pool_of(experiment)
+  folder = lambda name: store.path(experiment.stages[name])
+  membership = np.load(folder("shadow") / "membership.npy")
+  versions = _num_versions(config)
+  asked = {"num_candidates": config.purify.num_candidates, "queries": config.shadow.queries}
+  shadow = ensemble_statistics(
+    _read_models(folder("shadow_queries"), len(membership), versions),
+    pool,
+    membership,
+    protocol=config.audit.protocol,
+    **asked,
+  )
+  # The target's intervals are those of the defense as it is deployed.
+  known = audit.known_answers(stages.load_records(experiment, store))
+  intervals = audit.fit_intervals(*known, protocol=config.audit.protocol)
+  labels = pool.labels[~pool.is_canary]
+  target_record = _read_model(folder("target_queries"), None, versions)
+  target = model_statistics(target_record, labels, intervals, **asked)
+  reported = ~pool.is_canary
+  if config.audit.protocol == "disjoint":
+    reported &= ~pool.is_known
+  common = (shadow, membership, pool)
+  queries = config.shadow.queries
+  rows = adaptive_rows(target, *common, queries=queries, reported=reported)
+  if config.shadow.near_duplicates:
+    # Each recorded candidate is of a near-duplicate of its own; labels are the images' own.
+    record = _read_model(folder("near_duplicates"), None, _num_recorded(config))
+    record = ModelRecord(target_record.raw[:, :1], record.candidates.swapaxes(1, 2))
+    near = model_statistics(record, labels, intervals, **asked)
+    near = {name: near[name] for name in intervals}
+    rows += adaptive_rows(
+      near, *common, queries=queries, reported=reported, inputs="near duplicates"
+    )
+  num_resamples = config.shadow.num_resamples
+  tables, arrays = leave_one_out_rows(*common, num_resamples=num_resamples, seed=config.seed)
+  scores = {
+    f"{name}/{attack}": values
+    for name in target
+    for attack, values in target_scores(
+      view_of(target[name], shadow[name], *common[1:])
+    ).items()
+  }
+  reused = {
+    name: {"target": target[name].reused, "shadow": shadow[name].reused} for name in target
+  }
+  tables = {**tables, "adaptive": rows, "reused": reused}
+  (path / "tables.json").write_text(json.dumps(tables, indent=2, sort_keys=True))
+  np.savez_compressed(path / "arrays.npz", **arrays)
+  np.savez_compressed(path / "scores.npz", **scores)
+
+
+def load_scores(experiment: Experiment, store: Store) -> dict[str, dict[str, Any]]:
+  """The target's scores by every shadow-model attack, as `audit.audit` takes them."""
+  sizes = [len(ids) for ids in stages.queried_groups(experiment.split).values()]
+  ends = np.cumsum(sizes)[:-1]
+  found: dict[str, dict[str, Any]] = {}
+  with np.load(store.path(experiment.stages["shadow_audit"]) / "scores.npz") as scores:
+    for key in scores.files:
+      name, attack = key.split("/")
+      groups = np.split(scores[key], ends)
+      found.setdefault(name, {})[attack] = dict(zip(audit.GROUPS, groups, strict=True))
+  return found
+
+
+# Stage name to `(experiment, store, folder) -> None`, which writes the artifact.
+COMPUTE = {
+  "shadow": _compute_shadow,
+  "shadow_queries": _compute_shadow_queries,
+  "target_queries": _compute_target_queries,
+  "near_duplicates": _compute_near_duplicates,
+  "shadow_audit": _compute_shadow_audit,
+}
+
+
+def _model_stages(config, drawn_from):
+  """The stages of the single models; each has an artifact of its own."""
+  trained = stages.settings_of(config, "classifier")
+  return [
+    Stage("shadow_models", {**trained, "model": s}, (drawn_from,))
+    for s in range(config.shadow.num_models)
+  ]
+
+
+def _num_versions(config):
+  """A: in how many versions every image is asked about."""
+  return data.augment(np.zeros((1, 3, 3, 1)), config.shadow.augmentation).shape[1]
+
+
+def _num_recorded(config):
+  return config.shadow.num_recorded or config.purify.num_candidates
+
+
+def _pool_images(experiment):
+  """The images of the pool without the canaries."""
+  images, pool = pool_of(experiment)
+  return images[~pool.is_canary]
+
+
+def _read_models(path: Path, num_models: int, versions: int) -> Iterator[ModelRecord]:
+  """One model's answers after the other."""
+  with progress_bar(num_models, "shadow answers", "model") as bar:
+    for model in range(num_models):
+      yield _read_model(path, model, versions)
+      bar.update()
+
+
+def _read_model(path, model, versions):
+  """A model's record with the images' versions apart; the file is mapped only meanwhile."""
+  arrays = []
+  for name in ("raw.npy", "candidates.npy"):
+    mapped = np.load(path / name, mmap_mode="r")
+    own = np.array(mapped if model is None else mapped[model])
+    arrays.append(own.reshape(-1, versions, *own.shape[1:]))
+  return ModelRecord(*arrays)

@@ -1,0 +1,217 @@
+"""The quantile-regression attack: hard samples planted, no leak, and cross-fitting."""
+
+import numpy as np
+import pytest
+import scipy.stats
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from diffence_jax import metrics
+from diffence_jax.attacks import Groups
+from diffence_jax.attacks.quantile import image_features, quantile_attack, quantile_scores
+
+
+def samples(seed, num, shift=0.0):
+  """Features f[num,3], and phi whose mean and scale depend on them; members lie `shift` scales
+  above it.
+  """
+  rng = np.random.default_rng(seed)
+  features = rng.normal(0, 1, (num, 3))
+  scale = np.exp(features[:, 1])
+  mean = 6.0 * np.sin(features[:, 0])
+  return features, mean + scale * (rng.normal(0, 1, num) + shift), mean, scale
+
+
+def pictures(seed, num, shift=0.0):
+  """Images whose brightness and label set the mean of phi."""
+  rng = np.random.default_rng(seed)
+  labels, brightness = rng.integers(0, 3, num), rng.uniform(0, 1, num)
+  images = 200 * brightness[:, None, None, None] + rng.uniform(0, 50, (num, 4, 4, 1))
+  phi = 10.0 * brightness + 5.0 * labels + rng.normal(0, 1, num) + shift
+  return phi, images.astype(np.uint8), labels
+
+
+def attack_inputs(num=100, shift=0.0, seed=0):
+  """phi, images and labels by the name of the group."""
+  groups = Groups(
+    *(pictures(seed + i, num, shift) for i in (0, 1)),
+    *(pictures(seed + i, num) for i in (2, 3)),
+  )._asdict()
+  return [{group: values[i] for group, values in groups.items()} for i in range(3)]
+
+
+def test_a_leak_under_differences_between_samples_is_found():
+  known, members, others = samples(0, 400), samples(1, 500, shift=1.5), samples(2, 500)
+  scored = [quantile_scores(*known[:2], *side[:2]) for side in (members, others)]
+  ideal = [(phi - mean) / scale for _, phi, mean, scale in (members, others)]
+  found, raw = metrics.roc(*scored), metrics.roc(members[1], others[1])
+  best = metrics.roc(*ideal)
+  assert raw.auc_interval[1] < found.auc_interval[0]
+  assert found.auc > 0.5 * (raw.auc + best.auc)
+  assert found.tpr_at_fpr(0.05).low > raw.tpr_at_fpr(0.05).value
+
+
+def test_scores_are_standard_scores_of_nonmembers():
+  """They approach (phi - mean) / scale, and have its median and quartiles."""
+  known, (features, phi, mean, scale) = samples(0, 1500), samples(1, 1000)
+  scores = quantile_scores(*known[:2], features, phi)
+  assert np.corrcoef(scores, (phi - mean) / scale)[0, 1] > 0.9
+  assert scores.dtype == np.float64
+  # A fifth of a standard deviation is 3 standard errors of an estimated quantile and more.
+  quartiles = scipy.stats.norm.ppf([0.25, 0.5, 0.75])
+  np.testing.assert_allclose(np.quantile(scores, [0.25, 0.5, 0.75]), quartiles, atol=0.2)
+
+
+@pytest.mark.parametrize("num", [24, 300])
+def test_useless_features_cost_little(num):
+  rng = np.random.default_rng(0)
+  features = lambda n: rng.normal(0, 1, (n, 10))
+  aucs = []
+  for _ in range(5):
+    members, others = rng.normal(1, 1, 300), rng.normal(0, 1, 300)
+    known = features(num), rng.normal(0, 1, num)
+    scored = [quantile_scores(*known, features(300), phi) for phi in (members, others)]
+    aucs.append((metrics.roc(*scored).auc, metrics.roc(members, others).auc))
+  found, raw = np.mean(aucs, axis=0)
+  assert found > raw - 0.05
+
+
+def test_without_a_leak_there_is_no_success():
+  known, members, others = samples(0, 200), samples(1, 400), samples(2, 400)
+  scored = [quantile_scores(*known[:2], *side[:2]) for side in (members, others)]
+  # Under no leak the AUC's variance is (m + n + 1) / (12 m n): false alarms once in 1,000.
+  margin = 3.3 * np.sqrt((400 + 400 + 1) / (12 * 400 * 400))
+  assert abs(metrics.roc(*scored).auc - 0.5) < margin
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 1000), order=st.permutations(range(12)))
+def test_scores_follow_the_samples_and_rise_with_phi(seed, order):
+  known, (features, phi, *_) = samples(seed, 30)[:2], samples(seed + 1, 12)
+  scores, order = quantile_scores(*known, features, phi), np.array(order)
+  permuted = quantile_scores(*known, features[order], phi[order])
+  np.testing.assert_allclose(permuted, scores[order], rtol=1e-6, atol=1e-6)
+  steps = np.stack([quantile_scores(*known, features, phi + d) for d in (1e-6, 1e3, 1e6)])
+  assert np.all(np.diff(np.concatenate([scores[None], steps]), axis=0) > 0)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 1000), shift=st.floats(-100, 100), factor=st.floats(0.01, 100))
+def test_the_units_of_phi_do_not_matter(seed, shift, factor):
+  known, (features, phi, *_) = samples(seed, 30)[:2], samples(seed + 1, 12)
+  moved = quantile_scores(known[0], shift + factor * known[1], features, shift + factor * phi)
+  np.testing.assert_allclose(
+    moved, quantile_scores(*known, features, phi), rtol=1e-4, atol=1e-4
+  )
+
+
+def test_constant_phi_and_features_are_fine():
+  known, others = np.zeros((10, 2)), np.array([[0.0, 0.0], [0.0, 0.0]])
+  scores = quantile_scores(known, np.full(10, 3.0), others, [2.0, 4.0])
+  np.testing.assert_allclose(scores, [-1.0, 1.0])
+
+
+def test_the_attack_on_images_beats_phi_alone():
+  phi, images, labels = attack_inputs(200, shift=2.0)
+  scores = quantile_attack(phi, images, labels, num_classes=3)
+  assert list(scores) == list(Groups._fields)
+  for side in ("known", "target"):
+    found, raw = (
+      metrics.roc(values[f"{side}_members"], values[f"{side}_nonmembers"])
+      for values in (scores, phi)
+    )
+    assert found.auc_interval[0] > raw.auc_interval[1]
+    assert found.auc > 0.8
+
+
+def test_known_nonmembers_are_judged_by_the_other_folds():
+  phi, images, labels = attack_inputs(30)
+  scores = quantile_attack(phi, images, labels, num_classes=3, num_folds=5, seed=7)
+  known = [values["known_nonmembers"] for values in (phi, images, labels)]
+  for fold in np.array_split(np.random.default_rng(7).permutation(30), 5):
+    rest = [i for i in range(30) if i not in fold]
+    features = image_features(known[1][rest], known[2][rest], num_classes=3, seed=7)
+    for i in fold:
+      expected = quantile_scores(
+        features(known[1][rest], known[2][rest]),
+        known[0][rest],
+        features(known[1][[i]], known[2][[i]]),
+        known[0][[i]],
+        seed=7,
+      )
+      np.testing.assert_allclose(
+        scores["known_nonmembers"][i], expected[0], rtol=1e-6, atol=1e-6
+      )
+
+
+def test_a_sample_s_own_phi_moves_no_model_that_judges_it():
+  phi, images, labels = attack_inputs(30)
+  fold = np.array_split(np.random.default_rng(0).permutation(30), 5)[0]
+  first, mates = fold[0], fold[1:]
+
+  def scores(more):
+    known = phi["known_nonmembers"].copy()
+    known[first] += more
+    changed = {**phi, "known_nonmembers": known}
+    return quantile_attack(changed, images, labels, num_classes=3)["known_nonmembers"]
+
+  base, one, ten = (scores(more) for more in (0.0, 1.0, 10.0))
+  assert ten[first] - base[first] == pytest.approx(10 * (one[first] - base[first]), rel=1e-6)
+  np.testing.assert_array_equal(ten[mates], base[mates])
+  strangers = np.setdiff1d(np.arange(30), fold)
+  assert np.all(ten[strangers] != base[strangers])
+
+
+def test_target_samples_and_members_influence_nobody():
+  phi, images, labels = attack_inputs(30)
+  scores = quantile_attack(phi, images, labels, num_classes=3)
+  changed = {
+    group: values if group == "known_nonmembers" else np.append(values[:1], values[1:] - 50.0)
+    for group, values in phi.items()
+  }
+  again = quantile_attack(changed, images, labels, num_classes=3)
+  np.testing.assert_array_equal(again["known_nonmembers"], scores["known_nonmembers"])
+  for group in set(scores) - {"known_nonmembers"}:
+    assert again[group][0] == pytest.approx(scores[group][0], rel=1e-9)
+    assert np.all(again[group][1:] < scores[group][1:])
+
+
+def test_features_are_components_of_the_fitted_images_and_the_label():
+  _, images, labels = pictures(0, 40)
+  features = image_features(images, labels, num_classes=3, num_components=5)
+  mapped = features(images, labels)
+  np.testing.assert_array_equal(mapped[:, 5:], np.eye(3)[labels])
+  pixels = images.reshape(40, -1) / 255.0
+  _, singular, axes = np.linalg.svd(pixels - pixels.mean(axis=0))
+  expected = (pixels - pixels.mean(axis=0)) @ axes[:5].T / (singular[0] / np.sqrt(40))
+  np.testing.assert_allclose(np.abs(mapped[:, :5]), np.abs(expected), atol=1e-6)
+  # Other images are mapped by the components of those it was fitted to.
+  np.testing.assert_allclose(features(images[:3], labels[:3]), mapped[:3], atol=1e-9)
+  assert image_features(images[:4], labels[:4], num_classes=3)(images, labels).shape == (40, 6)
+
+
+def test_identical_images_are_fine():
+  phi, images, labels = attack_inputs(12)
+  images = {group: np.zeros_like(array) for group, array in images.items()}
+  scores = quantile_attack(phi, images, labels, num_classes=3)
+  assert all(np.all(np.isfinite(s)) for s in scores.values())
+
+
+def test_mistakes_are_refused():
+  phi, images, labels = attack_inputs(12)
+  attack = lambda *args, **kwargs: quantile_attack(*args, num_classes=3, **kwargs)
+  with pytest.raises(ValueError, match="expected the same groups"):
+    attack(phi, images, {})
+  with pytest.raises(ValueError, match="at least 2 folds"):
+    attack(phi, images, labels, num_folds=1)
+  with pytest.raises(ValueError, match="expected uint8"):
+    attack(phi, {g: a / 255.0 for g, a in images.items()}, labels)
+  with pytest.raises(ValueError, match="integers from 0 to 1"):
+    quantile_attack(phi, images, labels, num_classes=2)
+  features = np.zeros((6, 2))
+  with pytest.raises(ValueError, match="n >= 4"):
+    quantile_scores(features[:3], np.zeros(3), features, np.zeros(6))
+  with pytest.raises(ValueError, match="known features or known phi are not finite"):
+    quantile_scores(features, np.full(6, np.inf), features, np.zeros(6))
+  with pytest.raises(ValueError, match=r"expected \[N, F\] and \[N\]"):
+    quantile_scores(features, np.zeros(6), features, np.zeros(5))

@@ -1,0 +1,88 @@
+"""Repeated queries answered from one record: as `select` answers them one by one."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import diffence_jax as dj
+from diffence_jax.attacks.repeated import mean_over_queries, select_repeatedly
+from diffence_jax.defense.select import keeps_label
+
+
+def record(seed, num_images=5, num_recorded=12, spread=1.5):
+  """Logits of which some keep their label and some don't."""
+  draw = np.random.default_rng(seed)
+  raw = draw.normal(size=(num_images, 3)).astype(np.float32)
+  noise = draw.normal(scale=spread, size=(num_images, num_recorded, 3))
+  return raw, (raw[:, None] + noise).astype(np.float32)
+
+
+def repeated(raw, candidates, interval, num_candidates, num_queries):
+  kept = np.asarray(keeps_label(candidates, raw))
+  phi, raw_phi = np.asarray(dj.scaled_logit(candidates)), np.asarray(dj.scaled_logit(raw))
+  return select_repeatedly(
+    kept, phi, raw_phi, interval, num_candidates=num_candidates, num_queries=num_queries
+  )
+
+
+def one_by_one(raw, candidates, interval, num_candidates, num_queries):
+  """Asks `select` for each query; the next one begins behind the candidate that was taken."""
+  num_recorded = len(candidates)
+  chosen, drawn, position = [], 0, 0
+  for _ in range(num_queries):
+    window = (position + np.arange(num_candidates)) % num_recorded
+    index = int(dj.select(candidates[None, window], raw[None], interval).index[0])
+    phi = np.asarray(dj.scaled_logit(candidates[window]))
+    valid = np.asarray(keeps_label(candidates[None, window], raw[None]))[0]
+    inside = valid if interval is None else valid & (phi >= interval[0]) & (phi <= interval[1])
+    used = int(np.argmax(inside)) + 1 if inside.any() else num_candidates
+    chosen.append(num_recorded if index == num_candidates else int(window[index]))
+    drawn += used
+    position = (position + used) % num_recorded
+  return chosen, drawn
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+  seed=st.integers(0, 10_000),
+  interval=st.sampled_from([None, (0.0, 0.5), (-1.0, 3.0), (50.0, 60.0), (-9.0, -8.0)]),
+  num_candidates=st.sampled_from([1, 4, 12]),
+)
+def test_answers_are_those_of_select(seed, interval, num_candidates):
+  raw, candidates = record(seed)
+  found = repeated(raw, candidates, interval, num_candidates, 6)
+  for i in range(len(raw)):
+    chosen, drawn = one_by_one(raw[i], candidates[i], interval, num_candidates, 6)
+    assert found.index[i].tolist() == chosen and found.drawn[i] == drawn
+
+
+def test_a_single_query_is_the_selection_of_the_first_candidates():
+  raw, candidates = record(3, num_images=200)
+  for interval in (None, (0.0, 1.0)):
+    found = repeated(raw, candidates, interval, 5, 1).index[:, 0]
+    index = np.asarray(dj.select(candidates[:, :5], raw, interval).index)
+    np.testing.assert_array_equal(np.where(index == 5, 12, index), found)
+
+
+def test_until_the_record_ends_no_candidate_answers_twice():
+  raw, candidates = record(5, num_images=300, num_recorded=64, spread=0.5)
+  found = repeated(raw, candidates, None, 8, 16)
+  fresh = found.drawn <= 64
+  assert fresh.sum() > 100
+  for row in found.index[fresh]:
+    taken = row[row < 64]
+    assert len(np.unique(taken)) == len(taken)
+
+
+def test_means_are_over_the_first_queries():
+  values = np.random.default_rng(0).normal(size=(4, 16)).astype(np.float32)
+  means = mean_over_queries(values, (1, 4, 16))
+  for column, k in enumerate((1, 4, 16)):
+    np.testing.assert_allclose(means[:, column], values[:, :k].mean(axis=1), rtol=1e-5)
+
+
+def test_too_short_a_record_is_refused():
+  raw, candidates = record(0)
+  with pytest.raises(ValueError, match="needs 13 candidates and 12 are recorded"):
+    repeated(raw, candidates, None, 13, 1)

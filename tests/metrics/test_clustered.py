@@ -1,0 +1,251 @@
+"""Pooled ROCs: resamples against plain loops, coverage, and what must always hold."""
+
+import numpy as np
+import pytest
+import scipy.stats
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from diffence_jax import metrics
+from diffence_jax.metrics import clustered
+from diffence_jax.metrics.clustered import clustered_difference, clustered_roc
+
+FEW = 100
+
+
+def example(seed, num_models=6, num=20, spread=0.5, digits=1):
+  """Scores with ties and a leak of another size in every model; half are members."""
+  rng = np.random.default_rng(seed)
+  membership = rng.permuted(np.tile([True, False], (num_models, num // 2)), axis=1)
+  leak = rng.normal(1.0, spread, (num_models, 1))
+  scores = rng.normal(0, 1, membership.shape) + leak * membership
+  return np.round(scores, digits), membership
+
+
+def slow_draws(scores, membership, seed, figure):
+  """The figure of every resample, each pooled anew from copies of the models drawn."""
+  num_models = len(scores)
+  rng = np.random.default_rng(seed)
+  draws = []
+  for weight in rng.multinomial(num_models, np.full(num_models, 1 / num_models), size=FEW):
+    members, nonmembers = [], []
+    for model, copies in enumerate(weight):
+      for _ in range(copies):
+        members.extend(scores[model][membership[model]])
+        nonmembers.extend(scores[model][~membership[model]])
+    draws.append(figure(metrics.roc(members, nonmembers)))
+  return draws
+
+
+def expanded(draws, num_models):
+  quantile = scipy.stats.t(num_models - 1).ppf(0.975) * np.sqrt(num_models / (num_models - 1))
+  tail = scipy.stats.norm.sf(quantile)
+  return np.quantile(draws, [tail, 1 - tail])
+
+
+@settings(max_examples=6, deadline=None)
+@given(seed=st.integers(0, 1000))
+def test_intervals_are_those_of_slow_resamples(seed):
+  # 100 non-members, of which 0.29 are 29 in spite of rounding.
+  scores, membership = example(seed, num_models=5, num=40)
+  curve = clustered_roc(
+    scores, membership, seed=seed, num_resamples=FEW, limits=(0.0, 0.1, 0.29)
+  )
+  point = 20 * 4  # FPR 0.1 of the band
+  assert curve.band.fpr[point] == pytest.approx(0.1)
+  for interval, figure in [
+    (curve.auc, lambda roc: roc.auc),
+    *((rate, lambda roc, at=rate.limit: roc.tpr_at_fpr(at).value) for rate in curve.rates),
+    (
+      metrics.Estimate(*(column[point] for column in curve.band[1:])),
+      lambda roc: roc.tpr_at_fpr(0.1).value,
+    ),
+  ]:
+    low, high = expanded(slow_draws(scores, membership, seed, figure), len(scores))
+    if 0.0 < interval.value < 1.0 and high > low:
+      assert interval.low == pytest.approx(min(low, interval.value), abs=1e-12)
+      assert interval.high == pytest.approx(max(high, interval.value), abs=1e-12)
+
+
+def test_figures_are_those_of_the_pooled_scores():
+  scores, membership = example(0, num_models=10, num=200)
+  curve = clustered_roc(scores, membership, num_resamples=FEW)
+  pooled = metrics.roc(scores[membership], scores[~membership])
+  assert curve.num_models == 10 and curve.auc.value == pooled.auc
+  for limit in (0.001, 0.01):
+    rate = curve.tpr_at_fpr(limit)
+    assert rate._replace(low=0, high=0) == pooled.tpr_at_fpr(limit)._replace(low=0, high=0)
+  expected = [pooled.tpr_at_fpr(fpr).value for fpr in curve.band.fpr]
+  np.testing.assert_array_equal(curve.band.tpr, expected)
+  assert np.all(curve.band.low <= expected) and np.all(expected <= curve.band.high)
+  assert np.all(np.diff(curve.band.low) >= 0) and np.all(np.diff(curve.band.high) >= 0)
+  with pytest.raises(ValueError, match=r"expected one of \[0.001, 0.01\]"):
+    curve.tpr_at_fpr(0.1)
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 1000))
+def test_only_order_and_model_count(seed):
+  scores, membership = example(seed)
+  order = np.random.default_rng(seed).permutation(scores.shape[1])
+  expected = clustered_roc(scores, membership, num_resamples=FEW)
+  for same in (
+    clustered_roc(scores[:, order], membership[:, order], num_resamples=FEW),
+    clustered_roc(np.arctan(scores), membership, num_resamples=FEW),
+  ):
+    assert same.auc == expected.auc and same.rates == expected.rates
+    np.testing.assert_array_equal(same.band, expected.band)
+
+
+def test_asking_a_model_twice_adds_no_information():
+  scores, membership = example(0, digits=6)
+  once = clustered_roc(scores, membership, num_resamples=FEW)
+  again = clustered_roc(np.tile(scores, (1, 4)), np.tile(membership, (1, 4)), num_resamples=FEW)
+  np.testing.assert_allclose(again.auc, once.auc, atol=1e-12)
+
+  def width(interval):
+    return interval[1] - interval[0]
+
+  assert width(again.roc.auc_interval) < 0.6 * width(once.roc.auc_interval)
+
+
+def test_many_scores_are_resampled_at_fewer_thresholds(monkeypatch):
+  scores, membership = example(0, num_models=6, num=8000, digits=12)
+  curve = clustered_roc(scores, membership, num_resamples=FEW)
+  monkeypatch.setattr(clustered, "_MAX_THRESHOLDS", scores.size)
+  exact = clustered_roc(scores, membership, num_resamples=FEW)
+  assert curve.auc.value == exact.auc.value and curve.rates == exact.rates
+  assert curve.auc != exact.auc  # fewer thresholds were taken
+  np.testing.assert_allclose(curve.auc, exact.auc, atol=1e-5)
+  np.testing.assert_allclose(curve.band, exact.band, atol=1e-3)
+
+
+def test_intervals_cover_the_truth_where_independent_scores_do_not():
+  """Members of model t ~ N(mu_t, 1), mu_t ~ N(1, 1): pooled, N(1, 2) against N(0, 1)."""
+  rng, runs, limit = np.random.default_rng(0), 200, 0.1
+  membership = np.tile([True, False], (40, 25))
+  auc = scipy.stats.norm.cdf(1 / np.sqrt(3))
+  tpr = scipy.stats.norm.cdf((1 - scipy.stats.norm.ppf(1 - limit)) / np.sqrt(2))
+  hits = np.zeros(4)
+  for run in range(runs):
+    leak = rng.normal(1, 1, (40, 1))
+    scores = rng.normal(0, 1, membership.shape) + leak * membership
+    curve = clustered_roc(scores, membership, seed=run, num_resamples=300, limits=(limit,))
+    rate, delong = curve.tpr_at_fpr(limit), curve.roc.auc_interval
+    binomial = curve.roc.tpr_at_fpr(limit)
+    hits += [
+      curve.auc.low <= auc <= curve.auc.high,
+      rate.low <= tpr <= rate.high,
+      delong[0] <= auc <= delong[1],
+      binomial.low <= tpr <= binomial.high,
+    ]
+  # A percentile interval is not exact: at least 90%, up to three standard deviations of a
+  # binomial (0.064). Those of independent scores are far below.
+  assert np.all(hits[:2] / runs >= 0.9 - 3 * np.sqrt(0.9 * 0.1 / runs))
+  assert np.all(hits[2:] / runs < 0.7)
+
+
+def test_no_leak_seen_does_not_exclude_a_rare_one():
+  """One model in ten leaks all members. Often none of 20 is such a one."""
+  rng, runs, share = np.random.default_rng(0), 300, 0.1
+  membership = np.tile([True, False], (20, 5))
+  hits = unseen = 0
+  for run in range(runs):
+    leaks = rng.random((20, 1)) < share
+    scores = 1.0 * (leaks & membership)
+    curve = clustered_roc(scores, membership, seed=run, num_resamples=200, limits=(0.0,))
+    rate = curve.tpr_at_fpr(0.0)
+    assert rate.value == leaks.mean()
+    unseen += not leaks.any()
+    hits += rate.low <= share <= rate.high
+  # 12% of the runs see no leak (0.9^20); without the guard they all would miss it.
+  assert unseen / runs > 0.12 - 3 * np.sqrt(0.12 * 0.88 / runs)
+  assert hits / runs >= 0.95 - 3 * np.sqrt(0.95 * 0.05 / runs)
+
+
+@pytest.mark.parametrize("num_models", [2, 10, 40])
+def test_no_variance_is_not_certainty(num_models):
+  membership = np.tile([True, False], (num_models, 5))
+  share = 1 - 0.025 ** (1 / num_models)
+  for scores, auc, tpr in [
+    (1.0 * membership, (1, 1 - share, 1), (1, 1 - share, 1)),
+    (-1.0 * membership, (0, 0, share), (0, 0, share)),
+    (0.0 * membership, (0.5, 0.5 - share / 2, 0.5 + share / 2), (0, 0, share)),
+  ]:
+    curve = clustered_roc(scores, membership, num_resamples=FEW)
+    np.testing.assert_allclose(curve.auc, auc, atol=1e-12)
+    np.testing.assert_allclose(curve.rates[1][:3], tpr, atol=1e-12)
+
+
+def test_resamples_without_a_side_are_drawn_again():
+  membership = np.array([[True] * 4, [False] * 4, [False] * 4])
+  curve = clustered_roc(np.arange(12.0).reshape(3, 4)[::-1], membership, num_resamples=500)
+  assert curve.auc.value == 1.0 and np.all(np.isfinite(curve.auc))
+  assert np.all(np.isfinite(curve.band))
+
+
+def test_infinite_scores_are_fine():
+  scores, membership = example(0)
+  expected = clustered_roc(scores, membership, num_resamples=FEW)
+  scores[scores == scores.max()], scores[scores == scores.min()] = np.inf, -np.inf
+  assert clustered_roc(scores, membership, num_resamples=FEW).auc == expected.auc
+
+
+def test_without_a_leak_half_lies_in_the_interval():
+  rng, membership = np.random.default_rng(0), example(0, num_models=30, num=60)[1]
+  runs, hits = 60, 0
+  for run in range(runs):
+    offset = rng.normal(0, 2, (30, 1))  # shifts both sides of a model alike
+    scores = rng.normal(0, 1, membership.shape) + offset
+    low, high = clustered_roc(scores, membership, seed=run, num_resamples=300).auc[1:]
+    hits += low <= 0.5 <= high
+  assert hits / runs >= 0.95 - 3 * np.sqrt(0.95 * 0.05 / runs)
+
+
+def test_differences_are_paired():
+  scores, membership = example(1, num_models=20, num=100, spread=1.0, digits=6)
+  weaker = scores - 0.3 * membership
+  difference = clustered_difference(scores, weaker, membership)
+  a, b = (clustered_roc(s, membership).auc for s in (scores, weaker))
+  assert difference.value == pytest.approx(a.value - b.value)
+  assert difference.low > 0.0 and b.high > a.low, "only the pairs tell them apart"
+  mirrored = clustered_difference(weaker, scores, membership)
+  np.testing.assert_allclose(
+    mirrored, (-difference.value, -difference.high, -difference.low), atol=1e-12
+  )
+
+
+def test_differences_are_of_the_same_slow_resamples():
+  scores, membership = example(2)
+  other, _ = example(3)
+  a, b = (slow_draws(s, membership, 5, lambda roc: roc.auc) for s in (scores, other))
+  difference = clustered_difference(scores, other, membership, seed=5, num_resamples=FEW)
+  np.testing.assert_allclose(difference[1:], expanded(np.subtract(a, b), 6), atol=1e-12)
+
+
+def test_equal_scores_differ_by_nothing_up_to_unseen_models():
+  scores, membership = example(0, num_models=40)
+  share = 1 - 0.025 ** (1 / 40)
+  np.testing.assert_allclose(
+    clustered_difference(scores, scores, membership), (0, -share, share), atol=1e-12
+  )
+
+
+def test_arguments_that_are_not_right_are_refused():
+  scores, membership = example(0)
+  for bad, match in [
+    ((scores[:1], membership[:1]), "expected at least 2"),
+    ((scores[0], membership[0]), r"expected both \[T, N\]"),
+    ((scores, membership[:, 1:]), r"expected both \[T, N\]"),
+    ((scores, 1.0 * membership), "expected bool"),
+    ((scores, membership | True), "expected members and non-members"),
+    ((np.where(membership, np.nan, scores), membership), "member_scores have 60 NaN"),
+  ]:
+    with pytest.raises(ValueError, match=match):
+      clustered_roc(*bad)
+    with pytest.raises(ValueError, match=match):
+      clustered_difference(bad[0], *bad)
+  with pytest.raises(ValueError, match="expected at least 100"):
+    clustered_roc(scores, membership, num_resamples=1)
+  with pytest.raises(ValueError, match=r"rate in \[0, 1\]"):
+    clustered_roc(scores, membership, limits=(1.5,))
