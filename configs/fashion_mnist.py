@@ -18,8 +18,8 @@ from diffence_jax.config import check_variant, paper_config, shrink
 
 
 def get_config(variant: str = "") -> ConfigDict:
-  """The settings; `variant` is "" or "smoke"."""
-  check_variant(variant, ("smoke",))
+  """The settings; `variant` is "", "smoke", "audit" or "audit_smoke"."""
+  check_variant(variant, ("smoke", "audit", "audit_smoke"))
   config = paper_config()
   config.name = "fashion_mnist"
   config.variant = variant
@@ -30,6 +30,17 @@ def get_config(variant: str = "") -> ConfigDict:
   config.data.num_nonmembers = 10_000
   config.data.num_reference = 25_000
 
-  if variant == "smoke":
+  if variant.startswith("audit"):
+    # As many non-members as members: a shadow model's half is as large as the target's set.
+    config.data.nonmembers_from = "any"
+    config.data.num_nonmembers = 25_000
+    config.data.num_reference = 20_000
+    config.shadow.num_models = 128
+    config.shadow.num_canaries = 500
+    config.shadow.queries = (1, 4, 16, 64)
+    config.shadow.num_recorded = 80
+    config.shadow.near_duplicates = True
+    config.audit.num_label_only = 500
+  if variant.endswith("smoke"):
     shrink(config)
   return config

@@ -15,8 +15,8 @@ from diffence_jax.config import base_config, check_variant, shrink
 
 
 def get_config(variant: str = "") -> ConfigDict:
-  """The settings; `variant` is "" or "smoke"."""
-  check_variant(variant, ("smoke",))
+  """The settings; `variant` is "", "smoke", "audit" or "audit_smoke"."""
+  check_variant(variant, ("smoke", "audit", "audit_smoke"))
   config = base_config()
   config.name = "fashion_mnist_small"
   config.variant = variant
@@ -43,6 +43,17 @@ def get_config(variant: str = "") -> ConfigDict:
   config.purify.num_candidates = 10
   config.purify.batch_size = 128
 
-  if variant == "smoke":
+  if variant.startswith("audit"):
+    # Fewer samples, and as many of both kinds: a shadow model's half is as large as the
+    # target's training set, and 32 of them train in minutes.
+    config.data.num_members = 1000
+    config.data.num_nonmembers = 1000
+    config.shadow.num_models = 32
+    config.shadow.num_canaries = 50
+    config.shadow.queries = (1, 4, 16)
+    config.shadow.num_recorded = 20
+    config.shadow.near_duplicates = True
+    config.audit.num_label_only = 50
+  if variant.endswith("smoke"):
     shrink(config)
   return config

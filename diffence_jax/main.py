@@ -19,6 +19,10 @@ Protects an image classifier with Diffence and measures what that gains.
                              again computes only what is missing, also after a crash
   --dry_run                  print the stages, which of them are cached, and what the rest
                              will cost; compute nothing
+  --distributed=auto         share the work among the processes of a SLURM job or a TPU pod;
+                             elsewhere --distributed=HOST:PORT,NUMBER,COUNT, the address of
+                             process 0, this one's number and how many there are. All of them
+                             run the same command on the same shared workdir
   --help                     this text
 
 The run trains the classifier and the diffusion model, records the classifier's answers with
@@ -47,11 +51,13 @@ def _run(argv):
   except Exception as error:
     return _refuse(error)
   # After parsing: importing jax takes a second that a misspelt flag need not wait for.
-  from diffence_jax import pipeline
+  from diffence_jax import parallel, pipeline
   from diffence_jax.artifacts import ArtifactError
   from diffence_jax.report.table import format_table
 
   try:
+    if values.distributed:
+      parallel.connect(values.distributed)
     if values.dry_run:
       print(pipeline.describe(pipeline.plan(values.config), values.workdir))
       return 0
@@ -61,8 +67,9 @@ def _run(argv):
   except KeyboardInterrupt:
     print("\nInterrupted; the same command goes on from here.", file=sys.stderr)
     return 130
-  print(format_table(results))
-  print(f"\nThe whole report: {values.workdir}/report.html")
+  if parallel.is_first():
+    print(format_table(results))
+    print(f"\nThe whole report: {values.workdir}/report.html")
   return 0
 
 
@@ -81,6 +88,7 @@ def _parse(argv):
     sys_argv=argv,
   )
   flags.DEFINE_string("workdir", None, "For all results.", flag_values=values)
+  flags.DEFINE_string("distributed", None, "To share the work.", flag_values=values)
   flags.DEFINE_bool("dry_run", False, "Print the stages only.", flag_values=values)
   try:
     rest = values(argv)[1:]

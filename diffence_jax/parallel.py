@@ -1,4 +1,8 @@
-"""Work over all devices: one mesh, batches split over it, everything else copied."""
+"""Work over all devices: one mesh, batches split over it, everything else copied.
+
+Several processes, on one host or many, do not compute together: each has a mesh of its own
+devices, takes its share of the models, and meets the others in the workdir.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +13,38 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 BATCH = "batch"
+
+
+def connect(description: str) -> None:
+  """Joins this process with the others that run the same command; before any device is used.
+
+  Args:
+    description: "auto" under SLURM, Open MPI, Kubernetes and on TPU pods, where JAX finds the
+      others itself; else "HOST:PORT,NUMBER,COUNT": the address of process 0, the number of
+      this process, from 0, and how many there are.
+
+  Raises:
+    ValueError: the description is neither, or JAX finds no others.
+  """
+  if description == "auto":
+    jax.distributed.initialize()
+    return
+  try:
+    address, number, count = description.split(",")
+    number, count = int(number), int(count)
+  except ValueError:
+    number, count = -1, 0
+  if not 0 <= number < count:
+    raise ValueError(
+      f"--distributed is {description!r}; expected 'auto', or HOST:PORT,NUMBER,COUNT such as "
+      "'10.0.0.1:9999,0,2'."
+    )
+  jax.distributed.initialize(address, num_processes=count, process_id=number)
+
+
+def is_first() -> bool:
+  """Whether this process is the one that computes and writes what is not shared out."""
+  return jax.process_index() == 0
 
 
 def batch_mesh(devices: list[jax.Device] | None = None) -> Mesh:

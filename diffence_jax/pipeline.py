@@ -20,7 +20,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from diffence_jax import audit_stages, data, models, report, shadow_stages, stages
+from diffence_jax import audit_stages, data, models, parallel, report, shadow_stages, stages
 from diffence_jax.artifacts import Stage, Store, locked, write_atomically
 from diffence_jax.config import as_json, fingerprint, validate
 from diffence_jax.defense.candidates import check_settings
@@ -55,7 +55,7 @@ def run(config: ConfigDict | Mapping[str, Any], workdir: str | os.PathLike) -> d
   record = {"versions": _versions(), "device": _device(), "seed": experiment.config.seed}
   started = {"settings": as_json(experiment.config), **record}
   store = Store(workdir, record)
-  is_first = jax.process_index() == 0
+  is_first = parallel.is_first()
   # Of several processes the first one computes and writes; the others train their share of the
   # shadow models and else wait for what appears in the workdir.
   with locked(workdir) if is_first else contextlib.nullcontext():
@@ -154,7 +154,7 @@ def describe(experiment: Experiment, workdir: str | os.PathLike) -> str:
   Returns:
     A table, a line a stage.
   """
-  config, split = experiment.config, experiment.split
+  config, split, store = experiment.config, experiment.split, Store(workdir)
   num_queries = sum(map(len, stages.queried_groups(split).values()))
   steps = classifier_steps(
     len(split.members), config.classifier.epochs, config.classifier.batch_size
@@ -171,9 +171,9 @@ def describe(experiment: Experiment, workdir: str | os.PathLike) -> str:
     "samples": f"{images} images, {images * config.samples.num_ddim_steps} evaluations",
     "audit": f"{num_queries} recorded queries to attack",
     "label_only": f"{4 * config.audit.num_label_only} images",
-    **shadow_stages.costs(experiment),
+    **shadow_stages.costs(experiment, store),
   }
-  lines, store = [], Store(workdir)
+  lines = []
   for name, stage in experiment.stages.items():
     state = "cached" if store.is_done(stage) else "to do "
     lines.append(f"{name:<15} {stage.fingerprint}  {state}  {costs[name]}")

@@ -108,7 +108,7 @@ def record_queries(
       for name, result in zip(("raw.npy", "candidates.npy"), results, strict=True):
         result = result[:count] if num_models is None else _by_model(result[:count], num_models)
         axis = 0 if num_models is None else 1
-        _write_rows(directory / name, result, start, len(ids), axis)
+        write_rows(directory / name, result, start, len(ids), axis=axis)
       write_atomically(counter, str(start + count))
       bar.update(count)
 
@@ -118,11 +118,32 @@ def _by_model(logits, num_models):
   return np.moveaxis(logits.reshape(*logits.shape[:-1], num_models, -1), -2, 0)
 
 
-def _write_rows(path, result, start, total, axis):
-  """Writes a batch to rows from `start` on; the file is mapped only meanwhile."""
-  shape = (*result.shape[:axis], total, *result.shape[axis + 1 :])
+def write_rows(path: Path, part: np.ndarray, start: int, total: int, *, axis: int) -> None:
+  """Writes a part of a record; the file is mapped only meanwhile, so it takes no memory.
+
+  Args:
+    path: a `.npy` file, made anew where `start` is 0.
+    part: f32, all of the record but for some rows.
+    start: the first of these rows.
+    total: the rows of the record.
+    axis: of the rows.
+  """
+  shape = (*part.shape[:axis], total, *part.shape[axis + 1 :])
   mode = "r+" if start else "w+"
   record = np.lib.format.open_memmap(path, mode, dtype=np.float32, shape=shape)
-  rows = slice(start, start + result.shape[axis])
-  record[(slice(None),) * axis + (rows,)] = result
+  record[(slice(None),) * axis + (slice(start, start + part.shape[axis]),)] = part
   record.flush()
+
+
+def read_model(path: Path, model: int | None) -> np.ndarray:
+  """Reads one model's part of an ensemble's record, or all of a classifier's (None).
+
+  Args:
+    path: a `.npy` file of an array whose first axis are the models.
+    model: its number.
+
+  Returns:
+    f32[...], in memory; the file is mapped only meanwhile.
+  """
+  record = np.load(path, mmap_mode="r", allow_pickle=False)
+  return np.array(record if model is None else record[model])

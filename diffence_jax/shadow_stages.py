@@ -21,7 +21,7 @@ from diffence_jax.audit.answers import ModelRecord, Pool, ensemble_statistics, m
 from diffence_jax.audit.shadow import adaptive_rows, leave_one_out_rows, target_scores, view_of
 from diffence_jax.checkpoint import restore_tree, save_tree
 from diffence_jax.progress import progress_bar
-from diffence_jax.queries import Bound, record_queries
+from diffence_jax.queries import Bound, read_model, record_queries
 from diffence_jax.stages import Experiment
 from diffence_jax.training.classifier import classifier_steps, undefended
 
@@ -104,7 +104,7 @@ def plan_stages(experiment: Experiment) -> dict[str, Stage]:
   return {stage.name: stage for stage in found}
 
 
-def costs(experiment: Experiment) -> dict[str, str]:
+def costs(experiment: Experiment, store: Store) -> dict[str, str]:
   """What the stages will cost, in words."""
   config = experiment.config
   if not config.shadow.num_models:
@@ -113,10 +113,13 @@ def costs(experiment: Experiment) -> dict[str, str]:
   num, num_models = len(pool.labels), config.shadow.num_models
   num_targets = int(np.sum(~pool.is_canary))
   steps = classifier_steps(-(-num // 2), config.classifier.epochs, config.classifier.batch_size)
+  cached = sum(
+    store.is_done(model) for model in _model_stages(config, *experiment.stages["shadow"].inputs)
+  )
   recorded, versions = _num_recorded(config), _num_versions(config)
   per_image = versions * recorded * config.purify.num_ddim_steps
   return {
-    "shadow": f"{num_models} models, {steps} training steps each",
+    "shadow": f"{num_models} models, {cached} of them cached, {steps} training steps each",
     "shadow_queries": (
       f"{num * per_image} evaluations of the diffusion model, "
       f"{num * versions * recorded * num_models} of shadow models"
@@ -240,6 +243,7 @@ def _compute_shadow_audit(experiment, store, path):
     pool,
     membership,
     protocol=config.audit.protocol,
+    seed=config.seed,
     **asked,
   )
   # The target's intervals are those of the defense as it is deployed.
@@ -337,10 +341,6 @@ def _read_models(path: Path, num_models: int, versions: int) -> Iterator[ModelRe
 
 
 def _read_model(path, model, versions):
-  """A model's record with the images' versions apart; the file is mapped only meanwhile."""
-  arrays = []
-  for name in ("raw.npy", "candidates.npy"):
-    mapped = np.load(path / name, mmap_mode="r")
-    own = np.array(mapped if model is None else mapped[model])
-    arrays.append(own.reshape(-1, versions, *own.shape[1:]))
-  return ModelRecord(*arrays)
+  """A model's record with the images' versions apart."""
+  arrays = [read_model(path / name, model) for name in ("raw.npy", "candidates.npy")]
+  return ModelRecord(*(array.reshape(-1, versions, *array.shape[1:]) for array in arrays))

@@ -53,7 +53,7 @@ def test_a_run_leaves_a_report(finished):
   for row in results["predictors"]:
     assert row["name"] == "average" or row["label_changes"] == 0
   assert (workdir / "report.html").read_text().startswith("<!")
-  assert (workdir / "results.csv").read_text().count("\n") == 1 + 5 * 9
+  assert (workdir / "results.csv").read_text().count("\n") == 1 + 5 * 11
   run = json.loads((workdir / "run.json").read_text())
   assert run["settings"] == results["settings"] and run["settings"]["seed"] == 0
   assert {"jax", "diffence_jax", "python"} <= set(run["versions"]) and run["device"]

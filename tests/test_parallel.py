@@ -28,7 +28,7 @@ def results(tmp_path_factory):
   for num_devices in (1, 8):
     folder = tmp_path_factory.mktemp(f"devices{num_devices}")
     run_on(num_devices, folder)
-    names = ("raw", "candidates", "losses", "protected")
+    names = ("raw", "candidates", "losses", "protected", "ensemble")
     loaded[num_devices] = {name: np.load(folder / f"{name}.npy") for name in names}
   return loaded
 
@@ -40,3 +40,8 @@ def test_recorded_queries_do_not_depend_on_the_devices(results, name):
 
 def test_training_does_not_depend_on_the_devices(results):
   np.testing.assert_allclose(results[8]["losses"], results[1]["losses"], rtol=1e-3)
+
+
+def test_shadow_models_do_not_depend_on_the_devices_nor_on_how_many_at_once(results):
+  """One device trains two at once, eight devices one each."""
+  np.testing.assert_allclose(results[8]["ensemble"], results[1]["ensemble"], atol=2e-3)

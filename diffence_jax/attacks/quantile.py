@@ -13,6 +13,7 @@ from sklearn.decomposition import PCA
 from sklearn.kernel_approximation import Nystroem
 from sklearn.linear_model import RidgeCV
 from sklearn.metrics.pairwise import euclidean_distances
+from threadpoolctl import threadpool_limits
 
 # Landmarks of the kernel: with fewer known samples than this it is exact.
 _NUM_LANDMARKS = 400
@@ -20,8 +21,11 @@ _NUM_LANDMARKS = 400
 # by the leave-one-out error. The largest penalty leaves the mean of all known samples.
 _WIDTHS = (0.25, 1.0, 4.0)
 _PENALTIES = np.logspace(-3.0, 5.0, 17)
+# The matrices are small: more threads gain little, and on a busy machine wait for each other.
+_one_thread = threadpool_limits.wrap(limits=1)
 
 
+@_one_thread
 def quantile_scores(
   known_features: ArrayLike,
   known_phi: ArrayLike,
@@ -116,6 +120,7 @@ def image_features(
   return features
 
 
+@_one_thread
 def quantile_attack(
   phi: Mapping[str, ArrayLike],
   images: Mapping[str, ArrayLike],

@@ -33,6 +33,7 @@ def select_repeatedly(
   *,
   num_candidates: int,
   num_queries: int,
+  first: np.ndarray | None = None,
 ) -> RepeatedSelection:
   """Selects as `diffence_jax.select` does, once for each of k queries.
 
@@ -43,6 +44,8 @@ def select_repeatedly(
     interval: (lo, hi) on phi; None for scenario 3.
     num_candidates: M, candidates that the defense draws for a query, at most R.
     num_queries: k.
+    first: i[N], the candidate where the first query of an image begins; None for 0. Models
+      that share re-generations begin at different ones, not to share their noise as well.
 
   Returns:
     The selections.
@@ -76,7 +79,8 @@ def select_repeatedly(
   looked_at = np.where(found, ahead + 1, num_candidates)
 
   index = np.empty((num_images, num_queries), np.int64)
-  position, images = np.zeros(num_images, np.int64), np.arange(num_images)
+  position = np.zeros(num_images, np.int64) if first is None else np.asarray(first)
+  images = np.arange(num_images)
   drawn = np.zeros(num_images, np.int64)
   for query in range(num_queries):
     index[:, query] = choice[images, position]

@@ -53,6 +53,7 @@ def rmia(
   online: bool = True,
   interpolation: float = 0.3,
   gamma: float = 1.0,
+  break_ties: bool = False,
 ) -> np.ndarray:
   """The relative membership inference attack (Zarifzadeh et al. 2024, equations 2 and 3).
 
@@ -84,9 +85,14 @@ def rmia(
     interpolation: the `a` of the offline p, in [0, 1]; lower where models fit their members
       more closely. Online has none.
     gamma: above 0, the least ratio that counts.
+    break_ties: adds less than 1 / Z to the share, the more the larger the ratio of x. The
+      share depends on x by that ratio only and grows with it, so this keeps the order and
+      tells apart those above, below or between the same z: few z do not limit how low an FPR
+      can be told.
 
   Returns:
-    f64[N], in [0, 1], higher for likelier members; a multiple of 1 / Z.
+    f64[N], in [0, 1], higher for likelier members; a multiple of 1 / Z. In [0, 1 + 1 / Z) and
+    no multiple where ties are broken.
 
   Raises:
     ValueError: the shapes do not fit, membership is not boolean, a log-probability is NaN or
@@ -118,7 +124,10 @@ def rmia(
 
   least = np.sort(log_ratios(*population, population_membership)) + np.log(gamma)
   ratios = log_ratios(target, shadow, membership)
-  return np.searchsorted(least, ratios + _TIE, side="right") / len(least)
+  counts = np.searchsorted(least, ratios + _TIE, side="right")
+  if break_ties:
+    counts = counts + 0.5 + np.arctan(ratios) / np.pi
+  return counts / len(least)
 
 
 def _mean_probabilities(shadow, membership):

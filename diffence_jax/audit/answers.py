@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from diffence_jax import rng
 from diffence_jax.attacks.lira import true_label_phi
 from diffence_jax.attacks.repeated import mean_over_queries, select_repeatedly
 from diffence_jax.audit.predictors import fit_intervals
@@ -66,6 +67,7 @@ def model_statistics(
   *,
   num_candidates: int,
   queries: tuple[int, ...],
+  seed: list[int] | None = None,
 ) -> dict[str, Statistics]:
   """The statistics of every predictor that can be made from one model's record.
 
@@ -76,6 +78,8 @@ def model_statistics(
     num_candidates: M, that the defense draws for a query.
     queries: the numbers of repeated queries k. The undefended predictor, and averaging, which
       has no choice to repeat, are asked once: their last axis is 1.
+    seed: draws the candidate where each image's first query begins, for one of many models
+      that share re-generations; None begins at the first.
 
   Returns:
     Predictor to statistics.
@@ -85,7 +89,13 @@ def model_statistics(
   candidates = np.asarray(record.candidates).reshape(len(raw), -1, num_classes)
   labels = np.repeat(labels, versions)
   raw_phi = true_label_phi(raw, labels)
-  mean_phi = true_label_phi(np.asarray(average(candidates[:, :num_candidates])), labels)
+  num_recorded = candidates.shape[1]
+  first = np.zeros(len(raw), np.int64)
+  if seed is not None:
+    first = np.random.default_rng(seed).integers(0, num_recorded, len(raw))
+  window = (first[:, None] + np.arange(num_candidates)) % num_recorded
+  averaged = average(np.take_along_axis(candidates, window[..., None], axis=1))
+  mean_phi = true_label_phi(np.asarray(averaged), labels)
   phi = np.concatenate([true_label_phi(candidates, labels), raw_phi[:, None]], axis=1)
   kept = np.asarray(keeps_label(candidates, raw))
   top_phi, top_raw_phi = np.asarray(scaled_logit(candidates)), np.asarray(scaled_logit(raw))
@@ -103,6 +113,7 @@ def model_statistics(
       interval,
       num_candidates=num_candidates,
       num_queries=max(queries),
+      first=first,
     )
     answered = np.take_along_axis(phi, selection.index, axis=1)
     shape = (num, versions, len(queries))
@@ -111,7 +122,7 @@ def model_statistics(
     found[name] = Statistics(
       mean_over_queries(answered, queries).reshape(shape),
       log_p.reshape(shape),
-      float(np.mean(selection.drawn > candidates.shape[1])),
+      float(np.mean(selection.drawn > num_recorded)),
     )
   return {**found, "average": once(mean_phi)}
 
@@ -124,6 +135,7 @@ def ensemble_statistics(
   protocol: str,
   num_candidates: int,
   queries: tuple[int, ...],
+  seed: int,
 ) -> dict[str, Statistics]:
   """The statistics of all shadow models, each behind a defense fitted for it.
 
@@ -137,6 +149,7 @@ def ensemble_statistics(
     protocol: as in `audit.audit`.
     num_candidates: as in `model_statistics`.
     queries: likewise.
+    seed: of what `model_statistics` draws.
 
   Returns:
     Predictor to statistics with a first axis of S, f32.
@@ -145,13 +158,18 @@ def ensemble_statistics(
   sizes = membership[:, known].sum(axis=1)
   size = int(min(sizes.min(), (len(known) - sizes).min()))
   collected: dict[str, list[Statistics]] = {}
-  for record, own in zip(records, membership, strict=True):
+  for model, (record, own) in enumerate(zip(records, membership, strict=True)):
     fitted_on = [known[own[known] == side][:size] for side in (True, False)]
     sides = [array[rows, 0] for rows in fitted_on for array in (record.candidates, record.raw)]
     sides[::2] = [candidates[:, :num_candidates] for candidates in sides[::2]]
     intervals = fit_intervals(*sides, protocol=protocol)
     statistics = model_statistics(
-      record, pool.labels, intervals, num_candidates=num_candidates, queries=queries
+      record,
+      pool.labels,
+      intervals,
+      num_candidates=num_candidates,
+      queries=queries,
+      seed=rng.numpy_seed(seed, f"shadow/{model}/first"),
     )
     for name, values in statistics.items():
       values = values._replace(

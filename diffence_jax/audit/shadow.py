@@ -58,6 +58,7 @@ def rmia_scores(view: View, *, online: bool) -> np.ndarray:
     shadow[:, z],
     view.membership[:, z],
     online=online,
+    break_ties=True,
   )
 
 

@@ -18,7 +18,6 @@ from diffence_jax.defense.select import check_interval, select
 from diffence_jax.diffusion.schedule import Schedule
 from diffence_jax.predictor import Denoise, Predict
 
-
 # Above rng.MAX_ID and not what `candidate_logits` uses: a stream of its own.
 _HASH = 2**32 - 2
 

@@ -1,4 +1,4 @@
-"""What an experiment found: a table for the terminal, a CSV file and one HTML page."""
+"""What an experiment found: tables for the terminal, CSV files and one HTML page."""
 
 import json
 import os
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from diffence_jax.artifacts import write_atomically
+from diffence_jax.report import shadow
 from diffence_jax.report.table import finding, format_table, write_csv
 
 __all__ = ["finding", "format_table", "write_csv", "write_report"]
@@ -21,6 +22,9 @@ def write_report(
   directory: str | os.PathLike,
 ) -> None:
   """Writes `results.json`, `results.csv` and `report.html`, each whole or not at all.
+
+  With shadow models also `shadow.csv`; without them an old one is removed, which would be taken
+  for this run's.
 
   Args:
     results: JSON-able figures of the experiment, as `diffence_jax.run` returns them.
@@ -36,4 +40,8 @@ def write_report(
   page = render_page(results, arrays, stages)
   write_atomically(directory / "results.json", text)
   write_csv(results, directory / "results.csv")
+  if results.get("shadow"):
+    shadow.write_csv(results, directory / "shadow.csv")
+  else:
+    (directory / "shadow.csv").unlink(missing_ok=True)
   write_atomically(directory / "report.html", page)

@@ -94,7 +94,7 @@ def grid(headings: Sequence[Sequence[str]], rows: Sequence[Sequence[Cell]]) -> l
   lines = [list(line) for line in zip(*headings, strict=True)]
   for row in rows:
     # The change has a fixed width, so that the figures before it stay aligned.
-    lines.append([f"{c.text} {c.change:>7}" if c.below and c.change else c.text for c in row])
+    lines.append([f"{c.text} {c.change:>7}" if c.change else c.text for c in row])
     if any(cell.below for cell in row):
       lines.append([cell.below for cell in row])
   widths = [max(map(len, column)) for column in zip(*lines, strict=True)]

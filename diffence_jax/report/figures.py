@@ -18,7 +18,7 @@ _WIDTH = 5.6
 _NUM_BINS = 60
 _MAX_COLUMNS = 8
 _MIN_TILE = 48
-_TITLE = {"fontsize": 10.5, "loc": "left"}
+TITLE = {"fontsize": 10.5, "loc": "left"}
 
 
 def roc_curves(
@@ -38,22 +38,27 @@ def roc_curves(
   def draw(figure):
     axes = figure.add_subplot()
     left, bottom = 1.0 / num_nonmembers, 1.0 / num_members
-    diagonal = np.geomspace(min(left, bottom), 1.0, 2)
-    axes.plot(diagonal, diagonal, color=INK, alpha=0.5, linewidth=1, label="guessing")
+    start_roc(axes, left, bottom)
     for (name, (fpr, tpr)), style in zip(curves.items(), styles(), strict=False):
       # A rate of zero has no place on a logarithmic axis; it is drawn at the edge.
       fpr, tpr = np.maximum(fpr, left), np.maximum(tpr, bottom)
       axes.plot(fpr, tpr, drawstyle="steps-post", linewidth=1.8, label=plain(name), **style)
-    axes.set(xscale="log", yscale="log", xlim=(left, 1), ylim=(bottom, 1))
-    axes.set_xlabel("false positive rate (non-members taken for members)")
-    axes.set_ylabel("true positive rate (members found)")
-    for axis in (axes.xaxis, axes.yaxis):
-      axis.set_major_formatter(lambda value, _: f"{100 * value:g}%")
-      axis.set_minor_formatter(lambda *_: "")
-    axes.grid(which="major", color=INK, alpha=0.15)
     axes.legend(loc="lower right", frameon=False)
 
-  return svg(draw, 4.6)
+  return draw_svg(draw, 4.6)
+
+
+def start_roc(axes, left: float, bottom: float) -> None:
+  """Draws the line of guessing on logarithmic axes from (left, bottom) to 1."""
+  diagonal = np.geomspace(min(left, bottom), 1.0, 2)
+  axes.plot(diagonal, diagonal, color=INK, alpha=0.5, linewidth=1, label="guessing")
+  axes.set(xscale="log", yscale="log", xlim=(left, 1), ylim=(bottom, 1))
+  axes.set_xlabel("false positive rate (non-members taken for members)")
+  axes.set_ylabel("true positive rate (members found)")
+  for axis in (axes.xaxis, axes.yaxis):
+    axis.set_major_formatter(as_percent)
+    axis.set_minor_formatter(lambda *_: "")
+  axes.grid(which="major", color=INK, alpha=0.15)
 
 
 def phi_histograms(
@@ -89,9 +94,9 @@ def phi_histograms(
       if intervals[name] is not None:
         ends = np.clip(intervals[name], bins[0], bins[-1])
         axes.axvspan(*ends, color=INK, alpha=0.08, linewidth=0, label="interval")
-      axes.set_title(plain(name), **_TITLE)
+      axes.set_title(plain(name), **TITLE)
       axes.set_xlim(bins[0], bins[-1])
-      axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g}%")
+      axes.yaxis.set_major_formatter(as_percent)
       axes.locator_params(axis="y", nbins=3)
     handles = {
       label: handle
@@ -104,7 +109,7 @@ def phi_histograms(
     panels[-1].set_xlabel("phi = log(p / (1 - p)) of the predicted class")
     figure.supylabel("share of samples", fontsize=10)
 
-  return svg(draw, 0.9 + 1.75 * len(phis))
+  return draw_svg(draw, 0.9 + 1.75 * len(phis))
 
 
 def attack_aucs(aucs: Mapping[str, Mapping[str, float]], floors: Mapping[str, float]) -> bytes:
@@ -135,7 +140,7 @@ def attack_aucs(aucs: Mapping[str, Mapping[str, float]], floors: Mapping[str, fl
     axes.grid(axis="x", color=INK, alpha=0.15)
     figure.legend(loc="outside upper right", ncols=2, frameon=False)
 
-  return svg(draw, 1.3 + 0.45 * len(aucs))
+  return draw_svg(draw, 1.3 + 0.45 * len(aucs))
 
 
 def reconstruction_grid(raw: np.ndarray, reconstructed: np.ndarray) -> bytes:
@@ -207,7 +212,12 @@ def _bytes(image):
   return image if image.shape[-1] == 3 else image[..., :1]
 
 
-def svg(draw, height: float) -> bytes:
+def as_percent(value: float, _: int | None = None) -> str:
+  """A share as the label of a tick."""
+  return f"{100 * value:g}%"
+
+
+def draw_svg(draw, height: float) -> bytes:
   """What `draw(figure)` draws, without the date and random ids that differ between runs."""
   import matplotlib
   from matplotlib.figure import Figure
@@ -218,9 +228,9 @@ def svg(draw, height: float) -> bytes:
     buffer = io.BytesIO()
     unsaid = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     figure.savefig(buffer, format="svg", transparent=True, metadata=unsaid)
-  svg = buffer.getvalue()
+  text = buffer.getvalue()
   # The prolog names an external document type, which no browser needs.
-  return svg[svg.index(b"<svg") :]
+  return text[text.index(b"<svg") :]
 
 
 def _settings() -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from diffence_jax.report import figures, table
+from diffence_jax.report import cells, figures, shadow, shadow_figures, shadow_rows, table
 
 # The figures' own colour follows the reader's colour scheme.
 _THEME = (
@@ -27,7 +27,9 @@ def render_page(
     results: JSON-able figures of the experiment, as `diffence_jax.run` returns them.
     arrays: for every predictor p `p/phi_members` and `p/phi_nonmembers` f[N], and `p/fpr` and
       `p/tpr` f64[P] of its strongest attack; `images/raw` [G,H,W,C], `images/reconstructed`
-      [G,R,H,W,C] and `images/samples` [P,H,W,C], u8 or f32 in [0, 1].
+      [G,R,H,W,C] and `images/samples` [P,H,W,C], u8 or f32 in [0, 1]. With shadow models also
+      `p/loo_fpr`, `p/loo_tpr`, `p/loo_low` and `p/loo_high` f64[P], the ROC of online LiRA over
+      all models in turn and its 95% band.
     stages: name, fingerprint, seconds (or None) and cached of every stage.
 
   Returns:
@@ -46,10 +48,13 @@ def render_page(
   return template.render(
     results=results,
     stages=stages,
+    cells=cells,
     table=table,
-    headings=[f"{top} {bottom}".strip() for top, bottom in table.headings(results)],
+    shadow=shadow,
+    shadow_rows=shadow_rows,
     settings=json.dumps(results["settings"], indent=2, sort_keys=True),
     **_plots(results, arrays),
+    **(_shadow_plots(results, arrays) if results.get("shadow") else {}),
   )
 
 
@@ -76,6 +81,20 @@ def _plots(results, arrays):
     "reconstructions": _uri("image/png", figures.reconstruction_grid(raw, reconstructed)),
     "samples": _uri("image/png", figures.sample_grid(arrays["images/samples"])),
   }
+
+
+def _shadow_plots(results, arrays):
+  names = [row["name"] for row in results["predictors"]]
+  curves = ("fpr", "tpr", "low", "high")
+  roc = shadow_figures.banded_roc(
+    {name: tuple(arrays[f"{name}/loo_{curve}"] for curve in curves) for name in names},
+    *shadow_rows.pooled_sizes(results),
+  )
+  found = {"models_roc": _svg_uri(roc), "repeated": None}
+  asked = shadow_rows.repeated_series(results)
+  if asked:
+    found["repeated"] = _svg_uri(shadow_figures.repeated_queries(asked, names))
+  return found
 
 
 def _svg_uri(svg: bytes) -> str:

@@ -13,7 +13,6 @@ from diffence_jax.report.cells import (
   definitions,
   flat,
   grid,
-  interval,
   limit_name,
   mark_notes,
   percent,

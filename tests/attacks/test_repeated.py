@@ -18,11 +18,17 @@ def record(seed, num_images=5, num_recorded=12, spread=1.5):
   return raw, (raw[:, None] + noise).astype(np.float32)
 
 
-def repeated(raw, candidates, interval, num_candidates, num_queries):
+def repeated(raw, candidates, interval, num_candidates, num_queries, first=None):
   kept = np.asarray(keeps_label(candidates, raw))
   phi, raw_phi = np.asarray(dj.scaled_logit(candidates)), np.asarray(dj.scaled_logit(raw))
   return select_repeatedly(
-    kept, phi, raw_phi, interval, num_candidates=num_candidates, num_queries=num_queries
+    kept,
+    phi,
+    raw_phi,
+    interval,
+    num_candidates=num_candidates,
+    num_queries=num_queries,
+    first=first,
   )
 
 
@@ -73,6 +79,17 @@ def test_until_the_record_ends_no_candidate_answers_twice():
   for row in found.index[fresh]:
     taken = row[row < 64]
     assert len(np.unique(taken)) == len(taken)
+
+
+def test_beginning_elsewhere_is_reading_a_rotated_record():
+  raw, candidates = record(7, num_images=50)
+  first = np.random.default_rng(0).integers(0, 12, 50)
+  found = repeated(raw, candidates, (0.0, 1.0), 4, 5, first)
+  places = (first[:, None] + np.arange(12)) % 12
+  rotated = np.take_along_axis(candidates, places[..., None], axis=1)
+  expected = repeated(raw, rotated, (0.0, 1.0), 4, 5).index
+  back = np.where(expected == 12, 12, (expected + first[:, None]) % 12)
+  np.testing.assert_array_equal(found.index, back)
 
 
 def test_means_are_over_the_first_queries():

@@ -104,6 +104,20 @@ def slow_ratios(target, shadow, online):
   return np.exp(target) / (means if online else 0.65 * means + 0.35)
 
 
+@pytest.mark.parametrize("online", [True, False])
+def test_breaking_ties_keeps_the_order_and_leaves_none(online):
+  arguments, _ = world(4, num=200)
+  shares, scores = (
+    rmia(*arguments, online=online),
+    rmia(*arguments, online=online, break_ties=True),
+  )
+  num_population = len(arguments[3])
+  assert len(np.unique(shares)) <= num_population + 1 < len(np.unique(scores))
+  above = shares[:, None] > shares[None]
+  assert np.all((scores[:, None] > scores[None])[above])
+  assert np.all((scores >= shares) & (scores < shares + 1.0 / num_population))
+
+
 def test_constant_predictions_tie_although_means_round():
   """Means of 3 and of 7 equal numbers do not add up to exactly those numbers."""
   values = np.full((10, 50), math.log(0.3))

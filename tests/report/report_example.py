@@ -5,10 +5,14 @@ import numpy as np
 NAMES = ("undefended", "scenario 1", "scenario 2", "scenario 3", "average")
 AUCS = (0.74, 0.58, 0.62, 0.61, 0.63)
 GAP = 0.52
+# Online LiRA on the target at one query, and what four times as many queries add to it.
+SHADOW_AUCS = (0.80, 0.60, 0.64, 0.63, 0.65)
+STEP = 0.05
 _ATTACKS = (
   *((name, threshold) for name in ("loss", "entropy") for threshold in ("global", "per_class")),
   ("correctness", "global"),
 )
+_NEAR = "near duplicates"
 STAGES = [
   {"name": "classifier", "fingerprint": "0123456789abcdef", "seconds": 31.4, "cached": False},
   {"name": "audit", "fingerprint": "fedcba9876543210", "seconds": None, "cached": True},
@@ -62,8 +66,67 @@ def make_results(aucs=AUCS, label_changes=(0, 0, 0, 0, 9), enough=(False, True),
   return results | overrides
 
 
-def make_arrays(names=NAMES, num_images=16):
-  """Arrays that the plots of `make_results` show."""
+def make_shadow(
+  aucs=SHADOW_AUCS, queries=(1, 4, 16), step=STEP, enough=(True, True), **overrides
+):
+  """What shadow models show about five predictors, four of them defended, three repeatable.
+
+  Args:
+    aucs: of online LiRA on the target at one query, of every predictor; the other attacks, and
+      other ways of asking, have less.
+    queries: the numbers of queries, each adding `step` to what the one before it reached.
+    step: what they add.
+    enough: whether the models in turn have enough samples for the rates at 0.1% and at 1%.
+    **overrides: replaces top-level entries.
+
+  Returns:
+    A dict as `make_results` takes it for `shadow`.
+  """
+  less = {"lira_online": 0.0, "lira_offline": 0.03, "rmia_online": 0.02, "rmia_offline": 0.04}
+  ways = {("same", "defended"): 0.0, ("same", "raw"): 0.01, (_NEAR, "defended"): 0.02}
+  adaptive, in_turn = [], []
+  for name, auc in zip(NAMES, aucs, strict=True):
+    own_ways = ways if name.startswith("scenario") else {("same", "defended"): 0.0}
+    for (inputs, models), lost in own_ways.items():
+      for at, k in enumerate(queries if name.startswith("scenario") else (1,)):
+        for attack, worse in less.items():
+          adaptive.append({
+            "predictor": name, "attack": attack, "queries": k, "inputs": inputs,
+            "shadow_models": models, "auc": estimate(auc + at * step - lost - worse),
+            "tpr_at_fpr": _rates((False, True), 200),
+          })  # fmt: skip
+    for attack, worse in less.items():
+      row = {
+        "predictor": name, "attack": attack, "num_models": 64,
+        "auc": estimate(auc - worse, 0.004), "tpr_at_fpr": _rates(enough, 19_200),
+      }  # fmt: skip
+      if name != "undefended":
+        row["auc_change"] = estimate(auc - aucs[0], 0.002)
+      in_turn.append(row)
+  quantiles = {"0.5": 0.6, "0.9": 0.8, "0.99": 0.95, "1.0": 1.0}
+  chance = {"0.5": 0.5, "0.9": 0.59, "0.99": 0.66, "1.0": 0.72}
+  shadow = {
+    "num_models": 64, "num_examples": 620, "num_canaries": 20,
+    "train_size": 310, "target_train_size": 400,
+    "adaptive": adaptive, "samples": in_turn, "canaries": in_turn,
+    "vulnerability": [
+      {
+        "predictor": name, "num_examples": 600,
+        "auc_quantiles": quantiles, "auc_quantiles_by_chance": chance,
+      }
+      for name in NAMES
+    ],
+    "epsilon": [
+      {"predictor": name, "num_models": 4, "num_samples": 620, "median": 0.25, "highest": 1.5}
+      for name in NAMES
+    ],
+    "reused": {name: {"target": 0.0, "shadow": 0.0} for name in NAMES},
+  }  # fmt: skip
+  return shadow | overrides
+
+
+def make_arrays(names=NAMES, num_images=16, shadow=False):
+  """Arrays that the plots of `make_results` show, with or without those of `make_shadow`."""
   generator = np.random.default_rng(0)
   arrays = {}
   for i, name in enumerate(names):
@@ -74,6 +137,11 @@ def make_arrays(names=NAMES, num_images=16):
     for rate, phi in (("fpr", nonmembers), ("tpr", members)):
       shares = np.searchsorted(np.sort(-phi), -thresholds, side="right") / phi.size
       arrays[f"{name}/{rate}"] = np.concatenate([[0.0], shares])
+    if shadow:
+      fpr = np.geomspace(1e-5, 1.0, 101)
+      tpr = fpr ** (0.6 + i / 20)
+      arrays[f"{name}/loo_fpr"], arrays[f"{name}/loo_tpr"] = fpr, tpr
+      arrays[f"{name}/loo_low"], arrays[f"{name}/loo_high"] = 0.8 * tpr, np.sqrt(tpr)
   arrays["images/raw"] = generator.integers(0, 256, (num_images, 8, 8, 1), np.uint8)
   arrays["images/reconstructed"] = generator.integers(
     0, 256, (num_images, 4, 8, 8, 1), np.uint8
@@ -113,13 +181,7 @@ def _row(name, auc, undefended, changes, enough):
 def _attack(name, threshold, auc, enough):
   best = name == "loss" and threshold == "per_class"
   value = GAP if name == "correctness" else auc if best else auc - 0.01
-  rates = [
-    {
-      "limit": limit, "realised": count / 400, "count": count, "num": 400, "enough": large,
-      **estimate(20 * limit, 9 * limit),
-    }
-    for limit, count, large in zip((0.001, 0.01), (0, 4), enough, strict=True)
-  ]  # fmt: skip
+  rates = _rates(enough, 400)
   return {
     "name": name,
     "threshold": threshold,
@@ -129,3 +191,13 @@ def _attack(name, threshold, auc, enough):
     "tpr_at_fpr": rates,
     "tnr_at_fnr": rates,
   }
+
+
+def _rates(enough, num):
+  return [
+    {
+      "limit": limit, "realised": count / num, "count": count, "num": num, "enough": large,
+      **estimate(20 * limit, 9 * limit),
+    }
+    for limit, count, large in zip((0.001, 0.01), (0, num // 100), enough, strict=True)
+  ]  # fmt: skip

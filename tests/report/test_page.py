@@ -1,43 +1,15 @@
 """The HTML page: complete, self-contained, escaped, reproducible; and the files written."""
 
 import base64
-import html.parser
 import json
 import re
 
 import pytest
+from page_reader import Page
 from report_example import NAMES, STAGES, make_arrays, make_results
 
 from diffence_jax.report import finding, write_report
 from diffence_jax.report.page import render_page
-
-_VOID = {"meta", "img", "br"}
-
-
-class _Page(html.parser.HTMLParser):
-  """Collects text and attributes, and checks that every element is closed in its order."""
-
-  def __init__(self, text):
-    super().__init__()
-    self.open, self.tags, self.words = [], [], []
-    self.feed(text)
-    self.close()
-    assert not self.open
-
-  def handle_starttag(self, tag, attrs):
-    self.tags.append((tag, dict(attrs)))
-    if tag not in _VOID:
-      self.open.append(tag)
-
-  def handle_endtag(self, tag):
-    assert self.open.pop() == tag
-
-  def handle_data(self, data):
-    self.words.append(data)
-
-  @property
-  def text(self):
-    return " ".join(" ".join(self.words).split())
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +18,7 @@ def rendered():
 
 
 def test_page_tells_everything(rendered):
-  page = _Page(rendered)
+  page = Page(rendered)
   assert finding(make_results()) in page.text
   for expected in (
     *NAMES, "Threat model", "Gap floor", "fewer than 10 expected false positives", "seed 0",
@@ -59,7 +31,7 @@ def test_page_tells_everything(rendered):
 
 
 def test_every_figure_is_embedded_and_described(rendered):
-  images = [attributes for tag, attributes in _Page(rendered).tags if tag == "img"]
+  images = [attributes for tag, attributes in Page(rendered).tags if tag == "img"]
   assert len(images) == 5
   for attributes in images:
     assert len(attributes["alt"]) > 20
@@ -71,7 +43,7 @@ def test_every_figure_is_embedded_and_described(rendered):
 
 
 def test_page_needs_nothing_from_outside(rendered):
-  tags = _Page(rendered).tags
+  tags = Page(rendered).tags
   assert not {"script", "link", "iframe", "object", "base"} & {tag for tag, _ in tags}
   linked = [a[name] for _, a in tags for name in ("src", "href", "srcset") if name in a]
   assert all(link.startswith("data:") for link in linked)
@@ -90,7 +62,7 @@ def test_hostile_names_are_escaped():
   results = make_results(experiment=hostile, settings={"path": hostile}, device=hostile)
   results["predictors"][1]["name"] = hostile
   names = [row["name"] for row in results["predictors"]]
-  page = _Page(render_page(results, make_arrays(names), STAGES))
+  page = Page(render_page(results, make_arrays(names), STAGES))
   assert "script" not in {tag for tag, _ in page.tags}
   assert page.text.count(hostile) >= 4
 
@@ -100,7 +72,7 @@ def test_page_is_the_same_every_time(rendered):
 
 
 def test_published_protocol_is_said_to_be_for_comparison_only():
-  text = _Page(render_page(make_results(protocol="paper"), make_arrays(), STAGES)).text
+  text = Page(render_page(make_results(protocol="paper"), make_arrays(), STAGES)).text
   assert "for comparison with published ones only" in text
   assert "neither the defender's interval" not in text
 

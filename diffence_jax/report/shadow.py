@@ -1,0 +1,261 @@
+"""What attacks with shadow models found, as text: tables for the terminal, and a CSV file."""
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from diffence_jax.report.cells import (
+  NO_CHANGE,
+  Cell,
+  auc_cell,
+  definitions,
+  flat,
+  grid,
+  interval,
+  limit_name,
+  mark_notes,
+  percent,
+  rate_cell,
+  relative_change,
+  run_columns,
+  write_rows,
+)
+from diffence_jax.report.shadow_finding import finding
+from diffence_jax.report.shadow_rows import (
+  LEAST_DIFFERENCE,
+  MAIN_ATTACK,
+  NEAR,
+  adaptive,
+  has_near_duplicates,
+  repeated,
+)
+
+_THRESHOLD_ATTACKS = ("loss", "confidence", "entropy", "modified_entropy")
+# The numbers of repeated queries that a terminal has room for: the largest.
+_MOST_REPEATED = 3
+TARGET_TITLE = "Attack AUC on the target: one query, and the same query k times"
+MODELS_TITLE = "Every shadow model as the target in turn, one query"
+
+
+def target_headings(
+  results: Mapping[str, Any], most: int | None = None
+) -> list[tuple[str, str]]:
+  """The two lines of every heading of the target's table; `most` as in `target_rows`."""
+  return [
+    ("", "predictor"),
+    ("best threshold", "attack"),
+    ("LiRA online", "k = 1"),
+    ("RMIA online", "k = 1"),
+    *(("LiRA online", f"k = {k}") for k in _last(repeated(results), most)),
+  ]
+
+
+def target_rows(results: Mapping[str, Any], most: int | None = None) -> list[list[Cell]]:
+  """The table about the target: a row a predictor, and one more for its near-duplicates.
+
+  Args:
+    results: as `write_report` takes it.
+    most: how many of the numbers of repeated queries to show, the largest; None for all.
+
+  Returns:
+    The rows, the columns as in `target_headings`.
+  """
+  numbers = _last(repeated(results), most)
+  undefended = results["predictors"][0]
+  names = (MAIN_ATTACK, "rmia_online")
+  threshold = _best_threshold(undefended)
+  before = {name: _auc(results, undefended["name"], name, 1) for name in names}
+  rows = []
+  for row in results["predictors"]:
+    name = row["name"]
+    own = _best_threshold(row)
+    change = "" if row is undefended else _change(own, threshold)
+    once = _auc(results, name, MAIN_ATTACK, 1)
+    for inputs in ("same", NEAR):
+      aucs = {attack: _auc(results, name, attack, 1, inputs) for attack in names}
+      if aucs[MAIN_ATTACK] is None:
+        continue
+      cells = [
+        auc_cell(auc, "" if row is undefended else _change(auc, before[attack]))
+        for attack, auc in aucs.items()
+      ]
+      for k in numbers:
+        auc = _auc(results, name, MAIN_ATTACK, k, inputs)
+        back = auc and _back(auc, once, before[MAIN_ATTACK])
+        cells.append(auc_cell(auc, back) if auc else Cell("-"))
+      if inputs == "same":
+        rows.append([Cell(name), auc_cell(own, change), *cells])
+      else:
+        # One line will do: the intervals are as wide as those above.
+        rows.append(
+          [Cell(f"- {inputs}"), Cell(""), *(cell._replace(below="") for cell in cells)]
+        )
+  return rows
+
+
+def model_headings(results: Mapping[str, Any]) -> list[tuple[str, str]]:
+  """The two lines of every heading of the table about every model in turn."""
+  limits = [rate["limit"] for rate in results["shadow"]["samples"][0]["tpr_at_fpr"]]
+  return [
+    ("", "predictor"),
+    ("LiRA online", "AUC"),
+    ("difference to", "undefended"),
+    ("RMIA online", "AUC"),
+    *(("LiRA online", f"TPR at {limit_name(limit)} FPR") for limit in limits),
+  ]
+
+
+def model_rows(results: Mapping[str, Any]) -> list[list[Cell]]:
+  """The table about every model in turn, one row a predictor, as in `model_headings`."""
+  found = {(row["predictor"], row["attack"]): row for row in results["shadow"]["samples"]}
+  rows = []
+  for predictor in results["predictors"]:
+    name = predictor["name"]
+    lira, rmia = found[name, MAIN_ATTACK], found[name, "rmia_online"]
+    rates = [rate_cell(rate) for rate in lira["tpr_at_fpr"]]
+    rows.append(
+      [Cell(name), auc_cell(lira["auc"]), difference_cell(lira), auc_cell(rmia["auc"]), *rates]
+    )
+  return rows
+
+
+def difference_cell(row: Mapping[str, Any]) -> Cell:
+  """The AUC minus the undefended predictor's, with its interval; empty where there is none."""
+  change = row.get("auc_change")
+  return Cell(f"{change['value']:+.3f}", below=interval(change)) if change else Cell("")
+
+
+def quantile_name(quantile: str) -> str:
+  """A quantile as it is spoken of: "0.99" is "99% quantile"."""
+  names = {0.5: "median", 1.0: "highest"}
+  return names.get(float(quantile), f"{limit_name(float(quantile))} quantile")
+
+
+def facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
+  """What was trained and asked: pairs of a name and a sentence."""
+  shadow = results["shadow"]
+  canaries = shadow["num_canaries"]
+  models = (
+    f"{shadow['num_models']:,} models, each trained on {shadow['train_size']:,} of "
+    f"{shadow['num_examples']:,} samples (the target: {shadow['target_train_size']:,})"
+  )
+  if canaries:
+    models += f"; {canaries:,} of them canaries, with a wrong label"
+  numbers = repeated(results)
+  asked = f"every image once{'' if not numbers else ', and ' + _listed(numbers) + ' times'}"
+  if has_near_duplicates(results):
+    asked += f"; instead of the same image also {NEAR} of it, each sent once"
+  return [("shadow models", models), ("queries", asked)]
+
+
+def notes(results: Mapping[str, Any]) -> list[tuple[str, str]]:
+  """How to read the tables: pairs of a term and its meaning."""
+  shadow, numbers = results["shadow"], repeated(results)
+  pairs = [
+    (
+      "online",
+      "the attacker has shadow models trained with and without every sample that it judges",
+    ),
+    (
+      "[low, high]",
+      "95% interval: of other samples on the target, of other models in the second table",
+    ),
+    ("+x% or -x%", "change relative to the undefended predictor"),
+  ]
+  if numbers:
+    pairs.append(
+      (
+        "x% back",
+        "share of what the defense took off LiRA at one query that k queries get back; not "
+        f"given where it took off less than {LEAST_DIFFERENCE:g}; as uncertain as its "
+        "interval is wide",
+      )
+    )
+    pairs.append(("-", "asked once only: averages, and what always answers the same"))
+    target, models = (
+      max(shares[side] for shares in shadow["reused"].values()) for side in ("target", "shadow")
+    )
+    if max(target, models) >= NO_CHANGE:
+      text = (
+        f"for up to {percent(target)} of the images on the target and {percent(models)} on "
+        f"shadow models too few answers were recorded for {numbers[-1]} independent queries: "
+        "some are used again, and fresh ones might get more back"
+      )
+      pairs.append(("reused", text))
+  rates = (rate for row in shadow["samples"] for rate in row["tpr_at_fpr"])
+  return pairs + mark_notes(rates)
+
+
+def text_lines(results: Mapping[str, Any]) -> list[str]:
+  """The block for a terminal of 120 columns, plain ASCII; its last line is the finding."""
+  return [
+    *definitions(facts(results)),
+    "",
+    TARGET_TITLE,
+    *grid(target_headings(results, _MOST_REPEATED), target_rows(results, _MOST_REPEATED)),
+    "",
+    MODELS_TITLE,
+    *grid(model_headings(results), model_rows(results)),
+    "",
+    *definitions(notes(results)),
+    "",
+    finding(results),
+  ]
+
+
+def write_csv(results: Mapping[str, Any], path: str | os.PathLike) -> None:
+  """Writes the rows about the target, about every model in turn, and about the canaries.
+
+  The column `table` tells them apart: "adaptive", "leave_one_out" and "canaries". Other columns
+  are named as those of `results.csv`.
+
+  Args:
+    results: as `write_report` takes it.
+    path: the file, replaced if it is there.
+  """
+  tables = {"adaptive": "adaptive", "samples": "leave_one_out", "canaries": "canaries"}
+  first = ("predictor", "attack", "queries", "inputs", "shadow_models", "num_models")
+  rows = []
+  for key, table in tables.items():
+    for row in results["shadow"][key]:
+      named = {name: row.get(name) for name in first}
+      rows.append({**run_columns(results), "table": table, **named, **dict(flat(row))})
+  write_rows(rows, Path(path))
+
+
+def _best_threshold(predictor):
+  """The highest AUC of the threshold attacks, with its interval."""
+  aucs = [a["auc"] for a in predictor["attacks"] if a["name"] in _THRESHOLD_ATTACKS]
+  return max(aucs, key=lambda auc: auc["value"])
+
+
+def _auc(results, predictor, attack, queries, inputs="same"):
+  """An AUC on the target with defended shadow models; None if there is none."""
+  wanted = {"predictor": predictor, "attack": attack, "queries": queries, "inputs": inputs}
+  rows = adaptive(results, **wanted, shadow_models="defended")
+  return rows[0]["auc"] if rows else None
+
+
+def _change(auc, before):
+  return relative_change(auc["value"] / before["value"] - 1.0) if before["value"] > 0.0 else ""
+
+
+def _back(auc, once, before):
+  """The share of the defense's gain at one query that more queries get back, in words."""
+  gain = before["value"] - once["value"]
+  if gain < LEAST_DIFFERENCE:
+    return ""
+  share = (auc["value"] - once["value"]) / gain
+  if share < NO_CHANGE:
+    return "none back"
+  return "all back" if share >= 1.0 else f"{percent(share, 0)} back"
+
+
+def _last(numbers, most):
+  return numbers if most is None else numbers[-most:]
+
+
+def _listed(numbers: Iterator[int]) -> str:
+  *others, last = map(str, numbers)
+  return f"{', '.join(others)} and {last}" if others else last

@@ -1,0 +1,102 @@
+"""The plots of attacks with shadow models, as SVG bytes that depend on their input only."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from diffence_jax.report.figures import (
+  INK,
+  TITLE,
+  as_percent,
+  draw_svg,
+  plain,
+  start_roc,
+  styles,
+)
+
+
+def banded_roc(
+  curves: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]],
+  num_members: int,
+  num_nonmembers: int,
+) -> bytes:
+  """ROC curves with their 95% bands on logarithmic axes, which end at one pooled sample.
+
+  Args:
+    curves: predictor to false and true positive rates, and the ends of the band, f64[P].
+    num_members: samples behind the true positive rates, of all models.
+    num_nonmembers: samples behind the false positive rates, of all models.
+
+  Returns:
+    An SVG image.
+  """
+
+  def draw(figure):
+    axes = figure.add_subplot()
+    left, bottom = 1.0 / num_nonmembers, 1.0 / num_members
+    start_roc(axes, left, bottom)
+    for (name, (fpr, *rates)), style in zip(curves.items(), styles(), strict=False):
+      # A rate of zero has no place on a logarithmic axis; it is drawn at the edge.
+      tpr, low, high = (np.maximum(rate, bottom) for rate in rates)
+      axes.fill_between(
+        fpr, low, high, step="post", color=style["color"], alpha=0.13, linewidth=0
+      )
+      axes.plot(fpr, tpr, drawstyle="steps-post", linewidth=1.8, label=plain(name), **style)
+    axes.legend(loc="lower right", frameon=False)
+
+  return draw_svg(draw, 4.6)
+
+
+def repeated_queries(
+  series: Mapping[str, Mapping[str, Mapping[str, Sequence[Sequence[float]]]]],
+  order: Sequence[str],
+) -> bytes:
+  """Figures against the number of queries: a row a figure, a column a predictor.
+
+  Args:
+    series: figure ("attack AUC") to predictor to way of asking to points (k, value, low, high)
+      with rising k. The predictor that is first in `order` has one point a figure, drawn as a
+      line across; of the others the first way's interval is drawn too.
+    order: all predictors as the other plots show them, so that each keeps its colour.
+
+  Returns:
+    An SVG image.
+  """
+  colors = {name: style["color"] for name, style in zip(order, styles(), strict=False)}
+  dashes = ("-", (0, (5, 1.8)), (0, (1.2, 1.5)))
+
+  def draw(figure):
+    from matplotlib.lines import Line2D
+
+    names = [name for name in next(iter(series.values())) if name != order[0]]
+    panels = figure.subplots(len(series), len(names), sharex=True, sharey="row", squeeze=False)
+    for row, (label, found) in zip(panels, series.items(), strict=True):
+      ((_, level, *_),) = next(iter(found[order[0]].values()))
+      row[0].set_ylabel(label)
+      if label.startswith("TPR"):
+        row[0].yaxis.set_major_formatter(as_percent)
+      for axes, name in zip(row, names, strict=True):
+        axes.axhline(level, color=colors[order[0]], linewidth=1.4)
+        for i, (points, dash) in enumerate(zip(found[name].values(), dashes, strict=False)):
+          queries, values, low, high = np.asarray(points, np.float64).T
+          look = {"color": colors[name], "linestyle": dash, "linewidth": 1.6}
+          axes.plot(queries, values, marker="o", markersize=3.5, **look)
+          if i == 0:
+            axes.fill_between(queries, low, high, color=colors[name], alpha=0.15, linewidth=0)
+            axes.set_xscale("log")
+            axes.set_xticks(queries, [f"{k:g}" for k in queries])
+            axes.set_xticks([], minor=True)
+        axes.grid(color=INK, alpha=0.15)
+    for axes, name in zip(panels[0], names, strict=True):
+      axes.set_title(plain(name), **TITLE)
+    figure.supxlabel("queries about an image", fontsize=10)
+    # The ways of asking are told apart by their dashes, in the colour of every predictor.
+    first = Line2D([], [], color=colors[order[0]], label=plain(order[0]))
+    ways = next(iter(series.values()))[names[0]]
+    handles = [
+      Line2D([], [], color=INK, linewidth=1.6, linestyle=d, label=w)
+      for w, d in zip(ways, dashes, strict=False)
+    ]
+    figure.legend(handles=[first, *handles], loc="outside upper center", ncols=2, frameon=False)
+
+  return draw_svg(draw, 1.2 + 1.9 * len(series))

@@ -1,0 +1,121 @@
+"""An audit with shadow models as a user runs it: alone, killed and resumed, and by two
+processes that share the work and find what one finds alone.
+"""
+
+import json
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from test_main import CONFIGS, diffence
+
+AUDIT = f"--config={CONFIGS / 'digits.py'}:audit_smoke"
+
+
+def start(workdir, *arguments):
+  command = [sys.executable, "-m", "diffence_jax.main", AUDIT, f"--workdir={workdir}"]
+  return subprocess.Popen(
+    [*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+  )
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+  workdir = tmp_path_factory.mktemp("alone")
+  process = start(workdir)
+  printed, said = process.communicate(timeout=300)
+  assert process.returncode == 0, said
+  return workdir, printed
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+  """Where two processes worked together, and what they printed."""
+  workdir = tmp_path_factory.mktemp("shared")
+  with socket.socket() as free:
+    free.bind(("localhost", 0))
+    port = free.getsockname()[1]
+  both = [start(workdir, f"--distributed=localhost:{port},{i},2") for i in range(2)]
+  printed = [process.communicate(timeout=300) for process in both]
+  assert [process.returncode for process in both] == [0, 0], printed
+  return workdir, [text for text, _ in printed]
+
+
+def models_in(workdir):
+  """Model number to its manifest."""
+  manifests = [
+    json.loads(path.read_text()) for path in workdir.glob("shadow_models/*/manifest.json")
+  ]
+  return {manifest["settings"]["model"]: manifest for manifest in manifests}
+
+
+def results_in(workdir):
+  results = json.loads((workdir / "results.json").read_text())
+  del results["device"]  # how many processes had one
+  return results
+
+
+def test_the_report_has_the_shadow_models(alone):
+  workdir, printed = alone
+  assert "LiRA" in printed and "RMIA" in printed
+  results = results_in(workdir)
+  attacks = {attack["name"] for attack in results["predictors"][0]["attacks"]}
+  assert {"lira_online_shrunk", "rmia_offline", "nn", "quantile_regression"} <= attacks
+  assert {"noise_robustness", "hop_skip_jump"} <= attacks
+  assert results["shadow"]["num_models"] == 6 and results["shadow"]["num_canaries"] == 4
+  membership = np.load(next(workdir.glob("shadow/*/membership.npy")))
+  assert membership.shape == (6, 100) and np.all(membership.sum(axis=0) == 3)
+  # [S, N, R, K], to be mapped.
+  record = np.load(next(workdir.glob("shadow_queries/*/candidates.npy")), mmap_mode="r")
+  assert record.shape == (6, 100, 5, 10)
+
+
+def test_killed_between_two_models_it_trains_none_twice(alone, tmp_path):
+  process = start(tmp_path)
+  deadline = time.monotonic() + 240
+  while len(models_in(tmp_path)) < 2 and time.monotonic() < deadline:
+    time.sleep(0.01)
+  process.kill()
+  process.communicate()
+  before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("shadow_models/*/*")}
+  assert len(models_in(tmp_path)) >= 2 and not (tmp_path / "results.json").exists()
+  process = start(tmp_path)
+  assert process.wait(240) == 0, process.stderr.read()
+  assert {path: path.stat().st_mtime_ns for path in before} == before
+  assert results_in(tmp_path) == results_in(alone[0])
+
+
+def test_more_models_leave_those_that_there_are(alone):
+  workdir, _ = alone
+  text = diffence(
+    AUDIT, f"--workdir={workdir}", "--dry_run", "--config.shadow.num_models=8", check=0
+  ).stdout
+  states = {line.split()[0]: line.split()[2] for line in text.splitlines()}
+  assert states["shadow"] == "to" and states["classifier"] == "cached"
+  assert "8 models, 6 of them cached" in text
+
+
+def test_two_processes_train_every_model_once_and_find_what_one_finds(alone, shared):
+  expected, found = models_in(alone[0]), models_in(shared[0])
+  assert sorted(found) == sorted(expected) == list(range(6))
+  for number, manifest in found.items():
+    assert manifest["fingerprint"] == expected[number]["fingerprint"]
+  assert results_in(shared[0]) == results_in(alone[0])
+  for name in ("raw", "candidates"):
+    pattern = f"shadow_queries/*/{name}.npy"
+    a, b = (np.load(next(workdir.glob(pattern))) for workdir in (alone[0], shared[0]))
+    np.testing.assert_array_equal(a, b)
+
+
+def test_the_first_process_reports_and_the_second_is_silent(shared):
+  first, second = shared[1]
+  assert "undefended" in first and not second
+
+
+def test_a_description_that_says_nothing_is_refused(tmp_path):
+  workdir = tmp_path / "new"
+  process = diffence(AUDIT, f"--workdir={workdir}", "--distributed=two", check=2)
+  assert "HOST:PORT,NUMBER,COUNT" in process.stderr and not workdir.exists()
