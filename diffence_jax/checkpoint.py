@@ -5,7 +5,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import flax.traverse_util
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 
@@ -30,7 +32,7 @@ class Checkpoints:
     Raises:
       RuntimeError: a checkpoint of this or a later step is already there.
     """
-    if not self._manager.save(step, args=ocp.args.StandardSave(state)):
+    if not self._manager.save(step, args=ocp.args.StandardSave(jax.device_get(state))):
       raise RuntimeError(
         f"The checkpoint of step {step} was not saved: step "
         f"{self._manager.latest_step()} is already in {self._manager.directory}."
@@ -43,9 +45,9 @@ class Checkpoints:
 
   def restore(self, template: Any) -> Any:
     """The newest state, with the structure, dtypes and shardings of `template`."""
-    return self._manager.restore(
-      self._manager.latest_step(), args=ocp.args.StandardRestore(_abstract(template))
-    )
+    step = self._manager.latest_step()
+    values = self._manager.restore(step, args=ocp.args.StandardRestore(_on_host(template)))
+    return jax.tree.map(_placed_like, values, template)
 
   def close(self) -> None:
     """Waits for what is being written and lets go of the folder."""
@@ -58,7 +60,7 @@ def save_tree(path: str | os.PathLike, tree: Any) -> None:
   for leftover in path.parent.glob(f"{path.name}.orbax-checkpoint-tmp*"):
     shutil.rmtree(leftover)  # of a killed run
   with ocp.StandardCheckpointer(multiprocessing_options=_alone()) as checkpointer:
-    checkpointer.save(path, tree, force=True)
+    checkpointer.save(path, jax.device_get(tree), force=True)
 
 
 def restore_tree(path: str | os.PathLike, template: Any) -> Any:
@@ -69,10 +71,26 @@ def restore_tree(path: str | os.PathLike, template: Any) -> Any:
     template: arrays or `jax.ShapeDtypeStruct`s of the tree's structure.
 
   Returns:
-    The tree, with the template's dtypes and shardings.
+    The tree, with the template's dtypes; NumPy arrays where the template is not on a device.
   """
   with ocp.StandardCheckpointer(multiprocessing_options=_alone()) as checkpointer:
-    return checkpointer.restore(Path(path).absolute(), _abstract(template))
+    values = checkpointer.restore(Path(path).absolute(), _on_host(template))
+  return jax.tree.map(_placed_like, values, template)
+
+
+def save_arrays(path: str | os.PathLike, tree: Any) -> None:
+  """Writes nested dicts of arrays to a `.npz` file; in any of several processes.
+
+  Orbax leaves it to process 0 to write what is not spread over all processes.
+  """
+  flat = flax.traverse_util.flatten_dict(jax.device_get(tree), sep="/")
+  np.savez(path, **flat)
+
+
+def restore_arrays(path: str | os.PathLike) -> Any:
+  """Reads what `save_arrays` wrote: nested dicts of NumPy arrays."""
+  with np.load(path, allow_pickle=False) as flat:
+    return flax.traverse_util.unflatten_dict(dict(flat), sep="/")
 
 
 def _alone():
@@ -81,5 +99,10 @@ def _alone():
   return ocp.options.MultiprocessingOptions(primary_host=own, active_processes={own})
 
 
-def _abstract(tree):
-  return jax.tree.map(ocp.utils.to_shape_dtype_struct, tree)
+def _on_host(tree):
+  """NumPy arrays of the tree's shapes: of several processes each reads and writes alone."""
+  return jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), tree)
+
+
+def _placed_like(value, leaf):
+  return jax.device_put(value, leaf.sharding) if isinstance(leaf, jax.Array) else value

@@ -296,6 +296,8 @@ def _typed(default, value, where):
     return None
   if expected is float and isinstance(value, int) and not isinstance(value, bool):
     return float(value)
+  if expected is tuple and isinstance(value, list):  # as JSON has it
+    return tuple(value)
   if type(value) is not expected:
     raise ValueError(f"{where} is {value!r}; expected {expected.__name__}.")
   return value

@@ -1,5 +1,6 @@
 """The command `diffence`: parse, call one function, exit."""
 
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -38,7 +39,13 @@ def main(argv: Sequence[str] | None = None) -> None:
   Args:
     argv: the command line, the program's name first; None for this process's own.
   """
-  sys.exit(_run(list(sys.argv if argv is None else argv)))
+  code = _run(list(sys.argv if argv is None else argv))
+  if code and "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized():
+    # An orderly exit would wait for the others, who wait for this one.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+  sys.exit(code)
 
 
 def _run(argv):
@@ -62,7 +69,14 @@ def _run(argv):
       print(pipeline.describe(pipeline.plan(values.config), values.workdir))
       return 0
     results = pipeline.run(values.config, values.workdir)
-  except (ValueError, TypeError, OSError, FloatingPointError, ArtifactError) as error:
+  except (
+    ValueError,
+    TypeError,
+    OSError,
+    RuntimeError,
+    ArithmeticError,
+    ArtifactError,
+  ) as error:
     return _refuse(error)
   except KeyboardInterrupt:
     print("\nInterrupted; the same command goes on from here.", file=sys.stderr)

@@ -14,6 +14,9 @@ from jax.sharding import PartitionSpec as P
 
 BATCH = "batch"
 
+# Seconds without a sign of life after which the other processes give up too.
+_HEARTBEAT = 60
+
 
 def connect(description: str) -> None:
   """Joins this process with the others that run the same command; before any device is used.
@@ -25,21 +28,27 @@ def connect(description: str) -> None:
 
   Raises:
     ValueError: the description is neither, or JAX finds no others.
+    OSError: the others cannot be reached.
   """
-  if description == "auto":
-    jax.distributed.initialize()
-    return
   try:
+    if description == "auto":
+      jax.distributed.initialize(heartbeat_timeout_seconds=_HEARTBEAT)
+      return
     address, number, count = description.split(",")
-    number, count = int(number), int(count)
-  except ValueError:
-    number, count = -1, 0
-  if not 0 <= number < count:
+    number, count, port = int(number), int(count), int(address.rpartition(":")[2])
+    if not 0 <= number < count or not 0 < port < 2**16:
+      raise ValueError
+  except ValueError as error:
     raise ValueError(
-      f"--distributed is {description!r}; expected 'auto', or HOST:PORT,NUMBER,COUNT such as "
-      "'10.0.0.1:9999,0,2'."
+      f"--distributed is {description!r}; expected 'auto' where JAX finds the other processes "
+      "itself, or HOST:PORT,NUMBER,COUNT such as '10.0.0.1:9999,0,2'."
+    ) from error
+  try:
+    jax.distributed.initialize(
+      address, num_processes=count, process_id=number, heartbeat_timeout_seconds=_HEARTBEAT
     )
-  jax.distributed.initialize(address, num_processes=count, process_id=number)
+  except RuntimeError as error:
+    raise OSError(f"The other processes cannot be reached at {address}: {error}") from error
 
 
 def is_first() -> bool:

@@ -114,12 +114,19 @@ def plan(config: ConfigDict | Mapping[str, Any]) -> Experiment:
   groups = {name: ids.tolist() for name, ids in split.groups().items()}
   splits = Stage("split", {"data": digest, "ids": fingerprint(groups)})
   members, trained_on = (
-    Stage("images", {"data": digest, "ids": fingerprint(getattr(split, name).tolist())})
+    {"data": digest, "ids": fingerprint(getattr(split, name).tolist())}
     for name in ("members", config.diffusion.trained_on)
   )
-  classifier = stage("classifier", "classifier", members)
-  diffusion = stage("diffusion", "diffusion", trained_on)
-  queries = stage("queries", "purify", splits, classifier, diffusion)
+  canaries = stages.canaries_of(config, split, dataset)
+  if len(canaries.ids):
+    members["canaries"] = fingerprint([values.tolist() for values in canaries])
+  classifier = stage("classifier", "classifier", Stage("images", members))
+  diffusion = stage("diffusion", "diffusion", Stage("images", trained_on))
+  asked = {
+    **stages.settings_of(config, "purify"),
+    "num_candidates": stages.num_recorded(config),
+  }
+  queries = Stage("queries", asked, (splits, classifier, diffusion))
   samples = Stage(
     "samples",
     {
@@ -159,7 +166,7 @@ def describe(experiment: Experiment, workdir: str | os.PathLike) -> str:
   steps = classifier_steps(
     len(split.members), config.classifier.epochs, config.classifier.batch_size
   )
-  calls = num_queries * config.purify.num_candidates * config.purify.num_ddim_steps
+  calls = num_queries * stages.num_recorded(config) * config.purify.num_ddim_steps
   images = config.samples.num_images
   costs = {
     "split": f"{len(experiment.dataset.ids)} images to divide",
@@ -225,7 +232,7 @@ def _shadow_results(experiment, store):
     "num_examples": num_examples + config.shadow.num_canaries,
     "num_canaries": config.shadow.num_canaries,
     "train_size": (num_examples + config.shadow.num_canaries) // 2,
-    "target_train_size": len(split.members),
+    "target_train_size": len(stages.training_set(experiment)[0]),
     **json.loads(tables.read_text()),
   }
 
@@ -244,6 +251,11 @@ def _check(config, split):
         f"{section}.batch_size is {config[section].batch_size}; expected a multiple of the "
         f"number of devices, {jax.local_device_count()}."
       )
+  if config.audit.quantile_regression and len(split.known_nonmembers) < 5:
+    raise ValueError(
+      f"audit.quantile_regression needs at least 5 known non-members, and the split has "
+      f"{len(split.known_nonmembers)}; set it to False or raise data.num_nonmembers."
+    )
   if config.shadow.num_canaries > len(split.reference):
     raise ValueError(
       f"shadow.num_canaries is {config.shadow.num_canaries} and the split has "

@@ -62,7 +62,7 @@ def record_queries(
   classifier: Bound,
   denoiser: Bound,
   schedule: Schedule,
-  images: np.ndarray,
+  read_images: Callable[[np.ndarray], np.ndarray],
   ids: np.ndarray,
   *,
   batch_size: int,
@@ -82,7 +82,7 @@ def record_queries(
     classifier: the classifier, or an ensemble bound to `attacks.shadow.ensemble_logits`.
     denoiser: the noise-prediction network.
     schedule: its noise schedule.
-    images: u8[N,H,W,C].
+    read_images: rows i64[B] to images u8[B,H,W,C], such as the `__getitem__` of an array.
     ids: i64[N], the samples' stable ids.
     batch_size: the most images between two commits of the record, rounded up to the mesh.
     mesh: batches are split over it.
@@ -102,7 +102,7 @@ def record_queries(
     for start in range(first, len(ids), batch_size):
       # The last batch is filled up with repetitions of the last sample: one compiled shape.
       rows = np.minimum(np.arange(start, start + batch_size), len(ids) - 1)
-      batch = (images[rows].astype(np.float32) / 255.0, ids[rows].astype(np.int32))
+      batch = (read_images(rows).astype(np.float32) / 255.0, ids[rows].astype(np.int32))
       results = jax.device_get(record_step(shared, parallel.shard_batch(mesh, batch)))
       count = min(batch_size, len(ids) - start)
       for name, result in zip(("raw.npy", "candidates.npy"), results, strict=True):

@@ -1,6 +1,7 @@
 """The stages of an audit with shadow models: train them, ask all models, attack."""
 
 import hashlib
+import importlib.util
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +20,7 @@ from diffence_jax.attacks.shadow import (
 )
 from diffence_jax.audit.answers import ModelRecord, Pool, ensemble_statistics, model_statistics
 from diffence_jax.audit.shadow import adaptive_rows, leave_one_out_rows, target_scores, view_of
-from diffence_jax.checkpoint import restore_tree, save_tree
+from diffence_jax.checkpoint import restore_arrays, save_arrays
 from diffence_jax.progress import progress_bar
 from diffence_jax.queries import Bound, read_model, record_queries
 from diffence_jax.stages import Experiment
@@ -41,20 +42,17 @@ def pool_of(experiment: Experiment) -> tuple[np.ndarray, Pool]:
   Returns:
     u8[N,H,W,C], the images, and the pool.
   """
-  config, split, dataset = experiment.config, experiment.split, experiment.dataset
+  split, dataset = experiment.split, experiment.dataset
   groups = stages.queried_groups(split)
-  canaries = split.reference[: config.shadow.num_canaries]
-  samples = dataset.take(np.concatenate([*groups.values(), canaries]))
+  canaries = stages.canaries_of(experiment.config, split, dataset)
+  samples = dataset.take(np.concatenate([*groups.values(), canaries.ids]))
   sizes = [len(ids) for ids in groups.values()]
-  labels = samples.labels.copy()
-  draw = np.random.default_rng(rng.numpy_seed(config.seed, "shadow/canaries"))
-  num_canaries, num_classes = len(canaries), dataset.num_classes
-  wrong = labels[len(labels) - num_canaries :] + draw.integers(1, num_classes, num_canaries)
-  labels[len(labels) - num_canaries :] = wrong % num_classes
-  each = lambda *values: np.repeat(values, [*sizes, num_canaries])
+  each = lambda *values: np.repeat(values, [*sizes, len(canaries.ids)])
+  is_member = each(True, True, False, False, False)
+  is_member[sum(sizes) :] = canaries.is_member
   return samples.images, Pool(
-    labels=labels,
-    is_member=each(True, True, False, False, False),
+    labels=np.concatenate([samples.labels[: sum(sizes)], canaries.labels]),
+    is_member=is_member,
     is_known=each(True, False, True, False, False),
     is_canary=each(False, False, False, False, True),
   )
@@ -81,23 +79,25 @@ def plan_stages(experiment: Experiment) -> dict[str, Stage]:
   shadow = Stage("shadow", {"models": names}, (drawn_from,))
   asked = {
     **stages.settings_of(config, "purify"),
-    "num_candidates": _num_recorded(config),
+    "num_candidates": stages.num_recorded(config),
     "augmentation": config.shadow.augmentation,
   }
   before = experiment.stages
   target = (drawn_from, before["classifier"], before["diffusion"])
-  found = [
-    shadow,
-    Stage("shadow_queries", asked, (shadow, before["diffusion"])),
-    Stage("target_queries", asked, target),
-  ]
+  found = [shadow, Stage("shadow_queries", asked, (shadow, before["diffusion"]))]
+  if config.shadow.augmentation != "none":
+    # Else the target's record is that of the stage "queries".
+    found.append(Stage("target_queries", asked, target))
   if config.shadow.near_duplicates:
-    found.append(Stage("near_duplicates", asked, target))
+    near = {**stages.settings_of(config, "purify"), "num_queries": max(config.shadow.queries)}
+    found.append(Stage("near_duplicates", near, target))
   settings = {
     "protocol": config.audit.protocol,
     "num_candidates": config.purify.num_candidates,
     "queries": list(config.shadow.queries),
     "num_resamples": config.shadow.num_resamples,
+    # An optional package: with it there is a bound on epsilon.
+    "epsilon": importlib.util.find_spec("jax_privacy") is not None,
     "seed": config.seed,
   }
   found.append(Stage("shadow_audit", settings, (before["queries"], *found)))
@@ -116,7 +116,7 @@ def costs(experiment: Experiment, store: Store) -> dict[str, str]:
   cached = sum(
     store.is_done(model) for model in _model_stages(config, *experiment.stages["shadow"].inputs)
   )
-  recorded, versions = _num_recorded(config), _num_versions(config)
+  recorded, versions = stages.num_recorded(config), _num_versions(config)
   per_image = versions * recorded * config.purify.num_ddim_steps
   return {
     "shadow": f"{num_models} models, {cached} of them cached, {steps} training steps each",
@@ -125,7 +125,9 @@ def costs(experiment: Experiment, store: Store) -> dict[str, str]:
       f"{num * versions * recorded * num_models} of shadow models"
     ),
     "target_queries": f"{num_targets * per_image} evaluations of the diffusion model",
-    "near_duplicates": f"{num_targets * recorded} evaluations of the diffusion model",
+    "near_duplicates": (
+      f"{num_targets * max(config.shadow.queries)} evaluations of the diffusion model"
+    ),
     "shadow_audit": f"{num_models} models' answers to attack",
   }
 
@@ -145,7 +147,7 @@ def train_share(experiment: Experiment, store: Store, share: tuple[int, int]) ->
   mine = range(share[0], len(models), share[1])
 
   def keep(s: int, variables: Any) -> None:
-    store.compute(models[s], lambda path: save_tree(path / "variables", variables))
+    store.compute(models[s], lambda path: save_arrays(path / "variables.npz", variables))
 
   module = experiment.classifier.module
   train_shadow_models(
@@ -179,9 +181,8 @@ def _compute_shadow(experiment, store, path):
 
 def _compute_shadow_queries(experiment, store, path):
   config = experiment.config
-  template = experiment.classifier.variables
   trees = [
-    restore_tree(store.path(model) / "variables", template)
+    restore_arrays(store.path(model) / "variables.npz")
     for model in _model_stages(experiment.config, *experiment.stages["shadow"].inputs)
   ]
   at_once = config.shadow.models_at_once or default_models_at_once(jax.default_backend())
@@ -190,44 +191,59 @@ def _compute_shadow_queries(experiment, store, path):
     jax.tree.map(lambda *leaves: np.stack(leaves), *trees),
   )
   images, _ = pool_of(experiment)
-  versions = data.augment(images, config.shadow.augmentation)
-  _record(experiment, store, path, ensemble, versions, _num_recorded(config), len(trees))
+  _record_versions(experiment, store, path, ensemble, images, len(trees))
 
 
 def _compute_target_queries(experiment, store, path):
-  config = experiment.config
-  versions = data.augment(_pool_images(experiment), config.shadow.augmentation)
   classifier = stages.load_classifier(experiment, store)
-  _record(experiment, store, path, classifier, versions, _num_recorded(config), None)
+  _record_versions(experiment, store, path, classifier, _pool_images(experiment), None)
+
+
+def _record_versions(experiment, store, path, classifier, images, num_models):
+  """Records all versions of the images as rows of their own: N times A."""
+  kind, num_versions = experiment.config.shadow.augmentation, _num_versions(experiment.config)
+
+  def read(rows):
+    versions = data.augment(images[rows // num_versions], kind)
+    return versions[np.arange(len(rows)), rows % num_versions]
+
+  num_rows = len(images) * num_versions
+  _record(experiment, store, path, classifier, read, num_rows, num_models=num_models)
 
 
 def _compute_near_duplicates(experiment, store, path):
-  """Every query about an image of its own: R near-duplicates, a single candidate each."""
-  config = experiment.config
-  images = _pool_images(experiment).astype(np.int16)[:, None]
-  draw = np.random.default_rng(rng.numpy_seed(config.seed, "near_duplicates"))
-  shape = (len(images), _num_recorded(config), *images.shape[2:])
-  change = draw.integers(-_NEAR_DUPLICATE, _NEAR_DUPLICATE + 1, shape, np.int16)
-  versions = np.clip(images + change, 0, 255).astype(np.uint8)
+  """Every query about an image of its own, near to the sample; a single candidate each."""
+  config, images = experiment.config, _pool_images(experiment)
+  num_queries, seed = max(config.shadow.queries), rng.numpy_seed(config.seed, "near_duplicates")
+
+  def read(rows):
+    near = images[rows // num_queries].astype(np.int16)
+    for image, row in zip(near, rows, strict=True):
+      draw = np.random.default_rng([*seed, row])
+      image += draw.integers(-_NEAR_DUPLICATE, _NEAR_DUPLICATE + 1, image.shape, np.int16)
+    return np.clip(near, 0, 255).astype(np.uint8)
+
   classifier = stages.load_classifier(experiment, store)
-  _record(experiment, store, path, classifier, versions, 1, None)
+  num_rows = len(images) * num_queries
+  _record(experiment, store, path, classifier, read, num_rows, num_candidates=1)
 
 
-def _record(experiment, store, path, classifier, versions, num_candidates, num_models):
-  """Records all versions of the images, [N,A,H,W,C], as rows of their own."""
+def _record(
+  experiment, store, path, classifier, read, num_rows, num_models=None, num_candidates=None
+):
+  """Records what `read` gives for each row."""
   config = experiment.config
-  images = versions.reshape(-1, *versions.shape[2:])
   record_queries(
     rng.stream(config.seed, path.parent.name),
     classifier,
     stages.load_denoiser(experiment, store),
     stages.schedule_of(config),
-    images,
-    np.arange(len(images)),
+    read,
+    np.arange(num_rows),
     mesh=parallel.batch_mesh(),
     directory=path,
     num_models=num_models,
-    **{**config.purify, "num_candidates": num_candidates},
+    **{**config.purify, "num_candidates": num_candidates or stages.num_recorded(config)},
   )
 
 
@@ -250,7 +266,8 @@ def _compute_shadow_audit(experiment, store, path):
   known = audit.known_answers(stages.load_records(experiment, store))
   intervals = audit.fit_intervals(*known, protocol=config.audit.protocol)
   labels = pool.labels[~pool.is_canary]
-  target_record = _read_model(folder("target_queries"), None, versions)
+  record = "target_queries" if versions > 1 else "queries"
+  target_record = _read_model(folder(record), None, versions)
   target = model_statistics(target_record, labels, intervals, **asked)
   reported = ~pool.is_canary
   if config.audit.protocol == "disjoint":
@@ -259,16 +276,35 @@ def _compute_shadow_audit(experiment, store, path):
   queries = config.shadow.queries
   rows = adaptive_rows(target, *common, queries=queries, reported=reported)
   if config.shadow.near_duplicates:
-    # Each recorded candidate is of a near-duplicate of its own; labels are the images' own.
-    record = _read_model(folder("near_duplicates"), None, _num_recorded(config))
+    # Each candidate is of a near-duplicate of its own; labels are those of the images.
+    record = _read_model(folder("near_duplicates"), None, max(queries))
     record = ModelRecord(target_record.raw[:, :1], record.candidates.swapaxes(1, 2))
-    near = model_statistics(record, labels, intervals, **asked)
-    near = {name: near[name] for name in intervals}
-    rows += adaptive_rows(
-      near, *common, queries=queries, reported=reported, inputs="near duplicates"
+    near = model_statistics(
+      record,
+      labels,
+      intervals,
+      num_candidates=min(asked["num_candidates"], max(queries)),
+      queries=queries,
     )
-  num_resamples = config.shadow.num_resamples
-  tables, arrays = leave_one_out_rows(*common, num_resamples=num_resamples, seed=config.seed)
+    near = {name: near[name] for name in intervals}
+    # Shadow models are asked about the images themselves, the first of their versions.
+    alone = {name: values.first_version() for name, values in shadow.items()}
+    rows += adaptive_rows(
+      near,
+      alone,
+      membership,
+      pool,
+      queries=queries,
+      reported=reported,
+      inputs="near duplicates",
+    )
+  tables, arrays = leave_one_out_rows(
+    *common,
+    queries=queries,
+    reported=reported,
+    num_resamples=config.shadow.num_resamples,
+    seed=config.seed,
+  )
   scores = {
     f"{name}/{attack}": values
     for name in target
@@ -312,7 +348,7 @@ def _model_stages(config, drawn_from):
   """The stages of the single models; each has an artifact of its own."""
   trained = stages.settings_of(config, "classifier")
   return [
-    Stage("shadow_models", {**trained, "model": s}, (drawn_from,))
+    Stage("shadow_models", {**trained, "number": s}, (drawn_from,))
     for s in range(config.shadow.num_models)
   ]
 
@@ -320,10 +356,6 @@ def _model_stages(config, drawn_from):
 def _num_versions(config):
   """A: in how many versions every image is asked about."""
   return data.augment(np.zeros((1, 3, 3, 1)), config.shadow.augmentation).shape[1]
-
-
-def _num_recorded(config):
-  return config.shadow.num_recorded or config.purify.num_candidates
 
 
 def _pool_images(experiment):

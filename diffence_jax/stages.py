@@ -66,6 +66,45 @@ def queried_groups(split: Split) -> dict[str, np.ndarray]:
   return {group: getattr(split, group) for group in audit.GROUPS}
 
 
+class Canaries(NamedTuple):
+  """Samples with a wrong label each, half of which are trained on (Aerni et al. 2024).
+
+  Attributes:
+    ids: i64[C], of the reference set.
+    labels: i32[C], wrong ones.
+    is_member: bool[C], whether the target is trained on them; with these labels.
+  """
+
+  ids: np.ndarray
+  labels: np.ndarray
+  is_member: np.ndarray
+
+
+def canaries_of(config: FrozenConfigDict, split: Split, dataset: Dataset) -> Canaries:
+  """The canaries that the config asks for, none by default."""
+  ids = split.reference[: config.shadow.num_canaries]
+  draw = np.random.default_rng(rng.numpy_seed(config.seed, "canaries"))
+  wrong = draw.integers(1, dataset.num_classes, len(ids))
+  labels = (dataset.take(ids).labels + wrong) % dataset.num_classes
+  is_member = draw.permutation(len(ids)) < len(ids) // 2
+  return Canaries(ids, labels.astype(np.int32), is_member)
+
+
+def training_set(experiment: Experiment) -> tuple[np.ndarray, np.ndarray]:
+  """What the target is trained on: images u8[N,H,W,C] and labels i32[N], canaries last."""
+  dataset, split = experiment.dataset, experiment.split
+  canaries = canaries_of(experiment.config, split, dataset)
+  samples = dataset.take(np.concatenate([split.members, canaries.ids[canaries.is_member]]))
+  labels = samples.labels.copy()
+  labels[len(split.members) :] = canaries.labels[canaries.is_member]
+  return samples.images, labels
+
+
+def num_recorded(config: FrozenConfigDict) -> int:
+  """R: how many candidates of every image are recorded; the defense draws the first M."""
+  return config.shadow.num_recorded or config.purify.num_candidates
+
+
 def settings_of(config: FrozenConfigDict, section: str) -> dict[str, Any]:
   """The settings of a section that its result depends on, JSON-able, and the seed."""
   settings = as_json(config)[section].items()
@@ -80,12 +119,10 @@ def _compute_split(experiment, store, path):
 
 def _compute_classifier(experiment, store, path):
   del store
-  config, dataset = experiment.config, experiment.dataset
-  members = dataset.take(experiment.split.members)
+  config = experiment.config
   variables = train_classifier(
     experiment.classifier.module,
-    members.images,
-    members.labels,
+    *training_set(experiment),
     **_without(config.classifier, "model", "fields"),
     seed=config.seed,
     mesh=parallel.batch_mesh(),
@@ -118,11 +155,11 @@ def _compute_queries(experiment, store, path):
     load_classifier(experiment, store),
     load_denoiser(experiment, store),
     schedule,
-    experiment.dataset.take(ids).images,
+    experiment.dataset.take(ids).images.__getitem__,
     ids,
     mesh=parallel.batch_mesh(),
     directory=path,
-    **config.purify,
+    **{**config.purify, "num_candidates": num_recorded(config)},
   )
 
 
@@ -184,14 +221,18 @@ def load_denoiser(experiment: Experiment, store: Store) -> Bound:
 
 
 def load_records(experiment: Experiment, store: Store) -> dict[str, audit.Record]:
-  """The recorded queries of an experiment that has run, group by group."""
+  """The recorded queries of an experiment that has run, group by group.
+
+  The candidates are the M that the defense draws, of the R that are recorded.
+  """
   path = store.path(experiment.stages["queries"])
   raw, candidates = (np.load(path / f"{name}.npy") for name in ("raw", "candidates"))
+  num_candidates = experiment.config.purify.num_candidates
   records, start = {}, 0
   for group, ids in queried_groups(experiment.split).items():
     rows = slice(start, start + len(ids))
     labels = experiment.dataset.take(ids).labels
-    records[group] = audit.Record(raw[rows], candidates[rows], labels)
+    records[group] = audit.Record(raw[rows], candidates[rows, :num_candidates], labels)
     start += len(ids)
   return records
 

@@ -62,8 +62,9 @@ key = jax.random.key(0)
 bound = [Bound(m, models.init(m, key, (8, 8, 1))) for m in (classifier, denoiser)]
 schedule = dj.linear_schedule()
 purify = dict(num_candidates=3, step=100, num_ddim_steps=2, chunk_size=10)
+read = images.__getitem__
 record_queries(
-  key, *bound, schedule, images, ids, batch_size=16, mesh=mesh, directory=folder, **purify
+  key, *bound, schedule, read, ids, batch_size=16, mesh=mesh, directory=folder, **purify
 )
 
 protected = dj.protect(

@@ -45,7 +45,7 @@ def record(directory, batch_size=5):
     KEY,
     *BOUND,
     SCHEDULE,
-    IMAGES,
+    IMAGES.__getitem__,
     IDS,
     batch_size=batch_size,
     mesh=parallel.batch_mesh(),

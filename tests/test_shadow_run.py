@@ -49,7 +49,7 @@ def models_in(workdir):
   manifests = [
     json.loads(path.read_text()) for path in workdir.glob("shadow_models/*/manifest.json")
   ]
-  return {manifest["settings"]["model"]: manifest for manifest in manifests}
+  return {manifest["settings"]["number"]: manifest for manifest in manifests}
 
 
 def results_in(workdir):
@@ -96,6 +96,16 @@ def test_more_models_leave_those_that_there_are(alone):
   states = {line.split()[0]: line.split()[2] for line in text.splitlines()}
   assert states["shadow"] == "to" and states["classifier"] == "cached"
   assert "8 models, 6 of them cached" in text
+
+
+@pytest.mark.parametrize(
+  "setting", ["classifier.model=resnet18", "classifier.epochs=3", "seed=1"]
+)
+def test_what_shadow_models_depend_on_is_in_their_names(alone, setting):
+  text = diffence(
+    AUDIT, f"--workdir={alone[0]}", "--dry_run", f"--config.{setting}", check=0
+  ).stdout
+  assert "6 models, 0 of them cached" in text
 
 
 def test_two_processes_train_every_model_once_and_find_what_one_finds(alone, shared):

@@ -59,6 +59,10 @@ class Statistics(NamedTuple):
   log_p: np.ndarray
   reused: float
 
+  def first_version(self) -> "Statistics":
+    """Those of the images themselves, without further versions."""
+    return self._replace(phi=self.phi[..., :1, :], log_p=self.log_p[..., :1, :])
+
 
 def model_statistics(
   record: ModelRecord,
@@ -76,8 +80,8 @@ def model_statistics(
     labels: i[N].
     intervals: predictor to the interval of its selection, for the randomised ones.
     num_candidates: M, that the defense draws for a query.
-    queries: the numbers of repeated queries k. The undefended predictor, and averaging, which
-      has no choice to repeat, are asked once: their last axis is 1.
+    queries: the numbers of repeated queries k. The undefended predictor, which always answers
+      the same, is asked once: its last axis is 1.
     seed: draws the candidate where each image's first query begins, for one of many models
       that share re-generations; None begins at the first.
 
@@ -93,18 +97,22 @@ def model_statistics(
   first = np.zeros(len(raw), np.int64)
   if seed is not None:
     first = np.random.default_rng(seed).integers(0, num_recorded, len(raw))
-  window = (first[:, None] + np.arange(num_candidates)) % num_recorded
-  averaged = average(np.take_along_axis(candidates, window[..., None], axis=1))
-  mean_phi = true_label_phi(np.asarray(averaged), labels)
   phi = np.concatenate([true_label_phi(candidates, labels), raw_phi[:, None]], axis=1)
   kept = np.asarray(keeps_label(candidates, raw))
   top_phi, top_raw_phi = np.asarray(scaled_logit(candidates)), np.asarray(scaled_logit(raw))
 
-  def once(phi):
-    shape = (num, versions, 1)
-    return Statistics(phi.reshape(shape), _log_p(phi).reshape(shape), 0.0)
+  shape = (num, versions, -1)
+  found = {
+    "undefended": Statistics(raw_phi.reshape(shape), _log_p(raw_phi).reshape(shape), 0.0)
+  }
 
-  found = {"undefended": once(raw_phi)}
+  def answered_with(phi, reused):
+    """The statistics of answers whose phi are [N*A,k]."""
+    with np.errstate(divide="ignore"):
+      log_p = np.log(mean_over_queries(np.exp(_log_p(phi)), queries))
+    means = mean_over_queries(phi, queries)
+    return Statistics(means.reshape(shape), log_p.reshape(shape), reused)
+
   for name, interval in intervals.items():
     selection = select_repeatedly(
       kept,
@@ -115,16 +123,18 @@ def model_statistics(
       num_queries=max(queries),
       first=first,
     )
-    answered = np.take_along_axis(phi, selection.index, axis=1)
-    shape = (num, versions, len(queries))
-    with np.errstate(divide="ignore"):
-      log_p = np.log(mean_over_queries(np.exp(_log_p(answered)), queries))
-    found[name] = Statistics(
-      mean_over_queries(answered, queries).reshape(shape),
-      log_p.reshape(shape),
-      float(np.mean(selection.drawn > num_recorded)),
-    )
-  return {**found, "average": once(mean_phi)}
+    reused = float(np.mean(selection.drawn > num_recorded))
+    found[name] = answered_with(np.take_along_axis(phi, selection.index, axis=1), reused)
+  # Averaging draws M candidates for every query: the record has R // M times as many.
+  num_windows = num_recorded // num_candidates
+  windows = []
+  for query in range(min(num_windows, max(queries))):
+    at = first[:, None] + query * num_candidates + np.arange(num_candidates)
+    own = np.take_along_axis(candidates, at[..., None] % num_recorded, axis=1)
+    windows.append(true_label_phi(np.asarray(average(own)), labels))
+  repeated = np.stack(windows, axis=1)[:, np.arange(max(queries)) % len(windows)]
+  found["average"] = answered_with(repeated, float(max(queries) > num_windows))
+  return found
 
 
 def ensemble_statistics(

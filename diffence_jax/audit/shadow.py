@@ -15,6 +15,8 @@ from diffence_jax.metrics import Estimate
 
 # Where one variant of LiRA stands for all: the one that needs the fewest models.
 _VARIANCE = "global"
+# Attacks that are run at every number of queries, with every model as the target in turn.
+_REPEATED_ATTACKS = ("confidence", "lira_online", "rmia_online")
 # A bound on epsilon takes seconds, and is of one model.
 _EPSILON_MODELS = 4
 
@@ -157,20 +159,24 @@ def adaptive_rows(
   return rows
 
 
-def leave_one_out(shadow: Statistics, membership: np.ndarray, pool: Pool) -> Iterator[View]:
-  """Every shadow model as the target in turn, asked once, against all pairs but its own.
+def leave_one_out(
+  shadow: Statistics, membership: np.ndarray, pool: Pool, at: int = 0
+) -> Iterator[View]:
+  """Every shadow model as the target in turn, asked `queries[at]` times, against the others.
 
   Its partner was trained on the very samples that it was not trained on: leaving out both
   leaves as many models with as without every sample, and nothing that gives the answer away.
+  All models share re-generations: the more queries, the more of the noise do they have in
+  common, which favours the attacker a little.
   """
   pair = np.arange(len(membership)) // 2
   for target in range(len(membership)):
     others = pair != pair[target]
     yield View(
-      shadow.phi[target, ..., 0],
-      shadow.log_p[target, ..., 0],
-      shadow.phi[others, ..., 0],
-      shadow.log_p[others, ..., 0],
+      shadow.phi[target, ..., at],
+      shadow.log_p[target, ..., at],
+      shadow.phi[others, ..., at],
+      shadow.log_p[others, ..., at],
       membership[others],
       pool.is_known & ~membership[target],
     )
@@ -181,71 +187,83 @@ def leave_one_out_rows(
   membership: np.ndarray,
   pool: Pool,
   *,
+  queries: Sequence[int],
+  reported: np.ndarray,
   num_resamples: int,
   seed: int,
 ) -> tuple[dict[str, list[dict[str, Any]]], dict[str, np.ndarray]]:
   """Figures pooled over all shadow models as targets, each against all pairs but its own.
 
   There are S times as many scores as for the target alone, so low false-positive rates can be
-  told; the intervals resample models.
+  told; the intervals resample pairs of models.
 
   Args:
     shadow: predictor to the ensemble's statistics.
     membership: bool[S,N].
     pool: the samples.
+    queries: the numbers of queries k, as in the statistics' last axis.
+    reported: bool[N], the samples that figures are about; canaries have a table of their own.
     num_resamples: of the bootstrap.
     seed: of the bootstrap.
 
   Returns:
-    "samples": rows for every predictor and main attack on the samples that are not canaries;
-    "canaries": the same on the canaries; "vulnerability", and "epsilon" (empty without
-    jax-privacy): rows for every predictor. And the arrays of the figures, for every predictor
-    p the ROC of online LiRA with its band: "p/loo_fpr", "p/loo_tpr", "p/loo_low", "p/loo_high".
+    "samples": rows for every predictor, main attack and k (above 1: fewer attacks);
+    "canaries": the same on the canaries, at one query; "vulnerability", and "epsilon" (empty
+    without jax-privacy): rows for every predictor. And the arrays of the figures, for every
+    predictor p the ROC of online LiRA with its band: "p/loo_fpr", "p/loo_tpr", "p/loo_low",
+    "p/loo_high".
   """
+  resample = {"seed": seed, "num_resamples": num_resamples}
   tables = {"samples": [], "canaries": [], "vulnerability": [], "epsilon": []}
   arrays, undefended = {}, {}
+  chosen = {"samples": ~pool.is_canary & reported, "canaries": pool.is_canary}
   for name, statistics in shadow.items():
-    scores = {attack: [] for attack in MAIN_ATTACKS}
-    for view in leave_one_out(statistics, membership, pool):
-      for attack, scorer in MAIN_ATTACKS.items():
-        scores[attack].append(scorer(view))
-    tables["epsilon"] += _epsilon(name, np.stack(scores["lira_online"]), membership)
-    for attack, per_model in scores.items():
-      scored = np.stack(per_model)
-      for table, chosen in (("samples", ~pool.is_canary), ("canaries", pool.is_canary)):
-        if not chosen.any():
-          continue
-        own, members = scored[:, chosen], membership[:, chosen]
-        roc = metrics.clustered_roc(
-          own, members, seed=seed, num_resamples=num_resamples, limits=LIMITS
-        )
-        row = {
-          "predictor": name,
-          "attack": attack,
-          "num_models": len(membership),
-          "auc": roc.auc._asdict(),
-          "tpr_at_fpr": [roc.tpr_at_fpr(limit)._asdict() for limit in LIMITS],
-        }
-        key = (table, attack)
-        before = undefended.setdefault(key, own)
-        if before is not own:
-          change = metrics.clustered_difference(
-            own, before, members, seed=seed, num_resamples=num_resamples
-          )
-          row["auc_change"] = change._asdict()
-        tables[table].append(row)
-        if table == "samples" and attack == "lira_online":
-          for figure in ("fpr", "tpr", "low", "high"):
-            arrays[f"{name}/loo_{figure}"] = getattr(roc.band, figure)
-          tables["vulnerability"].append(_vulnerability(name, own, members, seed))
+    for at in range(statistics.phi.shape[-1]):
+      scores = {attack: [] for attack in (_REPEATED_ATTACKS if at else MAIN_ATTACKS)}
+      for view in leave_one_out(statistics, membership, pool, at):
+        for attack, per_model in scores.items():
+          per_model.append(MAIN_ATTACKS[attack](view))
+      for attack, per_model in scores.items():
+        scored = np.stack(per_model)
+        for table, samples in chosen.items():
+          if not samples.any() or (at and table == "canaries"):
+            continue
+          own, members = _by_pair(scored[:, samples]), _by_pair(membership[:, samples])
+          roc = metrics.clustered_roc(own, members, **resample, limits=LIMITS)
+          row = {
+            "predictor": name,
+            "attack": attack,
+            "queries": queries[at],
+            "num_models": len(membership),
+            "auc": roc.auc._asdict(),
+            "tpr_at_fpr": [roc.tpr_at_fpr(limit)._asdict() for limit in LIMITS],
+          }
+          before = undefended.setdefault((table, attack), own)
+          if before is not own:
+            change = metrics.clustered_difference(own, before, members, **resample)
+            row["auc_change"] = change._asdict()
+          tables[table].append(row)
+          if table == "samples" and attack == "lira_online" and not at:
+            for figure in ("fpr", "tpr", "low", "high"):
+              arrays[f"{name}/loo_{figure}"] = getattr(roc.band, figure)
+      if not at:
+        scored = np.stack(scores["lira_online"])
+        seed = resample["seed"]
+        tables["vulnerability"].append(_vulnerability(name, scored, membership, pool, seed))
+        tables["epsilon"] += _epsilon(name, scored, membership)
   return tables, arrays
+
+
+def _by_pair(values):
+  """[S,N] to [S/2,2N]: two models that share a pair are resampled together."""
+  return values.reshape(len(values) // 2, -1)
 
 
 def _epsilon(name, scores, membership):
   """Lower bounds on epsilon for the first models; no row without jax-privacy.
 
-  Each bound is of one training run, whose samples, the canaries among them, were made members
-  by chance; scores of different runs do not add up to a better one.
+  Each is a 95% bound of one training run, whose samples, the canaries among them, were made
+  members by chance. Neither the highest nor the lowest of several is one.
   """
   try:
     bounds = [
@@ -254,16 +272,17 @@ def _epsilon(name, scores, membership):
     ]
   except ModuleNotFoundError:
     return []
-  median, highest = float(np.median(bounds)), float(np.max(bounds))
+  described = {"first": bounds[0], "lowest": min(bounds), "highest": max(bounds)}
   models = {"num_models": len(bounds), "num_samples": scores.shape[1]}
-  return [{"predictor": name, **models, "median": median, "highest": highest}]
+  return [{"predictor": name, **models, **described}]
 
 
-def _vulnerability(name, scores, membership, seed):
+def _vulnerability(name, scores, membership, pool, seed):
   """How far single examples stand out: quantiles of every example's own AUC over models.
 
   An AUC of few models scatters; how far shows the same with membership drawn at random.
   """
+  scores, membership = scores[:, ~pool.is_canary], membership[:, ~pool.is_canary]
   shuffled = np.random.default_rng(seed).permuted(membership, axis=0)
   quantiles = (0.5, 0.9, 0.99, 1.0)
 

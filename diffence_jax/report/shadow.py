@@ -28,6 +28,9 @@ from diffence_jax.report.shadow_rows import (
   NEAR,
   adaptive,
   has_near_duplicates,
+  in_turn,
+  judged_samples,
+  recovered_share,
   repeated,
 )
 
@@ -36,6 +39,7 @@ _THRESHOLD_ATTACKS = ("loss", "confidence", "entropy", "modified_entropy")
 _MOST_REPEATED = 3
 TARGET_TITLE = "Attack AUC on the target: one query, and the same query k times"
 MODELS_TITLE = "Every shadow model as the target in turn, one query"
+REPEATED_TITLE = "Every shadow model as the target in turn, the same query k times"
 
 
 def target_headings(
@@ -71,7 +75,6 @@ def target_rows(results: Mapping[str, Any], most: int | None = None) -> list[lis
     name = row["name"]
     own = _best_threshold(row)
     change = "" if row is undefended else _change(own, threshold)
-    once = _auc(results, name, MAIN_ATTACK, 1)
     for inputs in ("same", NEAR):
       aucs = {attack: _auc(results, name, attack, 1, inputs) for attack in names}
       if aucs[MAIN_ATTACK] is None:
@@ -82,8 +85,7 @@ def target_rows(results: Mapping[str, Any], most: int | None = None) -> list[lis
       ]
       for k in numbers:
         auc = _auc(results, name, MAIN_ATTACK, k, inputs)
-        back = auc and _back(auc, once, before[MAIN_ATTACK])
-        cells.append(auc_cell(auc, back) if auc else Cell("-"))
+        cells.append(auc_cell(auc) if auc else Cell("-"))
       if inputs == "same":
         rows.append([Cell(name), auc_cell(own, change), *cells])
       else:
@@ -108,15 +110,58 @@ def model_headings(results: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def model_rows(results: Mapping[str, Any]) -> list[list[Cell]]:
   """The table about every model in turn, one row a predictor, as in `model_headings`."""
-  found = {(row["predictor"], row["attack"]): row for row in results["shadow"]["samples"]}
   rows = []
   for predictor in results["predictors"]:
     name = predictor["name"]
-    lira, rmia = found[name, MAIN_ATTACK], found[name, "rmia_online"]
+    lira, rmia = (_turn(results, name, attack, 1) for attack in (MAIN_ATTACK, "rmia_online"))
     rates = [rate_cell(rate) for rate in lira["tpr_at_fpr"]]
     rows.append(
       [Cell(name), auc_cell(lira["auc"]), difference_cell(lira), auc_cell(rmia["auc"]), *rates]
     )
+  return rows
+
+
+def repeated_headings(
+  results: Mapping[str, Any], most: int | None = None
+) -> list[tuple[str, str]]:
+  """The two lines of every heading of the table about every model asked again.
+
+  Args:
+    results: as `write_report` takes it, with repeated queries.
+    most: as in `target_rows`.
+
+  Returns:
+    The headings; the last two columns are at the largest number of queries.
+  """
+  numbers = repeated(results)
+  limit = results["shadow"]["samples"][0]["tpr_at_fpr"][-1]["limit"]
+  return [
+    ("", "predictor"),
+    *(("LiRA online", f"k = {k}") for k in (1, *_last(numbers, most))),
+    ("RMIA online", f"k = {numbers[-1]}"),
+    (f"TPR at {limit_name(limit)} FPR", f"LiRA, k = {numbers[-1]}"),
+  ]
+
+
+def repeated_rows(results: Mapping[str, Any], most: int | None = None) -> list[list[Cell]]:
+  """The table about every model asked again, one row a predictor, as `repeated_headings`."""
+  numbers = repeated(results)
+  undefended = results["predictors"][0]["name"]
+  asked = [(MAIN_ATTACK, k) for k in _last(numbers, most)] + [("rmia_online", numbers[-1])]
+  rows = []
+  for predictor in results["predictors"]:
+    name = predictor["name"]
+    cells = [Cell(name), auc_cell(_turn(results, name, MAIN_ATTACK, 1)["auc"])]
+    for attack, k in asked:
+      row = _turn(results, name, attack, k)
+      once, before = (_turn(results, who, attack, 1) for who in (name, undefended))
+      cells.append(
+        auc_cell(row["auc"], _back(row["auc"], once["auc"], before["auc"]))
+        if row
+        else Cell("-")
+      )
+    last = _turn(results, name, MAIN_ATTACK, numbers[-1])
+    rows.append([*cells, rate_cell(last["tpr_at_fpr"][-1]) if last else Cell("-")])
   return rows
 
 
@@ -142,11 +187,15 @@ def facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
   )
   if canaries:
     models += f"; {canaries:,} of them canaries, with a wrong label"
+  in_turn_on = (
+    f"all of them, on the {judged_samples(results):,} samples that no interval of the defense "
+    "was fitted to, by the others but its pair (the model trained on the other half)"
+  )
   numbers = repeated(results)
   asked = f"every image once{'' if not numbers else ', and ' + _listed(numbers) + ' times'}"
   if has_near_duplicates(results):
     asked += f"; instead of the same image also {NEAR} of it, each sent once"
-  return [("shadow models", models), ("queries", asked)]
+  return [("shadow models", models), ("attacked in turn", in_turn_on), ("queries", asked)]
 
 
 def notes(results: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -159,7 +208,8 @@ def notes(results: Mapping[str, Any]) -> list[tuple[str, str]]:
     ),
     (
       "[low, high]",
-      "95% interval: of other samples on the target, of other models in the second table",
+      "95% interval: of other samples on the target, of other pairs of models where every model "
+      "is the target in turn",
     ),
     ("+x% or -x%", "change relative to the undefended predictor"),
   ]
@@ -167,12 +217,12 @@ def notes(results: Mapping[str, Any]) -> list[tuple[str, str]]:
     pairs.append(
       (
         "x% back",
-        "share of what the defense took off LiRA at one query that k queries get back; not "
-        f"given where it took off less than {LEAST_DIFFERENCE:g}; as uncertain as its "
-        "interval is wide",
+        "share of what the defense takes off the same attack at one query that k queries get "
+        f"back, over all models in turn; not given where it takes off less than "
+        f"{LEAST_DIFFERENCE:g}, nor on the target, whose intervals are too wide for it",
       )
     )
-    pairs.append(("-", "asked once only: averages, and what always answers the same"))
+    pairs.append(("-", "asked once only: without the defense the answer is always the same"))
     target, models = (
       max(shares[side] for shares in shadow["reused"].values()) for side in ("target", "shadow")
     )
@@ -189,6 +239,10 @@ def notes(results: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def text_lines(results: Mapping[str, Any]) -> list[str]:
   """The block for a terminal of 120 columns, plain ASCII; its last line is the finding."""
+  again = []
+  if repeated(results):
+    shown = (repeated_headings(results, _MOST_REPEATED), repeated_rows(results, _MOST_REPEATED))
+    again = [REPEATED_TITLE, *grid(*shown), ""]
   return [
     *definitions(facts(results)),
     "",
@@ -198,6 +252,7 @@ def text_lines(results: Mapping[str, Any]) -> list[str]:
     MODELS_TITLE,
     *grid(model_headings(results), model_rows(results)),
     "",
+    *again,
     *definitions(notes(results)),
     "",
     finding(results),
@@ -237,16 +292,21 @@ def _auc(results, predictor, attack, queries, inputs="same"):
   return rows[0]["auc"] if rows else None
 
 
+def _turn(results, predictor, attack, queries):
+  """The row over all models in turn; None if there is none."""
+  rows = in_turn(results, predictor=predictor, attack=attack, queries=queries)
+  return rows[0] if rows else None
+
+
 def _change(auc, before):
   return relative_change(auc["value"] / before["value"] - 1.0) if before["value"] > 0.0 else ""
 
 
-def _back(auc, once, before):
-  """The share of the defense's gain at one query that more queries get back, in words."""
-  gain = before["value"] - once["value"]
-  if gain < LEAST_DIFFERENCE:
+def _back(again, once, before):
+  """The share of what the defense takes off that more queries get back, in words."""
+  share = recovered_share(again, once, before)
+  if share is None:
     return ""
-  share = (auc["value"] - once["value"]) / gain
   if share < NO_CHANGE:
     return "none back"
   return "all back" if share >= 1.0 else f"{percent(share, 0)} back"

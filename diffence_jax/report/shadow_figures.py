@@ -54,9 +54,10 @@ def repeated_queries(
   """Figures against the number of queries: a row a figure, a column a predictor.
 
   Args:
-    series: figure ("attack AUC") to predictor to way of asking to points (k, value, low, high)
-      with rising k. The predictor that is first in `order` has one point a figure, drawn as a
-      line across; of the others the first way's interval is drawn too.
+    series: figure ("AUC") to predictor to way of asking to points (k, value, low, high) with
+      rising k. The predictor that is first in `order` has one point a figure, drawn as a line
+      across; of the others the first way's intervals are drawn too. The last figure has all
+      ways.
     order: all predictors as the other plots show them, so that each keeps its colour.
 
   Returns:
@@ -79,20 +80,31 @@ def repeated_queries(
         axes.axhline(level, color=colors[order[0]], linewidth=1.4)
         for i, (points, dash) in enumerate(zip(found[name].values(), dashes, strict=False)):
           queries, values, low, high = np.asarray(points, np.float64).T
-          look = {"color": colors[name], "linestyle": dash, "linewidth": 1.6}
-          axes.plot(queries, values, marker="o", markersize=3.5, **look)
+          look = {"color": colors[name], "linestyle": dash, "marker": "o"}
           if i == 0:
-            axes.fill_between(queries, low, high, color=colors[name], alpha=0.15, linewidth=0)
+            axes.errorbar(
+              queries,
+              values,
+              yerr=np.maximum([values - low, high - values], 0.0),
+              linewidth=1.6,
+              markersize=3.5,
+              elinewidth=1.0,
+              capsize=2.0,
+              **look,
+            )
             axes.set_xscale("log")
             axes.set_xticks(queries, [f"{k:g}" for k in queries])
             axes.set_xticks([], minor=True)
+          else:
+            axes.plot(queries, values, linewidth=1.1, markersize=2.5, **look)
         axes.grid(color=INK, alpha=0.15)
     for axes, name in zip(panels[0], names, strict=True):
       axes.set_title(plain(name), **TITLE)
     figure.supxlabel("queries about an image", fontsize=10)
     # The ways of asking are told apart by their dashes, in the colour of every predictor.
     first = Line2D([], [], color=colors[order[0]], label=plain(order[0]))
-    ways = next(iter(series.values()))[names[0]]
+    # The last figure has all ways, though not of every predictor.
+    ways = max(list(series.values())[-1].values(), key=len)
     handles = [
       Line2D([], [], color=INK, linewidth=1.6, linestyle=d, label=w)
       for w, d in zip(ways, dashes, strict=False)

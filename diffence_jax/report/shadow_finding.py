@@ -3,17 +3,19 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from diffence_jax.report.cells import NO_CHANGE, attack_name, percent
-from diffence_jax.report.shadow_rows import LEAST_DIFFERENCE, NEAR, SHADOW_ATTACKS, adaptive
+from diffence_jax.report.cells import NO_CHANGE, attack_name, interval, percent
+from diffence_jax.report.shadow_rows import MAIN_ATTACK, in_turn, recovered_share
 
 
 def finding(results: Mapping[str, Any]) -> str:
   """What the defense takes off attacks with shadow models, in one plain sentence.
 
-  It is about the target and the predictor with the lowest strongest attack at one query,
-  among those that change no label. "Strongest" is picked on the reported samples, among LiRA
-  and RMIA, online and offline, with defended and raw shadow models; of repeated queries also
-  among all their numbers and near-duplicates.
+  It is about every shadow model as the target in turn: the target alone has too few samples to
+  tell what more queries get back. The attack is the one that is strongest on the undefended
+  predictor at one query; the predictor the one that leaves it the lowest AUC, among those that
+  change no label. Both are picked on the reported samples. Should another attack reach more
+  on that predictor, the sentence says so. What repeated queries get back is about online LiRA,
+  at the number of queries that gets the most.
 
   Args:
     results: as `write_report` takes it, the undefended predictor first.
@@ -23,34 +25,37 @@ def finding(results: Mapping[str, Any]) -> str:
   """
   undefended, *defended = results["predictors"]
   keeping = [row for row in defended if row["label_changes"] == 0]
-  once = {
-    row["name"]: _strongest(adaptive(results, predictor=row["name"], queries=1, inputs="same"))
-    for row in results["predictors"]
-  }
-  name = min((row["name"] for row in keeping or defended), key=lambda n: _value(once[n]))
-  before, after = once[undefended["name"]], once[name]
+  before = max(in_turn(results, predictor=undefended["name"], queries=1), key=_value)
+  attacked = {"attack": before["attack"], "queries": 1}
+  ((after,), *_) = sorted(
+    (in_turn(results, predictor=row["name"], **attacked) for row in keeping or defended),
+    key=lambda rows: _value(rows[0]),
+  )
+  name = after["predictor"]
+  strongest = max(in_turn(results, predictor=name, queries=1), key=_value)
+  other = f"; {_attacked(strongest)}" if _value(strongest) > _value(after) + NO_CHANGE else ""
   gain = _value(before) - _value(after)
   relative = gain / _value(before) if _value(before) > 0.0 else 0.0
+  models = f"each of {results['shadow']['num_models']:,} shadow models as the target in turn"
   if relative < NO_CHANGE:
     which = "that keeps the labels " if keeping else ""
     text = (
-      f"Nothing was gained against shadow models: no defended predictor {which}lowers the AUC "
-      f"of the strongest attack at one query (undefended {_attacked(before)}, best {name} "
-      f"{_attacked(after)})"
+      f"With {models}, nothing was gained: no defended predictor {which}lowers the AUC of the "
+      f"strongest attack at one query (undefended {_attacked(before)}, best {name} "
+      f"{_value(after):.3f}{_difference(after)}{other})"
     )
   else:
     text = (
-      f"With {results['shadow']['num_models']:,} shadow models, {name} takes "
-      f"{percent(relative)} off the AUC of the strongest attack at one query "
-      f"({_attacked(before)} -> {_then(after, before)}{_overlap(after, before)})"
+      f"With {models}, {name} takes {percent(relative)} off the AUC of the strongest attack at "
+      f"one query ({_attacked(before)} -> {_value(after):.3f}{_difference(after)}{other})"
     )
-  rows = [row for row in adaptive(results, predictor=name) if row["queries"] > 1]
-  return f"{text}; {_regained(rows, after, gain)}."
-
-
-def _strongest(rows):
-  attacked = [row for row in rows if row["attack"] in SHADOW_ATTACKS]
-  return max(attacked, key=_value)
+  (level,) = in_turn(results, predictor=undefended["name"], attack=MAIN_ATTACK)
+  once, *again = sorted(
+    in_turn(results, predictor=name, attack=MAIN_ATTACK), key=lambda row: row["queries"]
+  )
+  same = relative >= NO_CHANGE and before["attack"] == MAIN_ATTACK
+  taken = "that" if same else f"what is taken off {attack_name(MAIN_ATTACK)}"
+  return f"{text}; {_regained(again, once, level, taken)}."
 
 
 def _value(row):
@@ -61,9 +66,11 @@ def _attacked(row):
   return f"{attack_name(row['attack'])} {_value(row):.3f}"
 
 
-def _then(row, before):
-  """A figure after another one, the attack named where it is not the same."""
-  return f"{_value(row):.3f}" if row["attack"] == before["attack"] else _attacked(row)
+def _difference(row):
+  """The difference to the undefended predictor with its interval, models being resampled."""
+  change = row["auc_change"]
+  chance = ", which includes 0" if change["low"] <= 0.0 <= change["high"] else ""
+  return f", difference {change['value']:+.3f} {interval(change)}{chance}"
 
 
 def _overlap(one, other):
@@ -71,27 +78,31 @@ def _overlap(one, other):
   return ", 95% intervals overlap" if a["low"] <= b["high"] and b["low"] <= a["high"] else ""
 
 
-def _regained(rows: Sequence[Mapping[str, Any]], once: Mapping[str, Any], gain: float) -> str:
+def _regained(
+  rows: Sequence[Mapping[str, Any]],
+  once: Mapping[str, Any],
+  level: Mapping[str, Any],
+  taken: str,
+) -> str:
   """What repeated queries get back, as the end of a sentence.
 
   Args:
-    rows: of all repeated queries to the predictor.
-    once: the strongest attack at one query.
-    gain: what the defense takes off the strongest attack's AUC at one query.
+    rows: of the main attack on the predictor at more than one query.
+    once: at one query.
+    level: on the undefended predictor.
+    taken: what the defense takes off that attack, in words.
 
   Returns:
     The words.
   """
   if not rows:
     return "repeated queries were not tried"
-  best = _strongest(rows)
-  most = max(row["queries"] for row in rows)
+  best = max(rows, key=_value)
   if _value(best) - _value(once) < NO_CHANGE:
-    return f"asking up to {most} times gains nothing"
-  of = f" about {NEAR}" if best["inputs"] == NEAR else ""
-  reached = f"{_attacked(best)}{_overlap(best, once)}"
-  if gain < LEAST_DIFFERENCE:
-    return f"{best['queries']} queries{of} reach more than one does ({reached})"
-  share = (_value(best) - _value(once)) / gain
+    return f"asking up to {rows[-1]['queries']} times gains nothing"
+  reached = f"{_attacked(best)} {interval(best['auc'])}{_overlap(best, once)}"
+  share = recovered_share(best["auc"], once["auc"], level["auc"])
+  if share is None:
+    return f"{best['queries']} queries reach more than one does ({reached})"
   back = "all" if share >= 1.0 else percent(share, 0)
-  return f"{best['queries']} queries{of} get {back} of that back ({reached})"
+  return f"{best['queries']} queries get {back} of {taken} back ({reached})"

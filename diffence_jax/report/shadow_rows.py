@@ -5,13 +5,12 @@ from typing import Any
 
 from diffence_jax.report.cells import limit_name
 
-SHADOW_ATTACKS = ("lira_online", "lira_offline", "rmia_online", "rmia_offline")
 # The attack of the figures, and of the tables' further columns.
 MAIN_ATTACK = "lira_online"
 NEAR = "near duplicates"
-# Of a smaller difference in AUC a regained share would be a share of chance.
+# Of a smaller difference in AUC a recovered share would be a share of chance.
 LEAST_DIFFERENCE = 0.01
-# The ways of asking that have a line in the figure, from inputs and shadow models.
+# The ways of asking the target that have a line in the figure, from inputs and shadow models.
 _WAYS = {
   ("same", "defended"): "same image",
   ("same", "raw"): "same image, raw shadow models",
@@ -31,17 +30,44 @@ def has_near_duplicates(results: Mapping[str, Any]) -> bool:
 
 def adaptive(results: Mapping[str, Any], **wanted: Any) -> list[Mapping[str, Any]]:
   """The rows about the target whose entries are the wanted ones."""
-  rows = results["shadow"]["adaptive"]
-  return [row for row in rows if all(row[name] == value for name, value in wanted.items())]
+  return _matching(results["shadow"]["adaptive"], wanted)
+
+
+def in_turn(results: Mapping[str, Any], **wanted: Any) -> list[Mapping[str, Any]]:
+  """The rows about every shadow model in turn whose entries are the wanted ones."""
+  return _matching(results["shadow"]["samples"], wanted)
+
+
+def recovered_share(
+  again: Mapping[str, float], once: Mapping[str, float], before: Mapping[str, float]
+) -> float | None:
+  """The share of what a defense takes off an attack that more queries get back.
+
+  Args:
+    again: the attack's AUC at more than one query.
+    once: its AUC at one query.
+    before: its AUC on the undefended predictor.
+
+  Returns:
+    (again - once) / (before - once), which may lie outside of [0, 1]; None where the defense
+    takes off less than `LEAST_DIFFERENCE`.
+  """
+  gain = before["value"] - once["value"]
+  return (again["value"] - once["value"]) / gain if gain >= LEAST_DIFFERENCE else None
 
 
 def pooled_sizes(results: Mapping[str, Any]) -> tuple[int, int]:
-  """How many members and non-members of a model the figures of all models in turn rest on."""
-  shadow = results["shadow"]
-  row = shadow["samples"][0]
-  nonmembers = row["tpr_at_fpr"][0]["num"]
-  num_samples = shadow["num_examples"] - shadow["num_canaries"]
-  return row["num_models"] * num_samples - nonmembers, nonmembers
+  """How many members and non-members the figures of all models in turn rest on.
+
+  They are equal: the two models of a pair were trained on complementary halves.
+  """
+  num = results["shadow"]["samples"][0]["tpr_at_fpr"][0]["num"]
+  return num, num
+
+
+def judged_samples(results: Mapping[str, Any]) -> int:
+  """On how many samples every shadow model is attacked in turn."""
+  return sum(pooled_sizes(results)) // results["shadow"]["samples"][0]["num_models"]
 
 
 def repeated_series(results: Mapping[str, Any]) -> dict[str, dict[str, dict[str, list]]]:
@@ -52,31 +78,46 @@ def repeated_series(results: Mapping[str, Any]) -> dict[str, dict[str, dict[str,
 
   Returns:
     Figure to predictor to way of asking to points (k, value, low, high), of online LiRA on the
-    undefended predictor and on those that can be asked again; empty where none was.
+    undefended predictor and on those that are asked again: its AUC and TPR over all shadow
+    models in turn, and its AUC on the target, which is asked in more ways. Empty where none is
+    asked again.
   """
   undefended = results["predictors"][0]["name"]
-  again = [row["name"] for row in results["predictors"] if _can_repeat(results, row["name"])]
+  again = [
+    row["name"]
+    for row in results["predictors"]
+    if any(found["queries"] > 1 for found in in_turn(results, predictor=row["name"]))
+  ]
   if not again:
     return {}
-  *_, limit = (r["limit"] for r in results["shadow"]["adaptive"][0]["tpr_at_fpr"])
-  of_row = {
-    "attack AUC": lambda row: row["auc"],
-    f"TPR at {limit_name(limit)} FPR": lambda row: row["tpr_at_fpr"][-1],
+  same = _WAYS["same", "defended"]
+  models, target = {}, {}
+  for name in (undefended, *again):
+    models[name] = {same: in_turn(results, predictor=name, attack=MAIN_ATTACK)}
+    rows = adaptive(results, predictor=name, attack=MAIN_ATTACK)
+    target[name] = {
+      way: [row for row in rows if (row["inputs"], row["shadow_models"]) == asked]
+      for asked, way in _WAYS.items()
+    }
+  limit = results["shadow"]["samples"][0]["tpr_at_fpr"][-1]["limit"]
+  auc = lambda row: row["auc"]
+  return {
+    "AUC,\nall models": _points(models, auc),
+    f"TPR at {limit_name(limit)} FPR,\nall models": _points(
+      models, lambda row: row["tpr_at_fpr"][-1]
+    ),
+    "AUC,\nthe target": _points(target, auc),
   }
-  found = {}
-  for figure, read in of_row.items():
-    found[figure] = {}
-    for name in (undefended, *again):
-      ways = {}
-      for row in adaptive(results, predictor=name, attack=MAIN_ATTACK):
-        way = _WAYS.get((row["inputs"], row["shadow_models"]))
-        if way:
-          value = read(row)
-          point = (row["queries"], *(value[key] for key in ("value", "low", "high")))
-          ways.setdefault(way, []).append(point)
-      found[figure][name] = {way: sorted(ways[way]) for way in _WAYS.values() if way in ways}
-  return found
 
 
-def _can_repeat(results: Mapping[str, Any], predictor: str) -> bool:
-  return any(row["queries"] > 1 for row in adaptive(results, predictor=predictor))
+def _matching(rows, wanted):
+  return [row for row in rows if all(row[name] == value for name, value in wanted.items())]
+
+
+def _points(found, read):
+  """Every predictor's and way's points in the order of k; no way without any."""
+  point = lambda row: (row["queries"], *(read(row)[key] for key in ("value", "low", "high")))
+  return {
+    name: {way: sorted(map(point, rows)) for way, rows in ways.items() if rows}
+    for name, ways in found.items()
+  }

@@ -23,6 +23,8 @@ from diffence_jax.report.cells import (
   write_rows,
 )
 
+_LABEL_ONLY = ("augmentation_robustness", "noise_robustness", "hop_skip_jump")
+
 
 def headings(results: Mapping[str, Any]) -> list[tuple[str, str]]:
   """The two lines of every heading of the main table."""
@@ -122,11 +124,12 @@ def notes(results: Mapping[str, Any]) -> list[tuple[str, str]]:
   # Not every attack fits every predictor.
   counts = sorted({len(row["attacks"]) for row in results["predictors"]})
   count = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
+  fewer = _on_fewer(results)
   pairs = [
     (
       "highest",
-      f"over {count} attacks, the strongest picked on the reported samples themselves, "
-      "in the attacker's favour",
+      f"over {count} attacks, the strongest picked on the reported samples themselves, in the "
+      f"attacker's favour; each with one query an image or changed version of it{fewer}",
     ),
     ("[low, high]", "95% interval; +x% or -x%: change relative to the undefended predictor"),
     (
@@ -225,6 +228,22 @@ def write_csv(results: Mapping[str, Any], path: str | os.PathLike) -> None:
       del figures["name"]
       rows.append({**run_columns(results), **predictor, **dict(flat(figures))})
   write_rows(rows, Path(path))
+
+
+def _on_fewer(results):
+  """On how many samples the label-only attacks are judged, if on fewer than all, in words."""
+  sizes = [
+    (attack["tnr_at_fnr"][0]["num"], attack["tpr_at_fpr"][0]["num"])
+    for row in results["predictors"]
+    for attack in row["attacks"]
+    if attack["name"] in _LABEL_ONLY
+  ]
+  members, nonmembers = min(sizes, default=reported_sizes(results))
+  if (members, nonmembers) == reported_sizes(results):
+    return ""
+  both = f"{members:,} members and {nonmembers:,} non-members"
+  sides = f"{members:,} a side" if members == nonmembers else both
+  return f"; label-only attacks on fewer samples, {sides}"
 
 
 def _label_changes(row):
