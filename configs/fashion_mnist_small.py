@@ -45,13 +45,13 @@ def get_config(variant: str = "") -> ConfigDict:
 
   if variant.startswith("audit"):
     # Fewer samples, and as many of both kinds: a shadow model's half is as large as the
-    # target's training set, and 32 of them train in minutes.
+    # target's training set, and 16 of them train in minutes.
     config.data.num_members = 1000
     config.data.num_nonmembers = 1000
-    config.shadow.num_models = 32
+    config.shadow.num_models = 16
     config.shadow.num_canaries = 50
     config.shadow.queries = (1, 4, 16)
-    config.shadow.num_recorded = 20
+    config.shadow.num_recorded = 16
     config.shadow.near_duplicates = True
     config.audit.num_label_only = 50
   if variant.endswith("smoke"):

@@ -1,12 +1,11 @@
 """What attacks with shadow models found, as text: tables for the terminal, and a CSV file."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from diffence_jax.report.cells import (
-  NO_CHANGE,
   Cell,
   auc_cell,
   definitions,
@@ -14,7 +13,6 @@ from diffence_jax.report.cells import (
   grid,
   interval,
   limit_name,
-  mark_notes,
   percent,
   rate_cell,
   relative_change,
@@ -22,14 +20,12 @@ from diffence_jax.report.cells import (
   write_rows,
 )
 from diffence_jax.report.shadow_finding import finding
+from diffence_jax.report.shadow_notes import facts, notes
 from diffence_jax.report.shadow_rows import (
-  LEAST_DIFFERENCE,
   MAIN_ATTACK,
   NEAR,
   adaptive,
-  has_near_duplicates,
   in_turn,
-  judged_samples,
   recovered_share,
   repeated,
 )
@@ -177,66 +173,6 @@ def quantile_name(quantile: str) -> str:
   return names.get(float(quantile), f"{limit_name(float(quantile))} quantile")
 
 
-def facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
-  """What was trained and asked: pairs of a name and a sentence."""
-  shadow = results["shadow"]
-  canaries = shadow["num_canaries"]
-  models = (
-    f"{shadow['num_models']:,} models, each trained on {shadow['train_size']:,} of "
-    f"{shadow['num_examples']:,} samples (the target: {shadow['target_train_size']:,})"
-  )
-  if canaries:
-    models += f"; {canaries:,} of them canaries, with a wrong label"
-  in_turn_on = (
-    f"all of them, on the {judged_samples(results):,} samples that no interval of the defense "
-    "was fitted to, by the others but its pair (the model trained on the other half)"
-  )
-  numbers = repeated(results)
-  asked = f"every image once{'' if not numbers else ', and ' + _listed(numbers) + ' times'}"
-  if has_near_duplicates(results):
-    asked += f"; instead of the same image also {NEAR} of it, each sent once"
-  return [("shadow models", models), ("attacked in turn", in_turn_on), ("queries", asked)]
-
-
-def notes(results: Mapping[str, Any]) -> list[tuple[str, str]]:
-  """How to read the tables: pairs of a term and its meaning."""
-  shadow, numbers = results["shadow"], repeated(results)
-  pairs = [
-    (
-      "online",
-      "the attacker has shadow models trained with and without every sample that it judges",
-    ),
-    (
-      "[low, high]",
-      "95% interval: of other samples on the target, of other pairs of models where every model "
-      "is the target in turn",
-    ),
-    ("+x% or -x%", "change relative to the undefended predictor"),
-  ]
-  if numbers:
-    pairs.append(
-      (
-        "x% back",
-        "share of what the defense takes off the same attack at one query that k queries get "
-        f"back, over all models in turn; not given where it takes off less than "
-        f"{LEAST_DIFFERENCE:g}, nor on the target, whose intervals are too wide for it",
-      )
-    )
-    pairs.append(("-", "asked once only: without the defense the answer is always the same"))
-    target, models = (
-      max(shares[side] for shares in shadow["reused"].values()) for side in ("target", "shadow")
-    )
-    if max(target, models) >= NO_CHANGE:
-      text = (
-        f"for up to {percent(target)} of the images on the target and {percent(models)} on "
-        f"shadow models too few answers were recorded for {numbers[-1]} independent queries: "
-        "some are used again, and fresh ones might get more back"
-      )
-      pairs.append(("reused", text))
-  rates = (rate for row in shadow["samples"] for rate in row["tpr_at_fpr"])
-  return pairs + mark_notes(rates)
-
-
 def text_lines(results: Mapping[str, Any]) -> list[str]:
   """The block for a terminal of 120 columns, plain ASCII; its last line is the finding."""
   again = []
@@ -307,15 +243,11 @@ def _back(again, once, before):
   share = recovered_share(again, once, before)
   if share is None:
     return ""
-  if share < NO_CHANGE:
+  # What would be printed as 0%.
+  if share < 0.005:
     return "none back"
   return "all back" if share >= 1.0 else f"{percent(share, 0)} back"
 
 
 def _last(numbers, most):
   return numbers if most is None else numbers[-most:]
-
-
-def _listed(numbers: Iterator[int]) -> str:
-  *others, last = map(str, numbers)
-  return f"{', '.join(others)} and {last}" if others else last

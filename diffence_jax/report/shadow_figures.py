@@ -106,8 +106,8 @@ def repeated_queries(
     # The last figure has all ways, though not of every predictor.
     ways = max(list(series.values())[-1].values(), key=len)
     handles = [
-      Line2D([], [], color=INK, linewidth=1.6, linestyle=d, label=w)
-      for w, d in zip(ways, dashes, strict=False)
+      Line2D([], [], color=INK, linewidth=1.1 if i else 1.6, linestyle=dash, label=way)
+      for i, (way, dash) in enumerate(zip(ways, dashes, strict=False))
     ]
     figure.legend(handles=[first, *handles], loc="outside upper center", ncols=2, frameon=False)
 

@@ -119,14 +119,14 @@ def make_shadow(
     "canaries": [row for row in in_turn if row["queries"] == 1],
     "vulnerability": [
       {
-        "predictor": name, "num_examples": 300,
+        "predictor": name, "num_examples": 600,
         "auc_quantiles": quantiles, "auc_quantiles_by_chance": chance,
       }
       for name in NAMES
     ],
     "epsilon": [
       {
-        "predictor": name, "num_models": 4, "num_samples": 300,
+        "predictor": name, "num_models": 4, "num_samples": 620,
         "first": 0.25, "lowest": 0.125, "highest": 1.5,
       }
       for name in NAMES

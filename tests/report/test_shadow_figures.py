@@ -69,18 +69,25 @@ def test_roc_draws_rates_of_zero_at_the_edge():
 
 def test_series_are_of_what_can_be_asked_again():
   series = _series()
-  assert list(series) == ["attack AUC", "TPR at 1% FPR"]
-  aucs = series["attack AUC"]
-  assert list(aucs) == ["undefended", "scenario 1", "scenario 2", "scenario 3"]
-  assert [len(points) for points in aucs["undefended"].values()] == [1]
-  ways = aucs["scenario 1"]
+  assert list(series) == ["AUC,\nall models", "TPR at 1% FPR,\nall models", "AUC,\nthe target"]
+  for found in series.values():
+    assert tuple(found) == NAMES
+    assert [len(points) for points in found["undefended"].values()] == [1]
+  models = series["AUC,\nall models"]["scenario 1"]
+  assert list(models) == ["same image"]
+  np.testing.assert_allclose(
+    models["same image"],
+    [(k, v, v - 0.004, v + 0.004) for k, v in ((1, 0.61), (4, 0.66), (16, 0.71))],
+  )
+  ways = series["AUC,\nthe target"]["scenario 1"]
   assert list(ways) == ["same image", "same image, raw shadow models", "near duplicates"]
+  assert list(series["AUC,\nthe target"]["average"]) == ["same image"]
   np.testing.assert_allclose(
     ways["same image"],
     [(k, v, v - 0.04, v + 0.04) for k, v in ((1, 0.6), (4, 0.65), (16, 0.7))],
   )
   np.testing.assert_allclose([p[1] for p in ways["near duplicates"]], [0.58, 0.63, 0.68])
-  tprs = series["TPR at 1% FPR"]["scenario 3"]["same image"]
+  tprs = series["TPR at 1% FPR,\nall models"]["scenario 3"]["same image"]
   np.testing.assert_allclose([point[1:] for point in tprs], [(0.2, 0.11, 0.29)] * 3)
 
 
@@ -91,16 +98,27 @@ def test_no_series_without_repeated_queries():
 def test_figure_names_predictors_ways_and_numbers():
   texts = _texts(_repeated(queries=(1, 4, 64)))
   for expected in (
-    "undefended", "scenario 1", "scenario 2", "scenario 3", "same image", "near duplicates",
-    "same image, raw shadow models", "attack AUC", "TPR at 1% FPR", "1", "4", "64",
+    *NAMES, "same image", "near duplicates", "same image, raw shadow models", "AUC,",
+    "TPR at 1% FPR,", "all models", "the target", "1", "4", "64",
   ):  # fmt: skip
     assert expected in texts
-  assert "average" not in texts
   hostile = {
     figure: {"undefended": found["undefended"], _HOSTILE: found["scenario 1"]}
     for figure, found in _series().items()
   }
   assert _HOSTILE in _texts(shadow_figures.repeated_queries(hostile, ("undefended", _HOSTILE)))
+
+
+def test_figure_draws_the_intervals_of_all_models():
+  series = _series()
+  drawn = shadow_figures.repeated_queries(series, NAMES)
+  points = series["AUC,\nall models"]["scenario 2"]["same image"]
+  (k, value, low, high) = points[-1]
+  points[-1] = (k, value, low - 0.05, high)
+  assert shadow_figures.repeated_queries(series, NAMES) != drawn
+  # An interval of resamples need not contain the value.
+  points[-1] = (k, value, value + 0.01, high + 0.01)
+  assert shadow_figures.repeated_queries(series, NAMES) != drawn
 
 
 def test_every_way_has_its_own_dashes():

@@ -25,11 +25,13 @@ def test_page_tells_everything_that_shadow_models_show(rendered):
   page = Page(rendered)
   assert shadow.finding(make_results(shadow=make_shadow())) in page.text
   for expected in (
-    shadow.TARGET_TITLE, shadow.MODELS_TITLE,
+    shadow.TARGET_TITLE, shadow.MODELS_TITLE, shadow.REPEATED_TITLE,
     "64 models, each trained on 310 of 620 samples", "LiRA online k = 16", "50% back",
-    "- near duplicates", "at 1.00%, 192 of 19200", "The same on the canaries",
+    "- near duplicates", "at 1.00%, 96 of 9600", "The same on the canaries",
     "20 images with a wrong label", "99% quantile", "chance 0.660", "not a guarantee",
-    "highest of 4 models", "0.250", "1.500", "leaks through the diffusion model itself",
+    "over 4 runs", "0.250", "0.125", "1.500", "not themselves bounds at 95%",
+    "leaks through the diffusion model itself", "favours the attacker slightly",
+    "Only the 300 samples", "resample pairs", 'randomness="per_input"',
   ):  # fmt: skip
     assert expected in page.text
   details = [tag for tag, _ in page.tags].count("details")
@@ -80,6 +82,19 @@ def test_page_without_repeated_queries_has_no_plot_of_them():
   page = Page(_render(queries=(1,)))
   assert [tag for tag, _ in page.tags].count("img") == 6
   assert "The same query again" not in page.text
+  assert shadow.REPEATED_TITLE not in page.text
+
+
+def test_page_without_near_duplicates_does_not_explain_them():
+  changed = make_shadow()
+  changed["adaptive"] = [r for r in changed["adaptive"] if r["inputs"] == "same"]
+  text = Page(
+    render_page(make_results(shadow=changed), make_arrays(shadow=True), STAGES)
+  ).text.lower()
+  assert "the same query again" in text
+  assert "per_input" not in text
+  assert "near-duplicate" not in text
+  assert "near duplicate" not in text
 
 
 def test_page_without_canaries_or_bounds():

@@ -60,6 +60,25 @@ def test_table_says_what_was_measured():
   assert text.endswith(finding(make_results()))
 
 
+def test_table_says_how_often_and_on_how_many_samples_attacks_ask():
+  results = make_results()
+  assert "each with one query an image" in " ".join(format_table(results).split())
+  assert "fewer samples" not in format_table(results)
+  for row in results["predictors"][:2]:
+    attack = {**row["attacks"][0], "name": "hop_skip_jump"}
+    attack["tnr_at_fnr"] = [{**rate, "num": 100} for rate in attack["tnr_at_fnr"]]
+    attack["tpr_at_fpr"] = attack["tnr_at_fnr"]
+    row["attacks"].append(attack)
+  assert "label-only attacks on fewer samples, 100 a side" in " ".join(
+    format_table(results).split()
+  )
+  attack["tpr_at_fpr"] = [{**rate, "num": 50} for rate in attack["tnr_at_fnr"]]
+  results["predictors"][0]["attacks"].pop()
+  assert "fewer samples, 100 members and 50 non-members" in " ".join(
+    format_table(results).split()
+  )
+
+
 def test_smoke_run_is_no_measurement():
   assert "shortened run" in format_table(make_results(variant="smoke"))
   assert "shortened run" not in format_table(make_results())
