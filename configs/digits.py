@@ -11,9 +11,9 @@ and 0.59 in scenarios 1, 2 and 3, with no label changed; test accuracy 96%.
 
 adds 64 shadow models and every attack there is, on a smaller classifier.
 Cost: about 7 minutes on two CPU cores.
-Result to expect (docs/results.md): over all models as targets, AUC of online LiRA 0.82 undefended;
-0.59, 0.58 and 0.60 in scenarios 1, 2 and 3, and 0.60, 0.64 and 0.67 if a query is repeated 64
-times. `digits.py:audit_smoke` is its smoke test.
+Result to expect (docs/results.md): over all models as targets, AUC of online LiRA 0.82
+undefended; 0.59, 0.58 and 0.60 in scenarios 1, 2 and 3, and 0.60, 0.64 and 0.67 if a query is
+repeated 64 times. `digits.py:audit_smoke` is its smoke test.
 """
 
 from ml_collections import ConfigDict

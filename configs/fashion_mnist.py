@@ -8,8 +8,8 @@ use `fashion_mnist_small.py`.
 Cost: an accelerator's job, not yet measured; nearly all of it is the diffusion model's 800,000
 training steps.
 Result to expect: not in the paper; the small variant's results are in docs/results.md.
-`fashion_mnist.py:audit` adds 128 shadow models and every attack there is, on 25,000 members and as
-many non-members: 128 times the classifier's training, not yet measured.
+`fashion_mnist.py:audit` adds 128 shadow models and every attack there is, on 25,000 members and
+as many non-members: 128 times the classifier's training, not yet measured.
 `fashion_mnist.py:smoke` and `:audit_smoke` run every stage on a few of the images, too small to
 learn from, in about a minute on two CPU cores.
 """
