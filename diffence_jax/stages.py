@@ -83,6 +83,8 @@ class Canaries(NamedTuple):
 def canaries_of(config: FrozenConfigDict, split: Split, dataset: Dataset) -> Canaries:
   """The canaries that the config asks for, none by default."""
   ids = split.reference[: config.shadow.num_canaries]
+  if not len(ids):
+    return Canaries(ids, np.empty(0, np.int32), np.empty(0, bool))
   draw = np.random.default_rng(rng.numpy_seed(config.seed, "canaries"))
   wrong = draw.integers(1, dataset.num_classes, len(ids))
   labels = (dataset.take(ids).labels + wrong) % dataset.num_classes
