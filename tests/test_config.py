@@ -20,8 +20,18 @@ def get_config(path, variant):
   return module.get_config(variant)
 
 
-@pytest.mark.parametrize("variant", ["", "smoke"])
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+AUDITED = ("digits", "fashion_mnist", "fashion_mnist_small")
+VARIANTS = [(path, variant) for path in CONFIGS for variant in ("", "smoke")] + [
+  (path, variant)
+  for path in CONFIGS
+  if path.stem in AUDITED
+  for variant in ("audit", "audit_smoke")
+]
+
+
+@pytest.mark.parametrize(
+  "path, variant", VARIANTS, ids=[f"{path.stem}:{variant}" for path, variant in VARIANTS]
+)
 def test_every_config_is_valid_and_names_models_that_exist(path, variant):
   config = validate(get_config(path, variant))
   assert (config.name, config.variant) == (path.stem, variant)

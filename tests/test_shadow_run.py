@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from test_main import CONFIGS, diffence
 
+from diffence_jax.artifacts import locked
+
 AUDIT = f"--config={CONFIGS / 'digits.py'}:audit_smoke"
 
 
@@ -31,14 +33,18 @@ def alone(tmp_path_factory):
   return workdir, printed
 
 
+def start_two(workdir):
+  with socket.socket() as free:
+    free.bind(("localhost", 0))
+    port = free.getsockname()[1]
+  return [start(workdir, f"--distributed=localhost:{port},{i},2") for i in range(2)]
+
+
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
   """Where two processes worked together, and what they printed."""
   workdir = tmp_path_factory.mktemp("shared")
-  with socket.socket() as free:
-    free.bind(("localhost", 0))
-    port = free.getsockname()[1]
-  both = [start(workdir, f"--distributed=localhost:{port},{i},2") for i in range(2)]
+  both = start_two(workdir)
   printed = [process.communicate(timeout=300) for process in both]
   assert [process.returncode for process in both] == [0, 0], printed
   return workdir, [text for text, _ in printed]
@@ -123,6 +129,15 @@ def test_two_processes_train_every_model_once_and_find_what_one_finds(alone, sha
 def test_the_first_process_reports_and_the_second_is_silent(shared):
   first, second = shared[1]
   assert "undefended" in first and not second
+
+
+def test_if_one_process_gives_up_so_does_the_other(tmp_path):
+  with locked(tmp_path):
+    first, second = start_two(tmp_path)
+    _, said = first.communicate(timeout=100)
+    assert first.returncode == 2 and "Another run is using the workdir" in said
+    second.communicate(timeout=100)
+    assert second.returncode != 0
 
 
 def test_a_description_that_says_nothing_is_refused(tmp_path):
