@@ -79,9 +79,9 @@ def restore_tree(path: str | os.PathLike, template: Any) -> Any:
 
 
 def save_arrays(path: str | os.PathLike, tree: Any) -> None:
-  """Writes nested dicts of arrays to a `.npz` file; in any of several processes.
+  """Writes nested dicts of arrays to one `.npz` file, in any of several processes.
 
-  Orbax leaves it to process 0 to write what is not spread over all processes.
+  Orbax has only process 0 write arrays that are not spread over all processes.
   """
   flat = flax.traverse_util.flatten_dict(jax.device_get(tree), sep="/")
   np.savez(path, **flat)

@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+import traceback
 from collections.abc import Sequence
 
 from absl import flags
@@ -39,8 +40,14 @@ def main(argv: Sequence[str] | None = None) -> None:
   Args:
     argv: the command line, the program's name first; None for this process's own.
   """
-  code = _run(list(sys.argv if argv is None else argv))
-  if code and "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized():
+  try:
+    code = _run(list(sys.argv if argv is None else argv))
+  except Exception:
+    if not _is_one_of_several():
+      raise
+    traceback.print_exc()
+    code = 1
+  if code and _is_one_of_several():
     # An orderly exit would wait for the others, who wait for this one.
     sys.stdout.flush()
     sys.stderr.flush()
@@ -85,6 +92,10 @@ def _run(argv):
     print(format_table(results))
     print(f"\nThe whole report: {values.workdir}/report.html")
   return 0
+
+
+def _is_one_of_several():
+  return "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized()
 
 
 def _parse(argv):

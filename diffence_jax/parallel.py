@@ -30,6 +30,8 @@ def connect(description: str) -> None:
     ValueError: the description is neither, or JAX finds no others.
     OSError: the others cannot be reached.
   """
+  # Else SIGTERM would be taken for a notice and not end the process.
+  jax.config.update("jax_enable_preemption_service", False)
   try:
     if description == "auto":
       jax.distributed.initialize(heartbeat_timeout_seconds=_HEARTBEAT)

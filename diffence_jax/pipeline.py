@@ -164,7 +164,9 @@ def describe(experiment: Experiment, workdir: str | os.PathLike) -> str:
   config, split, store = experiment.config, experiment.split, Store(workdir)
   num_queries = sum(map(len, stages.queried_groups(split).values()))
   steps = classifier_steps(
-    len(split.members), config.classifier.epochs, config.classifier.batch_size
+    len(stages.training_set(experiment)[0]),
+    config.classifier.epochs,
+    config.classifier.batch_size,
   )
   calls = num_queries * stages.num_recorded(config) * config.purify.num_ddim_steps
   images = config.samples.num_images

@@ -100,7 +100,7 @@ def plan_stages(experiment: Experiment) -> dict[str, Stage]:
     "epsilon": importlib.util.find_spec("jax_privacy") is not None,
     "seed": config.seed,
   }
-  found.append(Stage("shadow_audit", settings, (before["queries"], *found)))
+  found.append(Stage("shadow_audit", settings, (before["queries"], *found), version=2))
   return {stage.name: stage for stage in found}
 
 
@@ -212,7 +212,11 @@ def _record_versions(experiment, store, path, classifier, images, num_models):
 
 
 def _compute_near_duplicates(experiment, store, path):
-  """Every query about an image of its own, near to the sample; a single candidate each."""
+  """Candidates of near-duplicates of every image, one candidate each.
+
+  A query that looks at several candidates mixes near-duplicates; one that comes to the end of
+  the record goes on from its start.
+  """
   config, images = experiment.config, _pool_images(experiment)
   num_queries, seed = max(config.shadow.queries), rng.numpy_seed(config.seed, "near_duplicates")
 
@@ -274,6 +278,7 @@ def _compute_shadow_audit(experiment, store, path):
     reported &= ~pool.is_known
   common = (shadow, membership, pool)
   queries = config.shadow.queries
+  near_reused = {}
   rows = adaptive_rows(target, *common, queries=queries, reported=reported)
   if config.shadow.near_duplicates:
     # Each candidate is of a near-duplicate of its own; labels are those of the images.
@@ -289,6 +294,7 @@ def _compute_shadow_audit(experiment, store, path):
     near = {name: near[name] for name in intervals}
     # Shadow models are asked about the images themselves, the first of their versions.
     alone = {name: values.first_version() for name, values in shadow.items()}
+    near_reused = {name: values.reused for name, values in near.items()}
     rows += adaptive_rows(
       near,
       alone,
@@ -315,6 +321,8 @@ def _compute_shadow_audit(experiment, store, path):
   reused = {
     name: {"target": target[name].reused, "shadow": shadow[name].reused} for name in target
   }
+  for name, share in near_reused.items():
+    reused[name]["near_duplicates"] = share
   tables = {**tables, "adaptive": rows, "reused": reused}
   (path / "tables.json").write_text(json.dumps(tables, indent=2, sort_keys=True))
   np.savez_compressed(path / "arrays.npz", **arrays)

@@ -3,9 +3,9 @@
     python experiments/audit_memory.py --folder=/tmp/record
 
 Made-up logits of 100 models, 50,000 examples, 18 queries and 10 classes, 3.6 GB on disk, go
-through the same steps as real ones: written batch by batch as `queries.record_queries` writes
-them, read model by model, attacked by online and offline LiRA on all queries jointly and by
-RMIA. Prints the attacks' AUCs, the times and the peak of the resident memory.
+through what those of a real audit do: written batch by batch by `queries.write_rows`, read
+model by model by `queries.read_model`, attacked by online and offline LiRA on all queries
+jointly and by RMIA. Prints the attacks' AUCs, the times and the peak of the resident memory.
 """
 
 import resource

@@ -18,7 +18,7 @@ import numpy as np
 from absl import app, flags
 from ml_collections import config_flags
 
-from diffence_jax import models, parallel, pipeline
+from diffence_jax import models, parallel, pipeline, stages
 from diffence_jax.attacks.shadow import make_ensemble_step
 from diffence_jax.training import classifier_steps
 from diffence_jax.training.classifier import undefended
@@ -122,7 +122,9 @@ def main(_) -> None:
   """Measures and prints."""
   experiment = pipeline.plan(_CONFIG.value)
   settings = experiment.config.classifier
-  steps = classifier_steps(len(experiment.split.members), settings.epochs, settings.batch_size)
+  steps = classifier_steps(
+    len(stages.training_set(experiment)[0]), settings.epochs, settings.batch_size
+  )
   ways = {}
   for at_once in map(int, _AT_ONCE.value):
     name = "one after another" if at_once == 1 else f"{at_once} at once"

@@ -22,7 +22,7 @@ class Pool(NamedTuple):
 
   Attributes:
     labels: i[N], the labels that training sees; wrong ones for mislabelled canaries.
-    is_member: bool[N], of the target; the canaries, which it has not seen, are not.
+    is_member: bool[N], of the target; half of the canaries are, with their wrong labels.
     is_known: bool[N], whose membership of the target is known to attacker and defender.
     is_canary: bool[N].
   """

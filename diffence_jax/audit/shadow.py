@@ -248,7 +248,6 @@ def leave_one_out_rows(
               arrays[f"{name}/loo_{figure}"] = getattr(roc.band, figure)
       if not at:
         scored = np.stack(scores["lira_online"])
-        seed = resample["seed"]
         tables["vulnerability"].append(_vulnerability(name, scored, membership, pool, seed))
         tables["epsilon"] += _epsilon(name, scored, membership)
   return tables, arrays

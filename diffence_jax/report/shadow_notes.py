@@ -35,7 +35,7 @@ def facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
   numbers = repeated(results)
   asked = f"every image once{'' if not numbers else ', and ' + _listed(numbers) + ' times'}"
   if has_near_duplicates(results):
-    asked += f"; instead of the same image also {NEAR} of it, each sent once"
+    asked += f"; instead of the same image also {NEAR} of it"
   return [("shadow models", models), ("attacked in turn", in_turn_on), ("queries", asked)]
 
 
