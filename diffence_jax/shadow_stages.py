@@ -18,7 +18,13 @@ from diffence_jax.attacks.shadow import (
   membership_matrix,
   train_shadow_models,
 )
-from diffence_jax.audit.answers import ModelRecord, Pool, ensemble_statistics, model_statistics
+from diffence_jax.audit.answers import (
+  ModelRecord,
+  Pool,
+  Statistics,
+  ensemble_statistics,
+  model_statistics,
+)
 from diffence_jax.audit.shadow import adaptive_rows, leave_one_out_rows, target_scores, view_of
 from diffence_jax.checkpoint import restore_arrays, save_arrays
 from diffence_jax.progress import progress_bar
@@ -251,21 +257,42 @@ def _record(
   )
 
 
+def load_ensemble_statistics(
+  experiment: Experiment, store: Store, queries: tuple[int, ...]
+) -> tuple[np.ndarray, dict[str, Statistics]]:
+  """What attacks read from the shadow models of an experiment whose queries are recorded.
+
+  Args:
+    experiment: the experiment.
+    store: where its artifacts are.
+    queries: the numbers of repeated queries.
+
+  Returns:
+    The membership bool[S,N], and predictor to statistics; see `ensemble_statistics`.
+  """
+  config = experiment.config
+  _, pool = pool_of(experiment)
+  membership = np.load(store.path(experiment.stages["shadow"]) / "membership.npy")
+  path = store.path(experiment.stages["shadow_queries"])
+  statistics = ensemble_statistics(
+    _read_models(path, len(membership), _num_versions(config)),
+    pool,
+    membership,
+    protocol=config.audit.protocol,
+    num_candidates=config.purify.num_candidates,
+    queries=queries,
+    seed=config.seed,
+  )
+  return membership, statistics
+
+
 def _compute_shadow_audit(experiment, store, path):
   config = experiment.config
   _, pool = pool_of(experiment)
   folder = lambda name: store.path(experiment.stages[name])
-  membership = np.load(folder("shadow") / "membership.npy")
   versions = _num_versions(config)
   asked = {"num_candidates": config.purify.num_candidates, "queries": config.shadow.queries}
-  shadow = ensemble_statistics(
-    _read_models(folder("shadow_queries"), len(membership), versions),
-    pool,
-    membership,
-    protocol=config.audit.protocol,
-    seed=config.seed,
-    **asked,
-  )
+  membership, shadow = load_ensemble_statistics(experiment, store, config.shadow.queries)
   # The target's intervals are those of the defense as it is deployed.
   known = audit.known_answers(stages.load_records(experiment, store))
   intervals = audit.fit_intervals(*known, protocol=config.audit.protocol)
