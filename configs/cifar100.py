@@ -35,6 +35,9 @@ def get_config(variant: str = "") -> ConfigDict:
     {"mean": (0.5071, 0.4867, 0.4408), "std": (0.2675, 0.2565, 0.2761)}
   )
 
+  config.defenses.hamp.alpha = 0.0005
+  config.defenses.relaxloss.alpha = 0.3
+  config.defenses.dpsgd.noise_multiplier = 0.05
   if variant == "smoke":
     shrink(config)
   return config

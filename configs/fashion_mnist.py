@@ -32,6 +32,8 @@ def get_config(variant: str = "") -> ConfigDict:
   config.data.num_nonmembers = 10_000
   config.data.num_reference = 25_000
 
+  config.defenses.early_stopping.stop_after = 10
+
   if variant.startswith("audit"):
     # As many non-members as members: a shadow model's half is as large as the target's set.
     config.data.nonmembers_from = "any"

@@ -48,6 +48,8 @@ def get_config(variant: str = "") -> ConfigDict:
   config.purify.num_candidates = 10
   config.purify.batch_size = 128
 
+  config.defenses.early_stopping.stop_after = 6
+
   if variant.startswith("audit"):
     # Fewer samples, and as many of both kinds: a shadow model's half is as large as the
     # target's training set, and 16 of them train in minutes.

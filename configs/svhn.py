@@ -33,6 +33,10 @@ def get_config(variant: str = "") -> ConfigDict:
   config.data.num_reference = 25_000
   config.classifier.fields = ConfigDict({"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)})
 
+  config.defenses.hamp.gamma = 0.95
+  config.defenses.hamp.alpha = 0.005
+  config.defenses.relaxloss.alpha = 0.1
+  config.defenses.dpsgd.noise_multiplier = 0.05
   if variant == "smoke":
     shrink(config)
   return config

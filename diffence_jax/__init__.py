@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-  from diffence_jax import attacks, data, interop, metrics, models, parallel
+  from diffence_jax import attacks, data, defense, interop, metrics, models, parallel, training
   from diffence_jax.defense import (
     Selection,
     average,
@@ -23,7 +23,16 @@ if TYPE_CHECKING:
   from diffence_jax.diffusion import Schedule, linear_schedule, reconstruct, sample
   from diffence_jax.pipeline import run
 
-_MODULES = ("attacks", "data", "interop", "metrics", "models", "parallel")
+_MODULES = (
+  "attacks",
+  "data",
+  "defense",
+  "interop",
+  "metrics",
+  "models",
+  "parallel",
+  "training",
+)
 _HOMES = {
   "Schedule": "diffusion",
   "Selection": "defense",
@@ -43,10 +52,12 @@ _HOMES = {
 __all__ = [  # noqa: RUF022, modules first
   "attacks",
   "data",
+  "defense",
   "interop",
   "metrics",
   "models",
   "parallel",
+  "training",
   "Schedule",
   "Selection",
   "average",

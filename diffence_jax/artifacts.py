@@ -69,7 +69,7 @@ class Store:
       record: JSON-able facts for the manifests (versions, device).
     """
     self.workdir = Path(workdir)
-    self._record = dict(record or {})
+    self.record = dict(record or {})
 
   def path(self, stage: Stage) -> Path:
     """Where the artifact of `stage` is, or will be."""
@@ -147,7 +147,7 @@ class Store:
       "settings": dict(stage.settings),
       "inputs": {other.name: other.fingerprint for other in stage.inputs},
       "seconds": round(seconds, 2),
-      **self._record,
+      **self.record,
       "files": {str(p): _digest(partial / p) for p in files},
     }
     write_atomically(partial / _MANIFEST, json.dumps(manifest, indent=2, sort_keys=True))

@@ -36,7 +36,8 @@ def plan_stages(experiment: Experiment) -> dict[str, Stage]:
     inputs.append(before["shadow_audit"])
   settings = as_json(config)["audit"]
   del settings["num_label_only"]
-  found["audit"] = Stage("audit", {**settings, "seed": config.seed}, tuple(inputs), version=2)
+  settings = {**settings, **stages.output_settings(config), "seed": config.seed}
+  found["audit"] = Stage("audit", settings, tuple(inputs), version=2)
   return found
 
 
@@ -66,6 +67,7 @@ def _compute_audit(experiment, store, path):
   config, protocol = experiment.config, experiment.config.audit.protocol
   records = stages.load_records(experiment, store)
   answers = audit.predictors(records, protocol)
+  answers = audit.with_output_defense(answers, stages.fit_output(config, "target"))
   images = _images(experiment)
   labels = {group: record.labels for group, record in records.items()}
   scores: dict[str, dict[str, Any]] = {answer.name: {} for answer in answers}

@@ -11,8 +11,8 @@ from ml_collections import ConfigDict, FrozenConfigDict, config_dict
 # The kinds of `data.augment`, which imports JAX; a command line is read without it.
 _AUGMENTATIONS = ("none", "flip", "shifts", "flip_shifts")
 
-# Sections whose keys belong to a registered source or model, which checks them itself.
-_OPEN_SECTIONS = ("data.options", "classifier.fields", "diffusion.fields")
+# Sections whose keys belong to a source, a model or a defense, which checks them itself.
+_OPEN_SECTIONS = ("data.options", "classifier.fields", "diffusion.fields", "defenses")
 
 _CHOICES = {
   "data.nonmembers_from": ("any", "test"),
@@ -90,6 +90,7 @@ def base_config() -> ConfigDict:
   config.classifier.learning_rate = 1e-3  # Adam (AMSGrad)
   config.classifier.weight_decay = 1e-6  # L2
   config.classifier.checkpoint_every = 1000  # training steps
+  config.classifier.defense = "undefended"  # advreg, selena, hamp, relaxloss, dpsgd, ...
 
   config.diffusion = ConfigDict()
   config.diffusion.model = "ddpm_unet"
@@ -114,6 +115,23 @@ def base_config() -> ConfigDict:
   config.purify.chunk_size = 256  # re-generations through the networks at a time
   config.purify.batch_size = 512  # images between two commits of the record
 
+  config.output = ConfigDict()
+  config.output.defense = "none"  # memguard: what is done to the answers, after Diffence
+
+  # Name to options, for those that `classifier.defense` and `output.defense` choose from.
+  config.defenses = ConfigDict()
+  config.defenses.early_stopping = ConfigDict({"stop_after": 10})
+  config.defenses.label_smoothing = ConfigDict({"smoothing": 0.1})
+  config.defenses.confidence_penalty = ConfigDict({"weight": 0.1})
+  config.defenses.advreg = ConfigDict({"alpha": 6.0})
+  config.defenses.selena = ConfigDict({"num_teachers": 25, "num_left_out": 10})
+  config.defenses.hamp = ConfigDict({"gamma": 0.8, "alpha": 0.001, "random_outputs": False})
+  config.defenses.relaxloss = ConfigDict({"alpha": 0.05, "upper": 1.0})
+  config.defenses.dpsgd = ConfigDict({"clip_norm": 1.2})
+  config.defenses.dpsgd.noise_multiplier = config_dict.placeholder(float)  # None: 0.1
+  config.defenses.dpsgd.target_epsilon = config_dict.placeholder(float)  # instead of the noise
+  config.defenses.memguard = ConfigDict({"epochs": 400, "max_iterations": 300})
+
   config.samples = ConfigDict()
   config.samples.num_images = 16
   config.samples.num_reconstructions = 4
@@ -136,9 +154,10 @@ def base_config() -> ConfigDict:
   config.audit.num_label_only = 0  # images of either side for the label-only attacks
   config.lock()
   # What a source or a model takes, it checks itself.
-  for path in _OPEN_SECTIONS:
-    section, name = path.split(".")
-    config[section][name].unlock()
+  config.data.options.unlock()
+  config.classifier.fields.unlock()
+  config.diffusion.fields.unlock()
+  config.defenses.unlock()
   return config
 
 
@@ -171,6 +190,11 @@ def shrink(config: ConfigDict) -> None:
   config.classifier.checkpoint_every = 2
   small = {"channels": 16, "multipliers": (1, 2), "attention_levels": (1,), "num_res_blocks": 1}
   config.diffusion.fields = ConfigDict({**config.diffusion.fields, **small})
+  config.defenses.early_stopping.stop_after = 1
+  config.defenses.selena.num_teachers = 4
+  config.defenses.selena.num_left_out = 2
+  config.defenses.memguard.epochs = 5
+  config.defenses.memguard.max_iterations = 20
   config.diffusion.num_steps = 16
   config.diffusion.batch_size = 8
   config.diffusion.warmup_steps = 4
@@ -229,6 +253,9 @@ def validate(config: ConfigDict | Mapping[str, Any]) -> FrozenConfigDict:
       f"purify.step is {flat['purify.step']}; expected less than "
       f"diffusion.schedule.num_steps, {flat['diffusion.schedule.num_steps']}."
     )
+  for name, options in resolved["defenses"].items():
+    if not isinstance(options, Mapping):
+      raise ValueError(f"defenses.{name} is {options!r}; expected a section of options.")
   _check_shadow(resolved["shadow"], flat["purify.num_candidates"])
   return FrozenConfigDict(resolved)
 

@@ -12,7 +12,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,14 @@ from diffence_jax.config import as_json, fingerprint, validate
 from diffence_jax.defense.candidates import check_settings
 from diffence_jax.diffusion.sampler import ddim_timesteps
 from diffence_jax.stages import Experiment
-from diffence_jax.training import classifier_steps
 
 _COMPUTE = {**stages.COMPUTE, **shadow_stages.COMPUTE, **audit_stages.COMPUTE}
+
+# What is chosen for a training-time or an output defense where there is none.
+_NO_DEFENSE = ("undefended", "none")
+
+# How the predictor without Diffence is called where it has another defense.
+_ALONE = {"undefended": "alone"}
 
 # Stage to the file with what its plots show.
 _ARRAYS = {"audit": "arrays.npz", "samples": "images.npz", "shadow_audit": "arrays.npz"}
@@ -52,37 +57,78 @@ def run(config: ConfigDict | Mapping[str, Any], workdir: str | os.PathLike) -> d
     ArtifactError: the workdir is in use, or something in it is damaged.
   """
   experiment = plan(config)
-  record = {"versions": _versions(), "device": _device(), "seed": experiment.config.seed}
-  started = {"settings": as_json(experiment.config), **record}
-  store = Store(workdir, record)
+  store = open_store(workdir)
   is_first = parallel.is_first()
   # Of several processes the first one computes and writes; the others train their share of the
   # shadow models and else wait for what appears in the workdir.
   with locked(workdir) if is_first else contextlib.nullcontext():
     if is_first:
+      started = {"settings": as_json(experiment.config), **store.record}
       write_atomically(Path(workdir) / "run.json", json.dumps(started, indent=2))
-    timings = []
-    for name, stage in experiment.stages.items():
-      cached = store.is_done(stage)
-      _say(f"{name:<15} {stage.fingerprint}  {'cached' if cached else 'running'}")
-      if is_first:
-        compute = _COMPUTE[name]
-        store.compute(stage, lambda path, c=compute: c(experiment, store, path))
-      elif name == "shadow" and not cached:
-        share = (jax.process_index(), jax.process_count())
-        shadow_stages.train_share(experiment, store, share)
-      store.wait(stage)
-      seconds = store.manifest(stage)["seconds"]
-      timing = {"name": name, "fingerprint": stage.fingerprint, "seconds": seconds}
-      timings.append({**timing, "cached": cached})
-    results = {**_results(experiment, store), **started}
+    timings = compute(experiment, store)
+    results = results_of(experiment, store)
     if is_first:
-      arrays = {}
-      for name, file in _ARRAYS.items():
-        if name in experiment.stages:
-          arrays |= _load_arrays(store.path(experiment.stages[name]) / file)
-      report.write_report(results, arrays, timings, Path(workdir))
+      report.write_report(results, arrays_of(experiment, store), timings, Path(workdir))
   return results
+
+
+def open_store(workdir: str | os.PathLike) -> Store:
+  """The store of artifacts in a workdir; they record this process's versions and device."""
+  return Store(workdir, {"versions": _versions(), "device": _device()})
+
+
+def compute(
+  experiment: Experiment, store: Store, names: Sequence[str] | None = None
+) -> list[dict[str, Any]]:
+  """Computes stages that are not in the store yet, and verifies those that are.
+
+  Args:
+    experiment: as `plan` makes it.
+    store: as `open_store` makes it; the workdir is to be locked.
+    names: of the stages; None for all.
+
+  Returns:
+    The name, fingerprint, seconds and "cached" of every stage.
+  """
+  timings = []
+  for name, stage in experiment.stages.items():
+    if names is not None and name not in names:
+      continue
+    cached = store.is_done(stage)
+    _say(f"{name:<15} {stage.fingerprint}  {'cached' if cached else 'running'}")
+    if parallel.is_first():
+      compute_one = _COMPUTE[name]
+      store.compute(stage, lambda path, c=compute_one: c(experiment, store, path))
+    elif name == "shadow" and not cached:
+      share = (jax.process_index(), jax.process_count())
+      shadow_stages.train_share(experiment, store, share)
+    store.wait(stage)
+    seconds = store.manifest(stage)["seconds"]
+    timing = {"name": name, "fingerprint": stage.fingerprint, "seconds": seconds}
+    timings.append({**timing, "cached": cached})
+  return timings
+
+
+def results_of(experiment: Experiment, store: Store) -> dict[str, Any]:
+  """The content of `results.json`, of an experiment that is computed up to "audit"."""
+  about = {"settings": as_json(experiment.config), **store.record}
+  results = {**_results(experiment, store), **about, "seed": experiment.config.seed}
+  return _name_alone(results) if _is_defended(experiment) else results
+
+
+def arrays_of(experiment: Experiment, store: Store) -> dict[str, np.ndarray]:
+  """What the plots of the report show, of an experiment that is computed."""
+  arrays = {}
+  for name, file in _ARRAYS.items():
+    if name in experiment.stages:
+      arrays |= _load_arrays(store.path(experiment.stages[name]) / file)
+  if not _is_defended(experiment):
+    return arrays
+  parts = {name: name.partition("/") for name in arrays}
+  return {
+    _ALONE.get(predictor, predictor) + slash + rest: arrays[name]
+    for name, (predictor, slash, rest) in parts.items()
+  }
 
 
 def plan(config: ConfigDict | Mapping[str, Any]) -> Experiment:
@@ -103,7 +149,6 @@ def plan(config: ConfigDict | Mapping[str, Any]) -> Experiment:
   dataset = data.load(config.data.source, **config.data.options)
   split = _split(config, dataset)
   settings = as_json(config)
-  _check(config, split)
 
   def stage(name, section, *inputs):
     return Stage(name, stages.settings_of(config, section), inputs)
@@ -120,7 +165,13 @@ def plan(config: ConfigDict | Mapping[str, Any]) -> Experiment:
   canaries = stages.canaries_of(config, split, dataset)
   if len(canaries.ids):
     members["canaries"] = fingerprint([values.tolist() for values in canaries])
-  classifier = stage("classifier", "classifier", Stage("images", members))
+  recipe = stages.recipe_of(config, dataset, len(split.members) + int(canaries.is_member.sum()))
+  _check(config, split, recipe)
+  if recipe.needs_reference:
+    members["reference"] = fingerprint(split.reference.tolist())
+  classifier = Stage(
+    "classifier", stages.classifier_settings(config), (Stage("images", members),)
+  )
   diffusion = stage("diffusion", "diffusion", Stage("images", trained_on))
   asked = {
     **stages.settings_of(config, "purify"),
@@ -141,7 +192,8 @@ def plan(config: ConfigDict | Mapping[str, Any]) -> Experiment:
     config,
     dataset,
     split,
-    stages.classifier_shapes(config, dataset),
+    recipe,
+    stages.classifier_shapes(recipe, dataset),
     stages.denoiser_shapes(config, dataset),
     {stage.name: stage for stage in (splits, classifier, diffusion, queries, samples)},
   )
@@ -163,16 +215,11 @@ def describe(experiment: Experiment, workdir: str | os.PathLike) -> str:
   """
   config, split, store = experiment.config, experiment.split, Store(workdir)
   num_queries = sum(map(len, stages.queried_groups(split).values()))
-  steps = classifier_steps(
-    len(stages.training_set(experiment)[0]),
-    config.classifier.epochs,
-    config.classifier.batch_size,
-  )
   calls = num_queries * stages.num_recorded(config) * config.purify.num_ddim_steps
   images = config.samples.num_images
   costs = {
     "split": f"{len(experiment.dataset.ids)} images to divide",
-    "classifier": f"{steps} training steps of {config.classifier.batch_size} images",
+    "classifier": stages.training_cost(experiment.recipe),
     "diffusion": (
       f"{config.diffusion.num_steps} training steps of {config.diffusion.batch_size} images"
     ),
@@ -205,6 +252,16 @@ def _results(experiment, store):
       **{group: len(ids) for group, ids in split.groups().items()},
     },
     "purify": as_json(config.purify),
+    "defense": {
+      "training": config.classifier.defense,
+      "output": config.output.defense,
+      "options": {
+        name: stages.options_of(config, name)
+        for name in (config.classifier.defense, config.output.defense)
+        if name not in _NO_DEFENSE
+      },
+      "guarantee": experiment.recipe.guarantee,
+    },
     "classifier": {
       "model": config.classifier.model,
       "num_parameters": models.num_parameters(experiment.classifier.variables),
@@ -220,6 +277,25 @@ def _results(experiment, store):
     "predictors": rows,
     "shadow": _shadow_results(experiment, store),
   }
+
+
+def _is_defended(experiment):
+  """Whether the classifier has another defense than Diffence."""
+  config = experiment.config
+  return (config.classifier.defense, config.output.defense) != _NO_DEFENSE
+
+
+def _name_alone(results):
+  """Calls the predictor without Diffence "alone", not "undefended"."""
+
+  def renamed(value, key=None):
+    if isinstance(value, dict):
+      return {_ALONE.get(k, k): renamed(v, k) for k, v in value.items()}
+    if isinstance(value, list):
+      return [renamed(v, key) for v in value]
+    return _ALONE.get(value, value) if key in ("name", "predictor") else value
+
+  return {**results, **{name: renamed(results[name]) for name in ("predictors", "shadow")}}
 
 
 def _shadow_results(experiment, store):
@@ -239,7 +315,7 @@ def _shadow_results(experiment, store):
   }
 
 
-def _check(config, split):
+def _check(config, split, recipe):
   """Raises ValueError now for what would fail only after some training."""
   schedule = stages.schedule_of(config)
   purify = config.purify
@@ -247,11 +323,23 @@ def _check(config, split):
     schedule, purify.num_candidates, purify.step, purify.num_ddim_steps, purify.chunk_size
   )
   ddim_timesteps(schedule.num_steps - 1, config.samples.num_ddim_steps)
-  for section in ("classifier", "diffusion"):
-    if config[section].batch_size % jax.local_device_count():
+  stages.fit_output(config, "target")
+  if recipe.needs_reference and len(split.reference) <= config.shadow.num_canaries:
+    raise ValueError(
+      f"{config.classifier.defense} trains with the reference samples, and the split has none "
+      "besides canaries; raise data.num_reference."
+    )
+  sizes = {"members": len(split.members), "reference": len(split.reference)}
+  batches = [next(kind.batches(sizes, 0, 0)) for kind in recipe.kinds.values()]
+  for section, own in (
+    ("classifier", [rows for groups in batches for rows in groups.values()]),
+    ("diffusion", [np.zeros(config.diffusion.batch_size)]),
+  ):
+    # Batches that are filled up anyway are filled up to a multiple.
+    if any(len(rows) % jax.local_device_count() and rows[-1] >= 0 for rows in own):
       raise ValueError(
         f"{section}.batch_size is {config[section].batch_size}; expected a multiple of the "
-        f"number of devices, {jax.local_device_count()}."
+        f"number of devices, {jax.local_device_count()}, and for advreg of twice as much."
       )
   if config.audit.quantile_regression and len(split.known_nonmembers) < 5:
     raise ValueError(

@@ -12,12 +12,7 @@ import numpy as np
 
 from diffence_jax import audit, data, parallel, rng, stages
 from diffence_jax.artifacts import Stage, Store
-from diffence_jax.attacks.shadow import (
-  default_models_at_once,
-  ensemble_logits,
-  membership_matrix,
-  train_shadow_models,
-)
+from diffence_jax.attacks.shadow import ensemble_logits, membership_matrix
 from diffence_jax.audit.answers import (
   ModelRecord,
   Pool,
@@ -27,10 +22,12 @@ from diffence_jax.audit.answers import (
 )
 from diffence_jax.audit.shadow import adaptive_rows, leave_one_out_rows, target_scores, view_of
 from diffence_jax.checkpoint import restore_arrays, save_arrays
+from diffence_jax.config import fingerprint
 from diffence_jax.progress import progress_bar
 from diffence_jax.queries import Bound, read_model, record_queries
 from diffence_jax.stages import Experiment
-from diffence_jax.training.classifier import classifier_steps, undefended
+from diffence_jax.training.ensemble import default_models_at_once, train_ensemble
+from diffence_jax.training.recipe import Recipe
 
 # An image's near-duplicates differ from it by at most this, of 255.
 _NEAR_DUPLICATE = 1
@@ -79,7 +76,10 @@ def plan_stages(experiment: Experiment) -> dict[str, Stage]:
   images, pool = pool_of(experiment)
   digest = hashlib.sha256(images)
   digest.update(pool.labels)
-  drawn_from = Stage("pool", {"digest": digest.hexdigest()})
+  trained_on = {"digest": digest.hexdigest()}
+  if experiment.recipe.needs_reference:
+    trained_on["reference"] = fingerprint(experiment.split.reference.tolist())
+  drawn_from = Stage("pool", trained_on)
   # More models leave those that there are as they are.
   names = [model.fingerprint for model in _model_stages(config, drawn_from)]
   shadow = Stage("shadow", {"models": names}, (drawn_from,))
@@ -104,6 +104,7 @@ def plan_stages(experiment: Experiment) -> dict[str, Stage]:
     "num_resamples": config.shadow.num_resamples,
     # An optional package: with it there is a bound on epsilon.
     "epsilon": importlib.util.find_spec("jax_privacy") is not None,
+    **stages.output_settings(config),
     "seed": config.seed,
   }
   found.append(Stage("shadow_audit", settings, (before["queries"], *found), version=2))
@@ -118,14 +119,14 @@ def costs(experiment: Experiment, store: Store) -> dict[str, str]:
   _, pool = pool_of(experiment)
   num, num_models = len(pool.labels), config.shadow.num_models
   num_targets = int(np.sum(~pool.is_canary))
-  steps = classifier_steps(-(-num // 2), config.classifier.epochs, config.classifier.batch_size)
   cached = sum(
     store.is_done(model) for model in _model_stages(config, *experiment.stages["shadow"].inputs)
   )
   recorded, versions = stages.num_recorded(config), _num_versions(config)
   per_image = versions * recorded * config.purify.num_ddim_steps
   return {
-    "shadow": f"{num_models} models, {cached} of them cached, {steps} training steps each",
+    "shadow": f"{num_models} models, {cached} of them cached, each "
+    f"{stages.training_cost(_recipe(experiment, num))}",
     "shadow_queries": (
       f"{num * per_image} evaluations of the diffusion model, "
       f"{num * versions * recorded * num_models} of shadow models"
@@ -148,26 +149,19 @@ def train_share(experiment: Experiment, store: Store, share: tuple[int, int]) ->
   """
   config = experiment.config
   images, pool = pool_of(experiment)
-  models = _model_stages(experiment.config, *experiment.stages["shadow"].inputs)
-  settings = config.classifier
-  mine = range(share[0], len(models), share[1])
+  models = _model_stages(config, *experiment.stages["shadow"].inputs)
+  mine = [s for s in range(share[0], len(models), share[1]) if not store.is_done(models[s])]
 
-  def keep(s: int, variables: Any) -> None:
-    store.compute(models[s], lambda path: save_arrays(path / "variables.npz", variables))
+  def keep(i: int, variables: Any) -> None:
+    store.compute(models[mine[i]], lambda path: save_arrays(path / "variables.npz", variables))
 
-  module = experiment.classifier.module
-  train_shadow_models(
-    module,
-    undefended(
-      module, learning_rate=settings.learning_rate, weight_decay=settings.weight_decay
-    ),
-    images,
-    pool.labels,
-    membership_matrix(len(models), len(images), config.seed),
-    numbers=[s for s in mine if not store.is_done(models[s])],
+  train_ensemble(
+    _recipe(experiment, len(images)),
+    {"images": images, "labels": np.asarray(pool.labels, np.int32)},
+    stages.reference_set(experiment),
+    membership_matrix(len(models), len(images), config.seed)[mine],
+    names=[f"shadow/{s}" for s in mine],
     keep=keep,
-    epochs=settings.epochs,
-    batch_size=settings.batch_size,
     seed=config.seed,
     mesh=parallel.batch_mesh(),
     models_at_once=config.shadow.models_at_once,
@@ -282,6 +276,7 @@ def load_ensemble_statistics(
     num_candidates=config.purify.num_candidates,
     queries=queries,
     seed=config.seed,
+    fit_output=lambda model: stages.fit_output(config, f"shadow/{model}"),
   )
   return membership, statistics
 
@@ -294,12 +289,13 @@ def _compute_shadow_audit(experiment, store, path):
   asked = {"num_candidates": config.purify.num_candidates, "queries": config.shadow.queries}
   membership, shadow = load_ensemble_statistics(experiment, store, config.shadow.queries)
   # The target's intervals are those of the defense as it is deployed.
-  known = audit.known_answers(stages.load_records(experiment, store))
-  intervals = audit.fit_intervals(*known, protocol=config.audit.protocol)
+  answers = audit.predictors(stages.load_records(experiment, store), config.audit.protocol)
+  intervals = {a.name: a.interval for a in answers if a.selections is not None}
+  finish = audit.fit_finish(answers, stages.fit_output(config, "target"))
   labels = pool.labels[~pool.is_canary]
   record = "target_queries" if versions > 1 else "queries"
   target_record = _read_model(folder(record), None, versions)
-  target = model_statistics(target_record, labels, intervals, **asked)
+  target = model_statistics(target_record, labels, intervals, **asked, finish=finish)
   reported = ~pool.is_canary
   if config.audit.protocol == "disjoint":
     reported &= ~pool.is_known
@@ -317,6 +313,7 @@ def _compute_shadow_audit(experiment, store, path):
       intervals,
       num_candidates=min(asked["num_candidates"], max(queries)),
       queries=queries,
+      finish=finish,
     )
     near = {name: near[name] for name in intervals}
     # Shadow models are asked about the images themselves, the first of their versions.
@@ -379,9 +376,14 @@ COMPUTE = {
 }
 
 
+def _recipe(experiment, num_examples) -> Recipe:
+  """How every shadow model is trained: as the target is, on half of the pool."""
+  return stages.recipe_of(experiment.config, experiment.dataset, -(-num_examples // 2))
+
+
 def _model_stages(config, drawn_from):
   """The stages of the single models; each has an artifact of its own."""
-  trained = stages.settings_of(config, "classifier")
+  trained = stages.classifier_settings(config)
   return [
     Stage("shadow_models", {**trained, "number": s}, (drawn_from,))
     for s in range(config.shadow.num_models)

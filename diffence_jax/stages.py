@@ -1,5 +1,8 @@
 """What every stage computes: the models it makes, the files it writes, and how to load them."""
 
+import collections
+import shutil
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -10,11 +13,13 @@ from ml_collections import FrozenConfigDict
 from diffence_jax import audit, data, models, parallel, rng
 from diffence_jax.artifacts import Stage, Store
 from diffence_jax.checkpoint import restore_tree, save_tree
-from diffence_jax.config import as_json
+from diffence_jax.config import as_json, fingerprint
 from diffence_jax.data import Dataset, Split
+from diffence_jax.defense import output
 from diffence_jax.diffusion import Schedule, linear_schedule, reconstruct, sample
-from diffence_jax.queries import Bound, record_queries
-from diffence_jax.training import train_classifier, train_denoiser
+from diffence_jax.queries import Bound, read_model, record_queries
+from diffence_jax.training import Recipe, TrainSettings, train_classifier, train_denoiser
+from diffence_jax.training.registry import make_recipe, source_digest
 
 # Settings that steer how a stage is computed and leave its result as it is, bit for bit.
 _NOT_OF_THE_RESULT = ("checkpoint_every",)
@@ -27,7 +32,8 @@ class Experiment(NamedTuple):
     config: all settings.
     dataset: the images, in memory.
     split: who is a member.
-    classifier: the classifier's module and the shapes of its variables.
+    recipe: how the classifier is trained.
+    classifier: what answers queries, and the shapes of its variables.
     denoiser: the noise-prediction network's.
     stages: name to stage, in the order they run.
   """
@@ -35,17 +41,31 @@ class Experiment(NamedTuple):
   config: FrozenConfigDict
   dataset: Dataset
   split: Split
+  recipe: Recipe
   classifier: Bound
   denoiser: Bound
   stages: dict[str, Stage]
 
 
-def classifier_shapes(config: FrozenConfigDict, dataset: Dataset) -> Bound:
-  """The classifier that the config describes; ValueError where it does not fit the images."""
+def recipe_of(config: FrozenConfigDict, dataset: Dataset, num_members: int) -> Recipe:
+  """How the config says that a classifier of so many members is trained.
+
+  Raises:
+    ValueError: there is no such model or defense, or it has no such option.
+  """
+  settings = config.classifier
   module = models.make_classifier(
-    config.classifier.model, num_classes=dataset.num_classes, **config.classifier.fields
+    settings.model, num_classes=dataset.num_classes, **settings.fields
   )
-  return _with_shapes(module, dataset)
+  own = [getattr(settings, name) for name in TrainSettings._fields[1:]]
+  options = options_of(config, settings.defense)
+  return make_recipe(settings.defense, module, TrainSettings(num_members, *own), **options)
+
+
+def classifier_shapes(recipe: Recipe, dataset: Dataset) -> Bound:
+  """The classifier that a recipe trains; ValueError where it does not fit the images."""
+  init = lambda key: recipe.variables(recipe.init(key, dataset.images.shape[1:]))
+  return Bound(recipe.answering, jax.eval_shape(init, jax.random.key(0)))
 
 
 def denoiser_shapes(config: FrozenConfigDict, dataset: Dataset) -> Bound:
@@ -53,7 +73,8 @@ def denoiser_shapes(config: FrozenConfigDict, dataset: Dataset) -> Bound:
   module = models.make_denoiser(
     config.diffusion.model, out_channels=dataset.images.shape[-1], **config.diffusion.fields
   )
-  return _with_shapes(module, dataset)
+  init = lambda key: models.init(module, key, dataset.images.shape[1:])
+  return Bound(module, jax.eval_shape(init, jax.random.key(0)))
 
 
 def schedule_of(config: FrozenConfigDict) -> Schedule:
@@ -102,6 +123,27 @@ def training_set(experiment: Experiment) -> tuple[np.ndarray, np.ndarray]:
   return samples.images, labels
 
 
+def training_cost(recipe: Recipe) -> str:
+  """What a recipe costs, in words."""
+  counts = collections.Counter(recipe.schedule)
+  kinds = "" if len(counts) == 1 else f" ({', '.join(f'{n} {k}' for k, n in counts.items())})"
+  cost = f"{len(recipe.schedule)} training steps{kinds}"
+  if recipe.teachers is None:
+    return cost
+  num_teachers = len(recipe.teachers.membership(2, 0))
+  return f"{cost}; before, {num_teachers} teachers of {training_cost(recipe.teachers.recipe)}"
+
+
+def reference_set(experiment: Experiment) -> dict[str, np.ndarray] | None:
+  """What defenses train with besides members, but for canaries; None where none needs it."""
+  if not experiment.recipe.needs_reference:
+    return None
+  samples = experiment.dataset.take(
+    experiment.split.reference[experiment.config.shadow.num_canaries :]
+  )
+  return {"images": samples.images, "labels": samples.labels}
+
+
 def num_recorded(config: FrozenConfigDict) -> int:
   """R: how many candidates of every image are recorded; the defense draws the first M."""
   return config.shadow.num_recorded or config.purify.num_candidates
@@ -114,6 +156,39 @@ def settings_of(config: FrozenConfigDict, section: str) -> dict[str, Any]:
   return {**kept, "seed": config.seed}
 
 
+def options_of(config: FrozenConfigDict, defense: str) -> dict[str, Any]:
+  """What the config tells a defense, by its name; a user's own by its function's."""
+  return dict(as_json(config)["defenses"].get(defense.rpartition(":")[2], {}))
+
+
+def classifier_settings(config: FrozenConfigDict) -> dict[str, Any]:
+  """All settings that a trained classifier depends on, JSON-able."""
+  settings = settings_of(config, "classifier")
+  settings["defense_options"] = options_of(config, config.classifier.defense)
+  source = source_digest(config.classifier.defense)
+  return {**settings, "defense_source": source} if source else settings
+
+
+def output_settings(config: FrozenConfigDict) -> dict[str, Any]:
+  """All settings that a defense of the answers depends on, JSON-able; {} for none."""
+  name = config.output.defense
+  if name == "none":
+    return {}
+  settings = {"output_defense": name, "output_options": options_of(config, name)}
+  return {**settings, "output_source": output.source_digest(name)}
+
+
+def fit_output(config: FrozenConfigDict, model: str) -> audit.FitAnswers | None:
+  """How a defense of the answers is fitted to a predictor of `model`; None for none."""
+  name = config.output.defense
+  fit = output.make_output_defense(name, **options_of(config, name))
+  if fit is None:
+    return None
+  return lambda predictor, *known: fit(
+    rng.stream(config.seed, f"{model}/output/{predictor}"), *known
+  )
+
+
 def _compute_split(experiment, store, path):
   del store
   data.write_index_file(experiment.split, path / "split.json")
@@ -122,10 +197,12 @@ def _compute_split(experiment, store, path):
 def _compute_classifier(experiment, store, path):
   del store
   config = experiment.config
+  images, labels = training_set(experiment)
   variables = train_classifier(
-    experiment.classifier.module,
-    *training_set(experiment),
-    **_without(config.classifier, "model", "fields"),
+    experiment.recipe,
+    {"images": images, "labels": labels},
+    reference_set(experiment),
+    checkpoint_every=config.classifier.checkpoint_every,
     seed=config.seed,
     mesh=parallel.batch_mesh(),
     directory=path,
@@ -150,19 +227,62 @@ def _compute_diffusion(experiment, store, path):
 
 
 def _compute_queries(experiment, store, path):
-  config, schedule = experiment.config, schedule_of(experiment.config)
+  _record(experiment, store, path, load_classifier(experiment, store))
+
+
+def _record(experiment, store, path, classifier, num_models=None):
+  config = experiment.config
   ids = np.concatenate(list(queried_groups(experiment.split).values()))
   record_queries(
     rng.stream(config.seed, "queries"),
-    load_classifier(experiment, store),
+    classifier,
     load_denoiser(experiment, store),
-    schedule,
+    schedule_of(config),
     experiment.dataset.take(ids).images.__getitem__,
     ids,
     mesh=parallel.batch_mesh(),
     directory=path,
+    num_models=num_models,
     **{**config.purify, "num_candidates": num_recorded(config)},
   )
+
+
+def record_together(experiments: Sequence[Experiment], store: Store) -> None:
+  """Records the queries of experiments that differ in how the classifier is trained.
+
+  Every image is re-generated once for all classifiers; what is recorded already is left as it
+  is. The record of each is what it is alone, but for rounding.
+
+  Args:
+    experiments: with the same data, diffusion model, seed and settings of "purify", all of
+      whose classifiers and diffusion models are computed.
+    store: where their artifacts are; the workdir is to be locked.
+  """
+  pending = {e.stages["queries"].fingerprint: e for e in experiments}
+  pending = {f: e for f, e in pending.items() if not store.is_done(e.stages["queries"])}
+  if len(pending) < 2:
+    return
+  first, *_ = pending.values()
+  classifiers = [load_classifier(e, store) for e in pending.values()]
+
+  def answer(variables, images):
+    predict = [
+      models.predictor(c.module, v) for c, v in zip(classifiers, variables, strict=True)
+    ]
+    return jnp.concatenate([own(None, images) for own in predict], axis=-1)
+
+  folder = store.workdir / "queries" / f"{fingerprint(list(pending))}.together"
+  folder.mkdir(parents=True, exist_ok=True)
+  together = Bound(answer, [c.variables for c in classifiers])
+  _record(first, store, folder, together, num_models=len(pending))
+  for number, own in enumerate(pending.values()):
+
+    def write(path, number=number):
+      for name in ("raw.npy", "candidates.npy"):
+        np.save(path / name, read_model(folder / name, number))
+
+    store.compute(own.stages["queries"], write)
+  shutil.rmtree(folder)
 
 
 def _compute_samples(experiment, store, path):
@@ -237,12 +357,6 @@ def load_records(experiment: Experiment, store: Store) -> dict[str, audit.Record
     records[group] = audit.Record(raw[rows], candidates[rows, :num_candidates], labels)
     start += len(ids)
   return records
-
-
-def _with_shapes(module, dataset):
-  shape = dataset.images.shape[1:]
-  init = lambda key: models.init(module, key, shape)
-  return Bound(module, jax.eval_shape(init, jax.random.key(0)))
 
 
 def _load_variables(bound, path):

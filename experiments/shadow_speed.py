@@ -18,11 +18,8 @@ import numpy as np
 from absl import app, flags
 from ml_collections import config_flags
 
-from diffence_jax import models, parallel, pipeline, stages
-from diffence_jax.attacks.shadow import make_ensemble_step
-from diffence_jax.training import classifier_steps
-from diffence_jax.training.classifier import undefended
-from diffence_jax.training.loop import init_state
+from diffence_jax import models, parallel, pipeline
+from diffence_jax.training.ensemble import make_ensemble_step
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment.")
 _AT_ONCE = flags.DEFINE_list("at_once", ["1", "2", "8"], "Models at once on a device.")
@@ -33,18 +30,15 @@ _STEPS = flags.DEFINE_integer("steps", 40, "Training steps of every model in a r
 def jax_steps(experiment, at_once: int) -> Callable[[int], float]:
   """A function that times so many steps of a group of models: seconds for a model's step."""
   config, mesh = experiment.config.classifier, parallel.batch_mesh()
-  module = experiment.classifier.module
-  recipe = undefended(
-    module, learning_rate=config.learning_rate, weight_decay=config.weight_decay
-  )
-  step = make_ensemble_step(recipe, mesh)
+  recipe = experiment.recipe
+  step = make_ensemble_step(recipe.kinds["train"].step, mesh)
   members = experiment.dataset.take(experiment.split.members)
-  examples = {"images": members.images, "labels": members.labels}
+  examples = {"members": {"images": members.images, "labels": members.labels}}
   examples = parallel.replicate(mesh, examples)
   group = at_once * mesh.size
   keys = jax.random.split(jax.random.key(0), group)
   shape = members.images.shape[1:]
-  init = jax.vmap(lambda key: init_state(models.init(module, key, shape), recipe.optimizer))
+  init = jax.vmap(lambda key: recipe.init(key, shape))
   carried = [parallel.shard_batch(mesh, jax.jit(init)(keys))]
   keys = parallel.shard_batch(mesh, keys)
   draw = np.random.default_rng(0)
@@ -53,7 +47,8 @@ def jax_steps(experiment, at_once: int) -> Callable[[int], float]:
     start = time.perf_counter()
     for _ in range(num_steps):
       rows = draw.integers(0, len(members.ids), (group, config.batch_size)).astype(np.int32)
-      carried[0], _ = step(examples, carried[0], parallel.shard_batch(mesh, rows), keys)
+      rows = parallel.shard_batch(mesh, {"members": rows})
+      carried[0], _ = step(examples, {}, carried[0], rows, keys)
     jax.block_until_ready(carried[0])
     return (time.perf_counter() - start) / (num_steps * group)
 
@@ -122,9 +117,7 @@ def main(_) -> None:
   """Measures and prints."""
   experiment = pipeline.plan(_CONFIG.value)
   settings = experiment.config.classifier
-  steps = classifier_steps(
-    len(stages.training_set(experiment)[0]), settings.epochs, settings.batch_size
-  )
+  steps = len(experiment.recipe.schedule)
   ways = {}
   for at_once in map(int, _AT_ONCE.value):
     name = "one after another" if at_once == 1 else f"{at_once} at once"

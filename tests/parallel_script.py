@@ -12,16 +12,11 @@ import numpy as np
 
 import diffence_jax as dj
 from diffence_jax import models, parallel
-from diffence_jax.attacks.shadow import (
-  ensemble_logits,
-  make_ensemble_step,
-  membership_matrix,
-  train_shadow_models,
-)
+from diffence_jax.attacks.shadow import ensemble_logits, membership_matrix
 from diffence_jax.queries import Bound, make_record_step, record_queries
-from diffence_jax.training import train_classifier
-from diffence_jax.training.classifier import undefended
-from diffence_jax.training.loop import init_state
+from diffence_jax.training import TrainSettings, train_classifier, train_ensemble
+from diffence_jax.training.ensemble import make_ensemble_step
+from diffence_jax.training.registry import make_recipe
 
 
 def check_no_collective(lowered):
@@ -41,14 +36,11 @@ labels = rng.integers(0, 3, 37).astype(np.int32)
 ids = rng.permutation(1000)[:37]
 
 classifier = models.make_classifier("small_resnet", num_classes=3, width=8)
+examples = {"images": images, "labels": labels}
+settings = TrainSettings(37, epochs=2, batch_size=16, learning_rate=1e-3, weight_decay=0.0)
 train_classifier(
-  classifier,
-  images,
-  labels,
-  epochs=2,
-  batch_size=16,
-  learning_rate=1e-3,
-  weight_decay=0.0,
+  make_recipe("undefended", classifier, settings),
+  examples,
   checkpoint_every=100,
   seed=0,
   mesh=mesh,
@@ -56,6 +48,38 @@ train_classifier(
 )
 lines = (folder / "metrics.jsonl").read_text().splitlines()
 np.save(folder / "losses.npy", [json.loads(line)["loss"] for line in lines])
+
+# Every kind of training-time defense: further groups of examples, teachers, padded batches.
+small = models.make_classifier("small_resnet", num_classes=3, width=4, stages=(1,))
+reference = {"images": images[::-1][:24], "labels": labels[::-1][:24]}
+for name, options in {
+  "advreg": {},
+  "selena": {"num_teachers": 3, "num_left_out": 1},
+  "dpsgd": {"noise_multiplier": 0.5},
+}.items():
+  defended = make_recipe(name, small, settings, **options)
+  parts = folder / name
+  parts.mkdir()
+  variables = train_classifier(
+    defended, examples, reference, checkpoint_every=100, seed=0, mesh=mesh, directory=parts
+  )
+  own = []
+  train_ensemble(
+    defended,
+    examples,
+    reference,
+    np.ones((3, len(images)), bool),
+    names=["a", "b", "c"],
+    keep=lambda i, variables, own=own: own.append(variables),
+    seed=0,
+    mesh=mesh,
+    models_at_once=1 if num_devices == 8 else 2,
+  )
+  answers = [
+    models.predictor(defended.answering, each)(None, images.astype(np.float32) / 255.0)
+    for each in (variables, *own)
+  ]
+  np.save(folder / f"{name}.npy", answers)
 
 denoiser = models.make_denoiser("ddpm_unet", out_channels=1, channels=8, multipliers=(1, 2))
 key = jax.random.key(0)
@@ -84,19 +108,16 @@ batch = (images[:16].astype(np.float32) / 255.0, ids[:16].astype(np.int32))
 check_no_collective(step.lower(shared, parallel.shard_batch(mesh, batch)))
 
 # Shadow models: five of them, which neither one device nor eight divide evenly.
-recipe = undefended(classifier, learning_rate=1e-3, weight_decay=0.0)
-membership = membership_matrix(6, len(images), 0)
+recipe = make_recipe("undefended", classifier, settings._replace(num_members=19, batch_size=8))
+membership = membership_matrix(6, len(images), 0)[:5]
 kept = {}
-train_shadow_models(
-  classifier,
+train_ensemble(
   recipe,
-  images,
-  labels,
+  examples,
+  None,
   membership,
-  numbers=range(5),
+  names=[f"shadow/{s}" for s in range(5)],
   keep=kept.__setitem__,
-  epochs=2,
-  batch_size=8,
   seed=0,
   mesh=mesh,
   models_at_once=1 if num_devices == 8 else 2,
@@ -106,10 +127,10 @@ answer = models.predictor(ensemble_logits(classifier, 1), ensemble)
 np.save(folder / "ensemble.npy", answer(None, images.astype(np.float32) / 255.0))
 
 group = 2 * num_devices
-states = [init_state(models.init(classifier, key, (8, 8, 1)), recipe.optimizer)] * group
+states = [recipe.init(key, (8, 8, 1))] * group
 state = parallel.shard_batch(mesh, jax.tree.map(lambda *leaves: np.stack(leaves), *states))
-rows = parallel.shard_batch(mesh, np.zeros((group, 8), np.int32))
+rows = parallel.shard_batch(mesh, {"members": np.zeros((group, 8), np.int32)})
 keys = parallel.shard_batch(mesh, jax.random.split(key, group))
-examples = parallel.replicate(mesh, {"images": images, "labels": labels})
-step = make_ensemble_step(recipe, mesh)
-check_no_collective(step.lower(examples, state, rows, keys))
+whole = parallel.replicate(mesh, {"members": examples})
+step = make_ensemble_step(recipe.kinds["train"].step, mesh)
+check_no_collective(step.lower(whole, {}, state, rows, keys))

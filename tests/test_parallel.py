@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+DEFENSES = ("advreg", "selena", "dpsgd")
 SCRIPT = Path(__file__).with_name("parallel_script.py")
 
 
@@ -28,7 +29,7 @@ def results(tmp_path_factory):
   for num_devices in (1, 8):
     folder = tmp_path_factory.mktemp(f"devices{num_devices}")
     run_on(num_devices, folder)
-    names = ("raw", "candidates", "losses", "protected", "ensemble")
+    names = ("raw", "candidates", "losses", "protected", "ensemble", *DEFENSES)
     loaded[num_devices] = {name: np.load(folder / f"{name}.npy") for name in names}
   return loaded
 
@@ -45,3 +46,11 @@ def test_training_does_not_depend_on_the_devices(results):
 def test_shadow_models_do_not_depend_on_the_devices_nor_on_how_many_at_once(results):
   """One device trains two at once, eight devices one each."""
   np.testing.assert_allclose(results[8]["ensemble"], results[1]["ensemble"], atol=2e-3)
+
+
+@pytest.mark.parametrize("name", DEFENSES)
+def test_a_training_time_defense_does_not_depend_on_the_devices(results, name):
+  """The target, its batches split; and three models of an ensemble, each on one device."""
+  one, eight = results[1][name], results[8][name]
+  assert np.ptp(one, axis=0).max() > 0.05  # these are four different models
+  np.testing.assert_allclose(eight, one, atol=5e-3)

@@ -3,10 +3,13 @@
 from diffence_jax.audit.predictors import (
   GROUPS,
   Answers,
+  FitAnswers,
   Record,
+  fit_finish,
   fit_intervals,
   known_answers,
   predictors,
+  with_output_defense,
 )
 from diffence_jax.audit.rows import LIMITS, Scores, audit
 
@@ -14,10 +17,13 @@ __all__ = [
   "GROUPS",
   "LIMITS",
   "Answers",
+  "FitAnswers",
   "Record",
   "Scores",
   "audit",
+  "fit_finish",
   "fit_intervals",
   "known_answers",
   "predictors",
+  "with_output_defense",
 ]

@@ -4,7 +4,7 @@ The defense, its interval fitted anew, stands before every shadow model as it do
 target; it is also asked the same thing many times.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from diffence_jax import rng
 from diffence_jax.attacks.lira import true_label_phi
 from diffence_jax.attacks.repeated import mean_over_queries, select_repeatedly
-from diffence_jax.audit.predictors import fit_intervals
+from diffence_jax.audit.predictors import FitAnswers, Record, fit_finish, predictors
 from diffence_jax.defense import average, scaled_logit
 from diffence_jax.defense.select import keeps_label
 
@@ -72,6 +72,7 @@ def model_statistics(
   num_candidates: int,
   queries: tuple[int, ...],
   seed: list[int] | None = None,
+  finish: Mapping[str, Callable[[np.ndarray], np.ndarray]] | None = None,
 ) -> dict[str, Statistics]:
   """The statistics of every predictor that can be made from one model's record.
 
@@ -84,6 +85,8 @@ def model_statistics(
       the same, is asked once: its last axis is 1.
     seed: draws the candidate where each image's first query begins, for one of many models
       that share re-generations; None begins at the first.
+    finish: predictor to what a defense of the answers does to its logits f32[n,K], each row by
+      itself; None for none.
 
   Returns:
     Predictor to statistics.
@@ -100,10 +103,18 @@ def model_statistics(
   phi = np.concatenate([true_label_phi(candidates, labels), raw_phi[:, None]], axis=1)
   kept = np.asarray(keeps_label(candidates, raw))
   top_phi, top_raw_phi = np.asarray(scaled_logit(candidates)), np.asarray(scaled_logit(raw))
+  finish = finish or {}
+
+  def phi_of(name, answers):
+    """Phi f64[n,...] of answers f32[n,...,K], after the defense of the answers."""
+    if name in finish:
+      answers = finish[name](answers.reshape(-1, num_classes)).reshape(answers.shape)
+    return true_label_phi(answers, labels)
 
   shape = (num, versions, -1)
+  bare_phi = phi_of("undefended", raw)
   found = {
-    "undefended": Statistics(raw_phi.reshape(shape), _log_p(raw_phi).reshape(shape), 0.0)
+    "undefended": Statistics(bare_phi.reshape(shape), _log_p(bare_phi).reshape(shape), 0.0)
   }
 
   def answered_with(phi, reused):
@@ -124,14 +135,20 @@ def model_statistics(
       first=first,
     )
     reused = float(np.mean(selection.drawn > num_recorded))
-    found[name] = answered_with(np.take_along_axis(phi, selection.index, axis=1), reused)
+    answered_phi = np.take_along_axis(phi, selection.index, axis=1)
+    if name in finish:
+      # Only of what was returned: a defense of the answers may take long.
+      options = np.concatenate([candidates, raw[:, None]], axis=1)
+      returned = np.take_along_axis(options, selection.index[..., None], axis=1)
+      answered_phi = phi_of(name, returned)
+    found[name] = answered_with(answered_phi, reused)
   # Averaging draws M candidates for every query: the record has R // M times as many.
   num_windows = num_recorded // num_candidates
   windows = []
   for query in range(min(num_windows, max(queries))):
     at = first[:, None] + query * num_candidates + np.arange(num_candidates)
     own = np.take_along_axis(candidates, at[..., None] % num_recorded, axis=1)
-    windows.append(true_label_phi(np.asarray(average(own)), labels))
+    windows.append(phi_of("average", np.asarray(average(own))))
   repeated = np.stack(windows, axis=1)[:, np.arange(max(queries)) % len(windows)]
   found["average"] = answered_with(repeated, float(max(queries) > num_windows))
   return found
@@ -146,6 +163,7 @@ def ensemble_statistics(
   num_candidates: int,
   queries: tuple[int, ...],
   seed: int,
+  fit_output: Callable[[int], FitAnswers | None] | None = None,
 ) -> dict[str, Statistics]:
   """The statistics of all shadow models, each behind a defense fitted for it.
 
@@ -160,6 +178,8 @@ def ensemble_statistics(
     num_candidates: as in `model_statistics`.
     queries: likewise.
     seed: of what `model_statistics` draws.
+    fit_output: model's number to how a defense of its answers is fitted, as `fit_finish` takes
+      it; None for none.
 
   Returns:
     Predictor to statistics with a first axis of S, f32.
@@ -169,17 +189,25 @@ def ensemble_statistics(
   size = int(min(sizes.min(), (len(known) - sizes).min()))
   collected: dict[str, list[Statistics]] = {}
   for model, (record, own) in enumerate(zip(records, membership, strict=True)):
-    fitted_on = [known[own[known] == side][:size] for side in (True, False)]
-    sides = [array[rows, 0] for rows in fitted_on for array in (record.candidates, record.raw)]
-    sides[::2] = [candidates[:, :num_candidates] for candidates in sides[::2]]
-    intervals = fit_intervals(*sides, protocol=protocol)
+    fitted_on = {
+      group: Record(
+        record.raw[rows, 0], record.candidates[rows, 0, :num_candidates], pool.labels[rows]
+      )
+      for group, rows in (
+        ("known_members", known[own[known]][:size]),
+        ("known_nonmembers", known[~own[known]][:size]),
+      )
+    }
+    answers = predictors(fitted_on, protocol)
+    finish = fit_finish(answers, fit_output(model) if fit_output else None)
     statistics = model_statistics(
       record,
       pool.labels,
-      intervals,
+      {a.name: a.interval for a in answers if a.selections is not None},
       num_candidates=num_candidates,
       queries=queries,
       seed=rng.numpy_seed(seed, f"shadow/{model}/first"),
+      finish=finish,
     )
     for name, values in statistics.items():
       values = values._replace(

@@ -1,6 +1,6 @@
 """The predictors that are audited, made from one record of raw and candidate logits."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +13,10 @@ from diffence_jax.defense import (
   published_interval,
   select,
 )
+
+# Predictor to `(known members' logits, known non-members' logits) -> (logits -> logits)`: how a
+# defense of the answers is fitted to it.
+FitAnswers = Callable[[str, np.ndarray, np.ndarray], Callable[[np.ndarray], np.ndarray]]
 
 GROUPS = ("known_members", "target_members", "known_nonmembers", "target_nonmembers")
 
@@ -107,3 +111,32 @@ def predictors(records: Mapping[str, Record], protocol: str) -> list[Answers]:
     answers.append(Answers(name, interval, logits, selections))
   means = {g: np.asarray(average(r.candidates)) for g, r in records.items()}
   return [*answers, Answers("average", None, means)]
+
+
+def fit_finish(
+  answers: list[Answers], fit: FitAnswers | None
+) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
+  """Fits a defense of the answers to every predictor.
+
+  Args:
+    answers: the predictors' answers, as `predictors` gives them.
+    fit: fits it to a predictor's answers to the known samples; None for no such defense.
+
+  Returns:
+    Predictor to what the defense does to its logits f32[n,K]; {} for no such defense.
+  """
+  if fit is None:
+    return {}
+  known = ("known_members", "known_nonmembers")
+  return {own.name: fit(own.name, *(own.logits[group] for group in known)) for own in answers}
+
+
+def with_output_defense(answers: list[Answers], fit: FitAnswers | None) -> list[Answers]:
+  """Defends what the predictors return; see `fit_finish`."""
+  finish = fit_finish(answers, fit)
+  if not finish:
+    return answers
+  return [
+    own._replace(logits={g: np.asarray(finish[own.name](z)) for g, z in own.logits.items()})
+    for own in answers
+  ]

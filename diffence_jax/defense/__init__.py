@@ -1,19 +1,29 @@
-"""Diffence: candidates, selection, intervals, and `protect`, which joins them."""
+"""Diffence: candidates, selection, intervals, and `protect`, which joins them; and MemGuard."""
 
 from diffence_jax.defense.candidates import candidate_logits
 from diffence_jax.defense.interval import fit_interval, member_interval, published_interval
+from diffence_jax.defense.memguard import (
+  attacker_logit,
+  memguard,
+  memguard_logits,
+  train_memguard_attacker,
+)
 from diffence_jax.defense.protect import protect
 from diffence_jax.defense.select import Selection, average, keeps_label, scaled_logit, select
 
 __all__ = [
   "Selection",
+  "attacker_logit",
   "average",
   "candidate_logits",
   "fit_interval",
   "keeps_label",
   "member_interval",
+  "memguard",
+  "memguard_logits",
   "protect",
   "published_interval",
   "scaled_logit",
   "select",
+  "train_memguard_attacker",
 ]

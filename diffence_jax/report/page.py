@@ -75,9 +75,9 @@ def _plots(results, arrays):
   )
   raw, reconstructed = arrays["images/raw"], arrays["images/reconstructed"]
   return {
-    "roc": _svg_uri(roc),
-    "histograms": _svg_uri(histograms),
-    "aucs": _svg_uri(aucs),
+    "roc": svg_uri(roc),
+    "histograms": svg_uri(histograms),
+    "aucs": svg_uri(aucs),
     "reconstructions": _uri("image/png", figures.reconstruction_grid(raw, reconstructed)),
     "samples": _uri("image/png", figures.sample_grid(arrays["images/samples"])),
   }
@@ -90,14 +90,14 @@ def _shadow_plots(results, arrays):
     {name: tuple(arrays[f"{name}/loo_{curve}"] for curve in curves) for name in names},
     *shadow_rows.pooled_sizes(results),
   )
-  found = {"models_roc": _svg_uri(roc), "repeated": None}
+  found = {"models_roc": svg_uri(roc), "repeated": None}
   asked = shadow_rows.repeated_series(results)
   if asked:
-    found["repeated"] = _svg_uri(shadow_figures.repeated_queries(asked, names))
+    found["repeated"] = svg_uri(shadow_figures.repeated_queries(asked, names))
   return found
 
 
-def _svg_uri(svg: bytes) -> str:
+def svg_uri(svg: bytes) -> str:
   text = svg.decode().replace(figures.INK, "var(--ink)")
   end = text.index(">") + 1
   return _uri("image/svg+xml", (text[:end] + _THEME + text[end:]).encode())

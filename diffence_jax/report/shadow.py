@@ -98,7 +98,7 @@ def model_headings(results: Mapping[str, Any]) -> list[tuple[str, str]]:
   return [
     ("", "predictor"),
     ("LiRA online", "AUC"),
-    ("difference to", "undefended"),
+    ("difference to", results["predictors"][0]["name"]),
     ("RMIA online", "AUC"),
     *(("LiRA online", f"TPR at {limit_name(limit)} FPR") for limit in limits),
   ]

@@ -41,7 +41,7 @@ def finding(results: Mapping[str, Any]) -> str:
     which = "that keeps the labels " if keeping else ""
     text = (
       f"With {models}, nothing was gained: no defended predictor {which}lowers the AUC of the "
-      f"strongest attack at one query (undefended {_attacked(before)}, best {name} "
+      f"strongest attack at one query ({undefended['name']} {_attacked(before)}, best {name} "
       f"{_value(after):.3f}{_difference(after)}{other})"
     )
   else:

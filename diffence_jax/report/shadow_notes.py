@@ -52,7 +52,7 @@ def notes(results: Mapping[str, Any]) -> list[tuple[str, str]]:
       "95% interval: of other samples on the target, of other pairs of models where every "
       "model is the target in turn",
     ),
-    ("+x% or -x%", "change relative to the undefended predictor"),
+    ("+x% or -x%", f"change relative to {results['predictors'][0]['name']}"),
   ]
   if numbers:
     pairs.append(

@@ -103,8 +103,9 @@ def facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
       f"{diffusion['model']}, {diffusion['num_parameters']:,} parameters, "
       f"trained on the {diffusion['trained_on']}, loss {diffusion['loss']:.4f}",
     ),
+    *_other_defenses(results["defense"]),
     (
-      "defense",
+      "Diffence",
       f"{purify['num_candidates']} candidates an image, noised to step {purify['step']}, "
       f"{steps} DDIM step{'' if steps == 1 else 's'} back",
     ),
@@ -123,6 +124,7 @@ def notes(results: Mapping[str, Any]) -> list[tuple[str, str]]:
   """How to read the main table: pairs of a term and its meaning."""
   # Not every attack fits every predictor.
   counts = sorted({len(row["attacks"]) for row in results["predictors"]})
+  first = results["predictors"][0]["name"]
   count = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
   fewer = _on_fewer(results)
   pairs = [
@@ -131,7 +133,10 @@ def notes(results: Mapping[str, Any]) -> list[tuple[str, str]]:
       f"over {count} attacks, the strongest picked on the reported samples themselves, in the "
       f"attacker's favour; each with one query an image or changed version of it{fewer}",
     ),
-    ("[low, high]", "95% interval; +x% or -x%: change relative to the undefended predictor"),
+    (
+      "[low, high]",
+      f"95% interval; +x% or -x%: change relative to {first}",
+    ),
     (
       "gap floor",
       "AUC of calling every correctly classified image a member; no defense that keeps "
@@ -172,7 +177,8 @@ def finding(results: Mapping[str, Any]) -> str:
     which = "that keeps the labels " if keeping else ""
     text = (
       f"Nothing was gained: no defended predictor {which}lowers the highest attack AUC "
-      f"(undefended {before['value']:.3f}, best {chosen['name']} {auc['value']:.3f}; {floor})"
+      f"({undefended['name']} {before['value']:.3f}, best {chosen['name']} "
+      f"{auc['value']:.3f}; {floor})"
     )
   else:
     text = f"{name} takes {percent(-change)} off the highest attack AUC ({values}; {floor})"
@@ -228,6 +234,25 @@ def write_csv(results: Mapping[str, Any], path: str | os.PathLike) -> None:
       del figures["name"]
       rows.append({**run_columns(results), **predictor, **dict(flat(figures))})
   write_rows(rows, Path(path))
+
+
+def _other_defenses(defense):
+  """Those besides Diffence, in words; empty for none."""
+  pairs = []
+  for name, heading, when in (
+    (defense["training"], "training", "alone and under Diffence"),
+    (defense["output"], "answers", "applied after Diffence"),
+  ):
+    if name in ("undefended", "none"):
+      continue
+    options = defense["options"].get(name, {})
+    settings = ", ".join(f"{option} {value}" for option, value in options.items())
+    text = f"{name}{f' ({settings})' if settings else ''}, {when}"
+    if defense["guarantee"] and heading == "training":
+      epsilon, delta = defense["guarantee"]
+      text += f"; epsilon {epsilon:,.4g} at delta {delta:.1g}"
+    pairs.append((heading, text))
+  return pairs
 
 
 def _on_fewer(results):

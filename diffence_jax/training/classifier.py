@@ -1,116 +1,93 @@
-"""Training a classifier, undefended."""
+"""Training one classifier, the target, over all devices."""
 
+import collections
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
-from flax import linen as nn
 from jax.sharding import Mesh
 
-from diffence_jax import models, rng
-from diffence_jax.training.loop import Loss, fit, init_state, make_train_step
-
-
-class Recipe(NamedTuple):
-  """How a classifier is trained: what target and shadow models have in common.
-
-  Attributes:
-    loss: what is minimised.
-    optimizer: and how.
-  """
-
-  loss: Loss
-  optimizer: optax.GradientTransformation
-
-
-def undefended(module: nn.Module, *, learning_rate: float, weight_decay: float) -> Recipe:
-  """Cross-entropy with Adam (AMSGrad) and L2, no augmentation.
-
-  Args:
-    module: `(images f32[N,H,W,C] in [0,1], train) -> logits f32[N,K]`.
-    learning_rate: of Adam.
-    weight_decay: the L2 coefficient, added to the gradient.
-
-  Returns:
-    The recipe.
-  """
-  optimizer = optax.chain(optax.add_decayed_weights(weight_decay), optax.amsgrad(learning_rate))
-  return Recipe(cross_entropy(module), optimizer)
-
-
-def classifier_steps(num_examples: int, epochs: int, batch_size: int) -> int:
-  """The steps in which every one of `num_examples` has been seen `epochs` times."""
-  return -(-num_examples * epochs // batch_size)
+from diffence_jax import rng
+from diffence_jax.training.ensemble import teach
+from diffence_jax.training.loop import compile_step, fit, take
+from diffence_jax.training.recipe import Recipe
 
 
 def train_classifier(
-  module: nn.Module,
-  images: np.ndarray,
-  labels: np.ndarray,
+  recipe: Recipe,
+  members: Mapping[str, np.ndarray],
+  reference: Mapping[str, np.ndarray] | None = None,
   *,
-  epochs: int,
-  batch_size: int,
-  learning_rate: float,
-  weight_decay: float,
   checkpoint_every: int,
   seed: int,
   mesh: Mesh,
   directory: Path,
 ) -> dict[str, Any]:
-  """Trains by cross-entropy with Adam (AMSGrad) and L2, no augmentation.
+  """Trains a classifier by any recipe.
 
   Args:
-    module: `(images f32[N,H,W,C] in [0,1], train) -> logits f32[N,K]`.
-    images: u8[N,H,W,C], the members.
-    labels: i[N].
-    epochs: how often every member is seen.
-    batch_size: over all devices.
-    learning_rate: of Adam.
-    weight_decay: the L2 coefficient, added to the gradient.
+    recipe: how.
+    members: "images" u8[n,H,W,C] and "labels" i[n].
+    reference: likewise; needed where `recipe.needs_reference`.
     checkpoint_every: steps between checkpoints.
-    seed: of initialisation, order and dropout.
-    mesh: batches are split over it.
+    seed: of initialisation, order, dropout and noise.
+    mesh: batches are split over it; teachers, if there are any, are divided over it.
     directory: for checkpoints and metrics; a run resumes from what is there.
 
   Returns:
     The variables after the last step.
+
+  Raises:
+    FloatingPointError: the loss is no longer finite.
+    ValueError: the recipe needs a reference set and there is none, or a batch cannot be split
+      over the devices.
   """
-  recipe = undefended(module, learning_rate=learning_rate, weight_decay=weight_decay)
-  variables = models.init(module, rng.stream(seed, "classifier/init"), images.shape[1:])
+  examples = {"members": dict(members), "reference": dict(reference or {})}
+  sizes = {group: len(next(iter(values.values()), ())) for group, values in examples.items()}
+  if recipe.needs_reference and not sizes["reference"]:
+    raise ValueError(
+      "This defense trains with a reference set, and there is none; raise data.num_reference."
+    )
+  if recipe.teachers is not None:
+    everyone = np.ones((1, sizes["members"]), bool)
+    soft_labels = teach(
+      recipe.teachers,
+      members,
+      everyone,
+      names=["classifier"],
+      seed=seed,
+      mesh=mesh,
+      directory=directory / "resume" / "teachers",
+    )
+    examples["members"]["soft_labels"] = soft_labels[0]
+
+  def batches(first):
+    before = collections.Counter(recipe.schedule[:first])
+    streams = {
+      name: kind.batches(sizes, seed, before[name]) for name, kind in recipe.kinds.items()
+    }
+    for name in recipe.schedule[first:]:
+      rows = next(streams[name])
+      yield name, {group: take(examples[group], _pad(own, mesh)) for group, own in rows.items()}
+
   state = fit(
-    make_train_step(*recipe),
-    init_state(variables, recipe.optimizer),
-    {"images": images, "labels": labels},
-    num_steps=classifier_steps(len(images), epochs, batch_size),
-    batch_size=batch_size,
-    seed=seed,
+    {name: compile_step(kind.step) for name, kind in recipe.kinds.items()},
+    recipe.init(rng.stream(seed, "classifier/init"), members["images"].shape[1:]),
+    batches,
+    num_steps=len(recipe.schedule),
     key=rng.stream(seed, "classifier/steps"),
     mesh=mesh,
     directory=directory,
     checkpoint_every=checkpoint_every,
     description="classifier",
   )
-  return {"params": state.params, **state.model_state}
+  return recipe.variables(state)
 
 
-def cross_entropy(module: nn.Module) -> Loss:
-  """The mean cross-entropy of batches {images u8[N,H,W,C], labels i[N]}, and the accuracy."""
-
-  def loss(params, model_state, batch, key):
-    images = batch["images"].astype(jnp.float32) / 255.0
-    logits, model_state = module.apply(
-      {"params": params, **model_state},
-      images,
-      train=True,
-      mutable=list(model_state),
-      rngs={"dropout": key},
-    )
-    labels = batch["labels"]
-    value = jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
-    accuracy = jnp.mean((jnp.argmax(logits, axis=-1) == labels).astype(jnp.float32))
-    return value, (jax.lax.stop_gradient(model_state), {"accuracy": accuracy})
-
-  return loss
+def _pad(rows, mesh):
+  """Fills a batch that has padding anyway up to a multiple of the devices."""
+  missing = -len(rows) % mesh.size
+  if not missing or rows[-1] >= 0:
+    return rows
+  return np.concatenate([rows, np.full(missing, -1, rows.dtype)])

@@ -12,7 +12,14 @@ from jax.sharding import Mesh
 
 from diffence_jax import models, rng
 from diffence_jax.diffusion import Schedule, ddpm_loss
-from diffence_jax.training.loop import Loss, fit, init_state, make_train_step
+from diffence_jax.training.loop import (
+  Loss,
+  compile_step,
+  fit,
+  index_batches,
+  init_state,
+  train_step,
+)
 
 
 def train_denoiser(
@@ -55,13 +62,17 @@ def train_denoiser(
     learning_rate = optax.linear_schedule(0.0, learning_rate, warmup_steps)
   optimizer = optax.chain(optax.clip_by_global_norm(clip_norm), optax.adam(learning_rate))
   variables = models.init(module, rng.stream(seed, "diffusion/init"), images.shape[1:])
+
+  def batches(first):
+    for rows in index_batches(len(images), batch_size, seed, first):
+      yield "denoise", {"images": images[rows]}
+
+  step = train_step(noise_prediction(module, schedule), optimizer, ema_decay)
   state = fit(
-    make_train_step(noise_prediction(module, schedule), optimizer, ema_decay),
+    {"denoise": compile_step(step)},
     init_state(variables, optimizer, average=True),
-    {"images": images},
+    batches,
     num_steps=num_steps,
-    batch_size=batch_size,
-    seed=seed,
     key=rng.stream(seed, "diffusion/steps"),
     mesh=mesh,
     directory=directory,

@@ -5,7 +5,7 @@ from a checkpoint is the run that was never interrupted.
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +22,14 @@ from diffence_jax.progress import progress_bar
 
 # (params, model_state, batch, key) -> (loss f32[], (new model_state, metrics)).
 Loss = Callable[[Any, Any, Any, jax.Array], tuple[jax.Array, tuple[Any, dict[str, jax.Array]]]]
+
+# (state, batch, key) -> (state, metrics with at least "loss"): one step of training.
+Step = Callable[[Any, Any, jax.Array], tuple[Any, dict[str, jax.Array]]]
+
+# (examples in every group, seed, batches already drawn) -> group to rows i64[B], endlessly.
+Batches = Callable[
+  [Mapping[str, int], int | Sequence[int], int], Iterator[dict[str, np.ndarray]]
+]
 
 
 class TrainState(NamedTuple):
@@ -60,7 +68,7 @@ def init_state(
 
 def train_step(
   loss: Loss, optimizer: optax.GradientTransformation, ema_decay: float | None = None
-) -> Callable[[TrainState, Any, jax.Array], tuple[TrainState, dict[str, jax.Array]]]:
+) -> Step:
   """Builds the pure step `(state, batch, key) -> (state, metrics)`, not yet compiled.
 
   Args:
@@ -92,11 +100,9 @@ def train_step(
   return step
 
 
-def make_train_step(
-  loss: Loss, optimizer: optax.GradientTransformation, ema_decay: float | None = None
-) -> Callable[[TrainState, Any, jax.Array], tuple[TrainState, dict[str, jax.Array]]]:
-  """Compiles `train_step`; the result takes over (donates) the state it is given."""
-  return jax.jit(train_step(loss, optimizer, ema_decay), donate_argnums=0)
+def compile_step(step: Step) -> Step:
+  """Compiles a step; the result takes over (donates) the state it is given."""
+  return jax.jit(step, donate_argnums=0)
 
 
 def index_batches(
@@ -131,30 +137,64 @@ def index_batches(
     yield np.concatenate(parts)
 
 
+def shuffled(**batch_sizes: int) -> Batches:
+  """Batches drawn by `index_batches` from every group of examples that a step looks at.
+
+  Args:
+    **batch_sizes: group ("members", "reference") to how many of its examples a step sees.
+
+  Returns:
+    `(num_examples, seed, first) -> batches`; see `Kind`.
+  """
+
+  def batches(num_examples, seed, first):
+    seed = list(np.atleast_1d(seed))
+    # The groups' orders differ: each but the first has one more number in its seed, past all
+    # epochs.
+    streams = [
+      index_batches(num_examples[group], size, seed + [2**31 + i] * (i > 0), first)
+      for i, (group, size) in enumerate(batch_sizes.items())
+    ]
+    for rows in zip(*streams, strict=True):
+      yield dict(zip(batch_sizes, rows, strict=True))
+
+  return batches
+
+
+def take(examples: dict[str, Any], rows: Any) -> dict[str, Any]:
+  """The examples of some rows, and which of these are none: a batch of one group.
+
+  Args:
+    examples: arrays with the examples along their first axis, NumPy's or JAX's.
+    rows: i[B]; -1 where a batch is filled up.
+
+  Returns:
+    The arrays' rows, and "is_padding" bool[B].
+  """
+  return {**{name: values[rows] for name, values in examples.items()}, "is_padding": rows < 0}
+
+
 def fit(
-  train_step: Callable[[TrainState, Any, jax.Array], tuple[TrainState, dict[str, jax.Array]]],
-  state: TrainState,
-  examples: dict[str, np.ndarray],
+  steps: Mapping[str, Step],
+  state: Any,
+  batches: Callable[[int], Iterator[tuple[str, Any]]],
   *,
   num_steps: int,
-  batch_size: int,
-  seed: int,
   key: jax.Array,
   mesh: Mesh,
   directory: Path,
   checkpoint_every: int,
   description: str,
-) -> TrainState:
-  """Runs `train_step` to `num_steps`, from the last checkpoint in `directory` if there is one.
+) -> Any:
+  """Takes `num_steps` steps, from the last checkpoint in `directory` if there is one.
 
   Args:
-    train_step: as `make_train_step` builds it.
+    steps: kind of step to compiled step, as `compile_step` makes it.
     state: the state before the first step.
-    examples: arrays with the examples along their first axis.
+    batches: given the number of steps done, what comes next: a kind of step and its batch, a
+      pytree of arrays with the examples along their first axis.
     num_steps: steps in all.
-    batch_size: examples a step, over all devices.
-    seed: of the order of the examples.
-    key: of the step's randomness.
+    key: of the steps' randomness.
     mesh: batches are split over it.
     directory: `resume/` in it holds the checkpoints, `metrics.jsonl` the metrics.
     checkpoint_every: steps between checkpoints.
@@ -167,33 +207,34 @@ def fit(
     FloatingPointError: the loss is no longer finite.
     ValueError: the batch cannot be split over the devices.
   """
-  checkpoints = Checkpoints(directory / "resume")
+  checkpoints = Checkpoints(directory / "resume" / "checkpoints")
   first_step = checkpoints.latest_step()
   state = parallel.replicate(mesh, state)
   if first_step:
     state = checkpoints.restore(state)
   log_every = max(1, num_steps // 100)
-  num_examples = len(next(iter(examples.values())))
-  batches = index_batches(num_examples, batch_size, seed, first_step)
+  coming = batches(first_step)
   with (
     _open_log(directory / "metrics.jsonl", first_step) as log,
     progress_bar(num_steps, description, "step", first_step) as bar,
   ):
+    latest = {}  # of every kind since the last line
     for step in range(first_step, num_steps):
-      chosen = next(batches)
-      batch = {name: values[chosen] for name, values in examples.items()}
-      state, metrics = train_step(state, parallel.shard_batch(mesh, batch), key)
+      kind, batch = next(coming)
+      state, latest[kind] = steps[kind](state, parallel.shard_batch(mesh, batch), key)
       bar.update()
       done = step + 1
       if done % log_every == 0 or done == num_steps:
-        values = {name: float(value) for name, value in metrics.items()}
-        if not np.isfinite(values["loss"]):
-          raise FloatingPointError(
-            f"The loss is {values['loss']} at step {done} of the {description}; "
-            "lower the learning rate or the clipping norm."
-          )
+        for kind, metrics in latest.items():
+          values = {name: float(value) for name, value in metrics.items()}
+          if not np.isfinite(values["loss"]):
+            raise FloatingPointError(
+              f"The loss is {values['loss']} at step {done} of the {description}; "
+              "lower the learning rate or the clipping norm."
+            )
+          log.write(json.dumps({"step": done, "kind": kind, **values}) + "\n")
         bar.set_postfix(loss=f"{values['loss']:.4f}")
-        log.write(json.dumps({"step": done, **values}) + "\n")
+        latest.clear()
       if done % checkpoint_every == 0 and done < num_steps:
         log.flush()
         checkpoints.save(done, state)

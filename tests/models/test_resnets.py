@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from diffence_jax.models import ResNet18, SmallResNet, init, num_parameters
-from diffence_jax.models.resnet18 import normalise
+from diffence_jax.models.resnet18 import normalise, num_groups
 
 TINY = functools.partial(SmallResNet, num_classes=3, width=8, stages=(1, 1))
 
@@ -59,6 +59,41 @@ def test_training_uses_the_batch_and_moves_the_running_statistics(tiny_variables
   stats = updated["batch_stats"]["stem_norm"]
   np.testing.assert_allclose(stats["mean"], 0.1 * stem.mean((0, 1, 2)), atol=1e-5)
   np.testing.assert_allclose(stats["var"], 0.9 + 0.1 * stem.var((0, 1, 2)), atol=1e-4)
+
+
+def test_group_normalisation_has_the_same_parameters_and_no_statistics(tiny_variables):
+  variables = init(TINY(norm="group"), jax.random.key(0, impl="rbg"), (8, 8, 1))
+  assert set(variables) == {"params"}
+  shapes = lambda tree: jax.tree.map(jnp.shape, tree)
+  assert shapes(variables["params"]) == shapes(tiny_variables["params"])
+
+
+def test_group_normalisation_takes_each_image_and_group_for_itself():
+  module, batch = TINY(norm="group"), images(5)
+  variables = init(module, jax.random.key(0, impl="rbg"), (8, 8, 1))
+  logits, seen = module.apply(variables, batch, train=True, capture_intermediates=True)
+  np.testing.assert_array_equal(logits, module.apply(variables, batch, train=False))
+  alone = jnp.concatenate([module.apply(variables, batch[i : i + 1]) for i in range(5)])
+  np.testing.assert_allclose(logits, alone, atol=1e-5)
+  seen = seen["intermediates"]
+  raw, normed = (np.asarray(seen[name]["__call__"][0]) for name in ("stem_conv", "stem_norm"))
+  groups = raw.reshape(5, -1, 2, 4)  # 8 channels are 2 groups of 4
+  expected = groups - groups.mean((1, 3), keepdims=True)
+  expected /= np.sqrt(groups.var((1, 3), keepdims=True) + 1e-5)
+  np.testing.assert_allclose(normed, expected.reshape(raw.shape), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+  ("channels", "groups"),
+  [(1, 1), (4, 1), (8, 2), (12, 3), (17, 1), (22, 2), (64, 16), (96, 16), (512, 16)],
+)
+def test_groups_divide_the_channels(channels, groups):
+  assert num_groups(channels) == groups
+
+
+def test_another_normalisation_is_refused():
+  with pytest.raises(ValueError, match="norm is 'layer'; expected 'batch' or 'group'"):
+    jax.eval_shape(TINY(norm="layer").init, jax.random.key(0), images(1))
 
 
 def test_images_are_normalised_channel_by_channel():

@@ -53,6 +53,7 @@ def make_results(aucs=AUCS, label_changes=(0, 0, 0, 0, 9), enough=(False, True),
       "known_nonmembers": 400, "target_nonmembers": 400,
     },
     "purify": {"num_candidates": 30, "step": 160, "num_ddim_steps": 1},
+    "defense": {"training": "undefended", "output": "none", "options": {}, "guarantee": None},
     "classifier": {
       "model": "small_resnet", "num_parameters": 77_850,
       "train_accuracy": 1.0, "test_accuracy": 0.965,

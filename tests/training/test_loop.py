@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 import diffence_jax as dj
 from diffence_jax import models, parallel
-from diffence_jax.training import classifier_steps, train_classifier, train_denoiser
-from diffence_jax.training.loop import fit, index_batches, init_state, make_train_step
+from diffence_jax.training import TrainSettings, train_classifier, train_denoiser
+from diffence_jax.training.baselines import undefended
+from diffence_jax.training.loop import compile_step, fit, index_batches, init_state, train_step
 
 
 @settings(max_examples=50, deadline=None)
@@ -34,7 +35,7 @@ def test_batches_are_full_fair_and_random_access(n, batch, start):
 @settings(max_examples=50, deadline=None)
 @given(n=st.integers(1, 1000), epochs=st.integers(1, 9), batch=st.integers(1, 200))
 def test_steps_cover_the_epochs_and_no_more(n, epochs, batch):
-  steps = classifier_steps(n, epochs, batch)
+  steps = TrainSettings(n, epochs, batch, 1e-3, 0.0).num_steps
   assert (steps - 1) * batch < n * epochs <= steps * batch
 
 
@@ -45,14 +46,17 @@ def quadratic(params, model_state, batch, key):
 
 
 def run_quadratic(directory, num_steps, checkpoint_every=3, loss=quadratic):
-  optimizer = optax.adam(0.1)
+  optimizer, x = optax.adam(0.1), np.arange(7, dtype=np.float32)
+
+  def batches(first):
+    for rows in index_batches(7, 4, 0, first):
+      yield "only", {"x": x[rows]}
+
   return fit(
-    make_train_step(loss, optimizer, ema_decay=0.9),
+    {"only": compile_step(train_step(loss, optimizer, ema_decay=0.9))},
     init_state({"params": {"w": jnp.zeros(())}}, optimizer, average=True),
-    {"x": np.arange(7, dtype=np.float32)},
+    batches,
     num_steps=num_steps,
-    batch_size=4,
-    seed=0,
     key=jax.random.key(0),
     mesh=parallel.batch_mesh(),
     directory=directory,
@@ -127,14 +131,12 @@ def blobs(num):
 def test_a_classifier_learns_and_the_seed_decides_it(tmp_path):
   images, labels = blobs(64)
   module = models.make_classifier("small_resnet", num_classes=2, width=8, stages=(1,))
-  options = dict(epochs=8, batch_size=24, learning_rate=1e-2, weight_decay=0.0)
+  recipe = undefended(module, TrainSettings(64, 8, 24, 1e-2, 0.0))
 
   def train(name, seed):
     return train_classifier(
-      module,
-      images,
-      labels,
-      **options,
+      recipe,
+      {"images": images, "labels": labels},
       checkpoint_every=100,
       seed=seed,
       mesh=parallel.batch_mesh(),

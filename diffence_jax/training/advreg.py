@@ -1,0 +1,234 @@
+"""AdvReg (Nasr, Shokri & Houmansadr, CCS 2018): a classifier trained against an attack.
+
+An attack network learns to tell members from a reference set by how the classifier answers. The
+classifier learns its task, and to answer members so that the network takes them for others.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+
+from diffence_jax import models
+from diffence_jax.training.checks import check_range
+from diffence_jax.training.loop import Step, TrainState, init_state, shuffled, train_step
+from diffence_jax.training.recipe import (
+  Kind,
+  LogitLoss,
+  Recipe,
+  TrainSettings,
+  cross_entropy,
+  of_members,
+  state_variables,
+)
+
+# How the two take turns, as published.
+_ATTACK_EPOCHS_AT_FIRST = 5
+_ATTACK_BATCHES_A_ROUND = 26
+_CLASSIFIER_BATCHES_A_ROUND = 2
+
+_ATTACK_LEARNING_RATE = 1e-4
+
+
+class AdvRegState(NamedTuple):
+  """What training carries: each step changes one of the two.
+
+  Attributes:
+    classifier: as undefended training carries it; its `step` counts its own steps.
+    attacker: likewise of the attack network.
+  """
+
+  classifier: TrainState
+  attacker: TrainState
+
+
+class AttackNetwork(nn.Module):
+  """Two branches, for probabilities and label, joined by a third perceptron.
+
+  All weights are drawn from N(0, 0.01^2), all biases are 0.
+  """
+
+  @nn.compact
+  def __call__(self, probabilities: jax.Array, one_hot: jax.Array) -> jax.Array:
+    """Maps predictions f32[N,K] and true labels f32[N,K] to f32[N], 1 for a member."""
+
+    def branch(x, *sizes):
+      for size in sizes:
+        x = nn.relu(dense(size)(x))
+      return x
+
+    dense = functools.partial(nn.Dense, kernel_init=nn.initializers.normal(0.01))
+    branches = branch(probabilities, 1024, 512, 64), branch(one_hot, 128, 64)
+    joined = branch(jnp.concatenate(branches, axis=-1), 512, 256, 128, 64)
+    return nn.sigmoid(dense(1)(joined)[:, 0])
+
+
+def advreg(module: nn.Module, settings: TrainSettings, *, alpha: float = 6.0) -> Recipe:
+  """Plays a game of training against an attack network (algorithm 1).
+
+  Kinds of steps, by who learns what from which batch:
+
+  - "classifier": the classifier, the cross-entropy of `batch_size` members.
+  - "attack": the attack network, by mean squared error, to answer 1 for `batch_size // 2`
+    members and 0 for as many of the reference set. The classifier, as it is at the time, is
+    asked in evaluation mode. Metrics: "attack_output", the mean answer for the members, and
+    "attack_accuracy", how many it gets right at 1/2.
+  - "regularised": the classifier, the cross-entropy of `batch_size` members + `alpha` * (the
+    attack network's mean answer for them - 1/2).
+
+  See `advreg_schedule` for their turns. The classifier starts, and goes through its members, as
+  it does undefended: with `alpha` = 0 that is what becomes of it.
+
+  From weights so small the network answers 1/2 to everything for its first 500 to 1000 steps
+  (measured; those before the rounds included), and does not defend before: a short training on
+  few members is an undefended one.
+
+  The attack network is given probabilities, as in the publication; the Diffence paper's code
+  gives it logits, takes `batch_size` of each group for its batches, and keeps the epoch of the
+  highest test accuracy, which needs a test set.
+
+  Args:
+    module: `(images f32[N,H,W,C] in [0,1], train) -> logits f32[N,K]`.
+    settings: how it is trained; `batch_size` is at least 2.
+    alpha: weight of privacy, at least 0. The Diffence paper's: 6 for small images, 4 for faces.
+
+  Returns:
+    The recipe; it needs a reference set.
+
+  Raises:
+    ValueError: a setting is out of its range.
+  """
+  check_range("alpha", alpha, 0.0, None)
+  check_range("batch_size", settings.batch_size, 2, None)
+  attack_optimizer = optax.adam(_ATTACK_LEARNING_RATE)
+  schedule = advreg_schedule(settings)
+  num_plain = schedule.count("classifier")
+
+  def init(key: jax.Array, image_shape: tuple[int, ...]) -> AdvRegState:
+    variables = models.init(module, key, image_shape)
+    image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    logits = jax.eval_shape(models.predictor(module, variables), None, image)
+    inputs = [jnp.zeros(logits.shape)] * 2
+    attacker = AttackNetwork().init(jax.random.fold_in(key, 1), *inputs)
+    return AdvRegState(
+      init_state(variables, settings.optimizer), init_state(attacker, attack_optimizer)
+    )
+
+  def classifier_step(loss_against: Callable[[Any], LogitLoss]) -> Step:
+    """The step of a loss that may depend on the attack network's parameters."""
+
+    def step(state, batch, key):
+      loss = of_members(module, loss_against(state.attacker.params))
+      classifier, metrics = train_step(loss, settings.optimizer)(state.classifier, batch, key)
+      return state._replace(classifier=classifier), metrics
+
+    return step
+
+  def regularised(attacker: Any) -> LogitLoss:
+    def loss(logits: jax.Array, examples: Mapping[str, jax.Array]) -> jax.Array:
+      outputs = attack_outputs(attacker, logits, examples["labels"])
+      return cross_entropy(logits, examples) + alpha * (jnp.mean(outputs) - 0.5)
+
+    return loss
+
+  def attack_step(state, batch, key):
+    predict = models.predictor(module, state_variables(state.classifier))
+    answers = {
+      group: (predict(None, of["images"].astype(jnp.float32) / 255.0), of["labels"])
+      for group, of in batch.items()
+    }
+    step = train_step(attack_loss, attack_optimizer)
+    attacker, metrics = step(state.attacker, answers, key)
+    return state._replace(attacker=attacker), metrics
+
+  members = shuffled(members=settings.batch_size)
+  half = settings.batch_size // 2
+  kinds = {
+    "classifier": Kind(classifier_step(lambda attacker: cross_entropy), members),
+    "attack": Kind(
+      attack_step, shuffled(members=half, reference=half), groups=("members", "reference")
+    ),
+    # Goes on where the plain steps end, so that all members are seen equally often.
+    "regularised": Kind(
+      classifier_step(regularised),
+      lambda num_examples, seed, first: members(num_examples, seed, num_plain + first),
+    ),
+  }
+  return Recipe(
+    module=module,
+    init=init,
+    kinds=kinds,
+    schedule=schedule,
+    variables=lambda state: state_variables(state.classifier),
+  )
+
+
+def advreg_schedule(settings: TrainSettings) -> tuple[str, ...]:
+  """The turns of the two players.
+
+  An epoch of the classifier alone; 5 of the attack network alone, in each of which it sees as
+  many members as there are; then rounds of 26 steps of the attack network and 2 of the
+  classifier.
+
+  Args:
+    settings: `batch_size` is at least 2.
+
+  Returns:
+    The kind of every step. `settings.num_steps` are the classifier's, the last of all is.
+  """
+  num_plain = sum(settings.epoch_of(step) == 0 for step in range(settings.num_steps))
+  num_regularised = settings.num_steps - num_plain
+  schedule = ["classifier"] * num_plain
+  if num_regularised:
+    attack_epoch = -(-settings.num_members // (settings.batch_size // 2))
+    schedule += ["attack"] * (_ATTACK_EPOCHS_AT_FIRST * attack_epoch)
+  for done in range(0, num_regularised, _CLASSIFIER_BATCHES_A_ROUND):
+    schedule += ["attack"] * _ATTACK_BATCHES_A_ROUND
+    schedule += ["regularised"] * min(_CLASSIFIER_BATCHES_A_ROUND, num_regularised - done)
+  return tuple(schedule)
+
+
+def attack_outputs(params: Any, logits: jax.Array, labels: jax.Array) -> jax.Array:
+  """What the attack network makes of a classifier's answers.
+
+  Args:
+    params: the network's.
+    logits: f32[N,K], the classifier's.
+    labels: i[N], the true ones.
+
+  Returns:
+    f32[N] in (0, 1), 1 for a member.
+  """
+  one_hot = jax.nn.one_hot(labels, logits.shape[-1])
+  return AttackNetwork().apply({"params": params}, jax.nn.softmax(logits, axis=-1), one_hot)
+
+
+def attack_loss(
+  params: Any, model_state: Any, batch: Mapping[str, tuple[jax.Array, jax.Array]], key: Any
+) -> tuple[jax.Array, tuple[Any, dict[str, jax.Array]]]:
+  """The attack network's loss, as `loop.train_step` takes it.
+
+  Args:
+    params: the network's.
+    model_state: {}: it has no other variables.
+    batch: (logits f32[B,K], labels i[B]) of "members" and of as many "reference" examples.
+    key: not used.
+
+  Returns:
+    The mean squared error f32[] from 1 for members and 0 for the reference set, and (the model
+    state, metrics); see `advreg`.
+  """
+  del key
+  members = attack_outputs(params, *batch["members"])
+  reference = attack_outputs(params, *batch["reference"])
+  loss = (jnp.mean(jnp.square(members - 1.0)) + jnp.mean(jnp.square(reference))) / 2.0
+  right = jnp.concatenate([members > 0.5, reference <= 0.5])
+  metrics = {
+    "attack_accuracy": jnp.mean(right.astype(jnp.float32)),
+    "attack_output": jnp.mean(members),
+  }
+  return loss, (model_state, metrics)

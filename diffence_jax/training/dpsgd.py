@@ -1,0 +1,430 @@
+"""DP-SGD (Abadi et al., CCS 2016): clipped gradients, noise, and the epsilon that they give.
+
+Gradients and noise are those of `jax_privacy`, the accounting is that of `dp_accounting`, which
+comes with it: the extra `dp`, imported only where it is used.
+"""
+
+import functools
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import scipy.optimize
+import scipy.special
+from flax import linen as nn
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
+
+from diffence_jax import models
+from diffence_jax.training.checks import check_range
+from diffence_jax.training.loop import Batches, Step, TrainState, init_state
+from diffence_jax.training.recipe import (
+  Kind,
+  Recipe,
+  TrainSettings,
+  cross_entropy,
+  state_variables,
+  train_logits,
+)
+
+# (params, examples, key) -> (gradient like params, metrics): what a step descends.
+PrivateGradient = Callable[
+  [Any, Mapping[str, jax.Array], jax.Array], tuple[Any, dict[str, jax.Array]]
+]
+
+_PUBLISHED_NOISE = 0.1
+
+# The largest delta where none is given: customary for data sets of some 50,000 examples.
+_LARGEST_DELTA = 1e-5
+
+# How likely one Poisson batch may be to outgrow the shape that the step is compiled for.
+_OVERFLOW = 1e-12
+
+# Integers only: fractional orders fail to converge at low noise, and only help there.
+_RDP_ORDERS = (*range(2, 65), 80, 96, 128, 192, 256, 512, 1024, 2048, 4096)
+
+# Above it the distribution of losses is no longer computed: its buckets would be too wide.
+_LARGEST_FOR_PLD = 1e8
+
+
+def dpsgd(
+  module: nn.Module,
+  settings: TrainSettings,
+  *,
+  clip_norm: float = 1.2,
+  noise_multiplier: float | None = None,
+  delta: float | None = None,
+  target_epsilon: float | None = None,
+  microbatch_size: int | None = None,
+) -> Recipe:
+  """Clips the gradient of every example, adds noise to their sum, and says what it guarantees.
+
+  A step takes every member with a chance of batch_size / num_members (see `poisson`), clips
+  their gradients to an L2 norm of `clip_norm`, adds to their sum noise of standard deviation
+  `noise_multiplier * clip_norm`, and divides it by `settings.batch_size`. What
+  `settings.optimizer` makes of that, weight decay included, is post-processing.
+
+  `guarantee` is (epsilon, delta) of all steps together, for one member added or removed; see
+  `epsilon`. It covers the classifier, its checkpoints too, and holds as far as NumPy's and
+  JAX's random numbers are random and **the seed is kept secret**. It does not cover
+  `metrics.jsonl`, whose loss and accuracy are the members' own, nor settings that were chosen
+  by looking at the members.
+
+  At the Diffence paper's noise, 0.1 for CIFAR-10 and 0.05 for CIFAR-100 and SVHN, epsilon is in
+  the thousands. That is finite, and promises nothing: what protection such training gives is
+  empirical. Promises take an epsilon of at most some 10, for which `target_epsilon` finds the
+  noise, usually near 1.
+
+  A classifier with a field `norm` that is "batch" is trained with "group" instead: the
+  statistics of a batch mix examples, and running statistics are not protected by any noise.
+
+  Args:
+    module: `(images f32[N,H,W,C] in [0,1], train) -> logits f32[N,K]`, "params" its only
+      variables, once `norm` is set.
+    settings: how it is trained; batches have `batch_size` examples on average, and at most
+      `num_members`.
+    clip_norm: above 0.
+    noise_multiplier: above 0; None for 0.1, or for what `target_epsilon` asks for.
+    delta: of the guarantee, in (0, 1); None for 1e-5, or 1 / (2 num_members) where that is
+      less.
+    target_epsilon: 0.01 to 1000; the noise is the least that guarantees it, to 0.1 %. None to
+      take `noise_multiplier` as it is.
+    microbatch_size: so many examples' gradients are in memory at a time, one lot after
+      another; None for the whole batch's. Leave it None on CPU, where XLA's convolutions are
+      many times slower inside a loop.
+
+  Returns:
+    The recipe, with its guarantee. Its `init` raises ValueError where the module has other
+    variables than "params".
+
+  Raises:
+    ModuleNotFoundError: jax-privacy, of the extra `dp`, is not installed.
+    ValueError: a setting is out of its range, or both `noise_multiplier` and `target_epsilon`
+      are given.
+  """
+  _check_installed()
+  _check_above_zero("clip_norm", clip_norm)
+  check_range("batch_size", settings.batch_size, 1, settings.num_members)
+  if delta is None:
+    delta = min(_LARGEST_DELTA, 0.5 / settings.num_members)
+  _check_above_zero("delta", delta)
+  if delta >= 1.0:
+    raise ValueError(f"delta is {delta!r}; expected less than 1.")
+  if microbatch_size is not None and (
+    not isinstance(microbatch_size, int) or isinstance(microbatch_size, bool)
+  ):
+    raise ValueError(f"microbatch_size is {microbatch_size!r}; expected an integer or None.")
+  if microbatch_size is not None:
+    check_range("microbatch_size", microbatch_size, 1, None)
+  probability = settings.batch_size / settings.num_members
+  if target_epsilon is None:
+    noise_multiplier = _PUBLISHED_NOISE if noise_multiplier is None else noise_multiplier
+    _check_above_zero("noise_multiplier", noise_multiplier)
+  elif noise_multiplier is not None:
+    raise ValueError(
+      f"noise_multiplier is {noise_multiplier!r} and target_epsilon is {target_epsilon!r}; "
+      "each follows from the other, so give only one."
+    )
+  else:
+    check_range("target_epsilon", target_epsilon, 0.01, 1000.0)
+    noise_multiplier = noise_for(target_epsilon, probability, settings.num_steps, delta)
+
+  if getattr(module, "norm", None) == "batch":
+    module = module.clone(norm="group")
+  optimizer = settings.optimizer
+
+  def init(key: jax.Array, image_shape: tuple[int, ...]) -> TrainState:
+    variables = models.init(module, key, image_shape)
+    if others := sorted(set(variables) - {"params"}):
+      raise ValueError(
+        f"{type(module).__name__} has the variables {', '.join(others)} beside its parameters. "
+        "DP-SGD protects parameters only; use a module without running statistics, with group "
+        'normalisation for example, or give it a field norm: str = "batch" that can be '
+        '"group" as well.'
+      )
+    return init_state(variables, optimizer)
+
+  gradient = private_gradient(
+    module,
+    clip_norm=clip_norm,
+    noise_multiplier=noise_multiplier,
+    batch_size=settings.batch_size,
+    microbatch_size=microbatch_size,
+  )
+  return Recipe(
+    module=module,
+    init=init,
+    kinds={"train": Kind(_step(gradient, optimizer), poisson(settings))},
+    schedule=("train",) * settings.num_steps,
+    variables=state_variables,
+    guarantee=(epsilon(noise_multiplier, probability, settings.num_steps, delta), delta),
+  )
+
+
+def private_gradient(
+  module: nn.Module,
+  *,
+  clip_norm: float,
+  noise_multiplier: float,
+  batch_size: int,
+  microbatch_size: int | None = None,
+) -> PrivateGradient:
+  """The noisy mean of the clipped gradients of examples' cross-entropies.
+
+  Args:
+    module: a classifier without variables but its parameters.
+    clip_norm: the most a gradient's L2 norm may be.
+    noise_multiplier: standard deviation of the noise, before the division, by `clip_norm`.
+    batch_size: what the sum is divided by, however many examples there are.
+    microbatch_size: as in `dpsgd`; a batch need not be a multiple of it.
+
+  Returns:
+    `(params, examples, key) -> (gradient, metrics)`, for examples {"images" u8[B,H,W,C],
+    "labels" i[B], "is_padding" bool[B]}. The metrics, "loss", "accuracy" and "clipped", the
+    share of gradients that were too long, are means over the examples that are no padding; 0
+    where there are none.
+  """
+  from jax_privacy import clipped_grad, noise_addition, sharding_utils
+
+  def loss(params, example, key):
+    # An example's dropout hangs on its place alone, not on how far the batch is filled up.
+    key = jax.random.fold_in(key, example["places"][0])
+    logits, _ = train_logits(module, params, {}, example["images"], key)
+    correct = jnp.argmax(logits, axis=-1) == example["labels"]
+    return cross_entropy(logits, example), jnp.mean(correct.astype(jnp.float32))
+
+  clipped = clipped_grad(
+    loss,
+    has_aux=True,
+    l2_clip_norm=clip_norm,
+    normalize_by=batch_size,
+    batch_argnums=1,
+    return_values=True,
+    return_grad_norms=True,
+    microbatch_size=microbatch_size,
+  )
+
+  def sums(params, batch, key):
+    """The clipped sum, over batch_size, and sums of metrics, of what one device has."""
+    if microbatch_size is not None:
+      # Whole microbatches, the last ones of nothing but padding, which are left out.
+      size = len(batch["labels"])
+      whole = size + -size % microbatch_size
+      order = sharding_utils.compute_early_stopping_order(whole, microbatch_size)
+      batch = {name: values[np.minimum(order, size - 1)] for name, values in batch.items()}
+      batch["is_padding"] |= order >= size
+    is_padding = batch.pop("is_padding")
+    gradient, each = clipped(params, batch, key, is_padding_example=is_padding)
+    clips = (each.grad_norms > clip_norm).astype(jnp.float32)
+    values = {
+      "loss": each.values,
+      "accuracy": each.aux,
+      "clipped": clips,
+      "num": jnp.ones_like(clips),
+    }
+    total = lambda each: jnp.sum(jnp.where(is_padding, 0.0, each))
+    return gradient, jax.tree.map(total, values)
+
+  def of_batch(params, examples, key):
+    noise_key, dropout_key = jax.random.split(key)
+    batch = {name: examples[name] for name in ("images", "labels", "is_padding")}
+    batch["places"] = jnp.arange(len(batch["labels"]))
+    gradient, totals = _on_each_device(sums, batch)(params, batch, dropout_key)
+    privatizer = noise_addition.gaussian_privatizer(
+      stddev=noise_multiplier * clipped.sensitivity(), prng_key=noise_key
+    )
+    gradient, _ = privatizer.update(gradient, privatizer.init(params))
+    num = jnp.maximum(totals.pop("num"), 1.0)
+    return gradient, {name: total / num for name, total in totals.items()}
+
+  return of_batch
+
+
+def _on_each_device(sums, batch):
+  """`sums(params, batch, key)` of a batch that is split over devices, if it is: added up.
+
+  XLA must not split the computation itself: it gets the gradients of convolutions wrong when
+  there is one for every example and the examples are on several devices (jaxlib 0.10.2).
+  """
+  mesh = jax.typeof(batch["labels"]).sharding.mesh
+  if mesh.size <= 1 or AxisType.Manual in mesh.axis_types:
+    return sums
+  axes = mesh.axis_names
+  return jax.shard_map(
+    lambda *args: jax.lax.psum(sums(*args), axes),
+    mesh=mesh,
+    in_specs=(P(), P(axes), P()),
+    out_specs=P(),
+    check_vma=False,
+  )
+
+
+def poisson(settings: TrainSettings) -> Batches:
+  """Batches that take each member with a chance of its own, batch_size / num_members.
+
+  Batches are independent, and each is drawn by its own number, so that any can be had at once.
+  They are filled up to one size, which the next is larger than with a chance of 1e-12. If one
+  is, nothing is cut off: it is filled up to twice the size, and a step is compiled for it, so
+  that the sampling is exactly what is accounted for. (An ensemble, whose models have batches
+  of one size, stops with an error instead.)
+
+  Args:
+    settings: the chance and the size follow from `batch_size` and `num_members`, not from how
+      many examples there are, which must make no difference to what happens to any other.
+
+  Returns:
+    `(num_examples, seed, first) -> batches` of "members", each i64[B] in ascending order, and
+    then -1, at least once.
+  """
+  probability = settings.batch_size / settings.num_members
+  counts = np.arange(settings.num_members + 1)
+  exceeded = scipy.special.bdtrc(counts, settings.num_members, probability)
+  capacity = int(np.argmax(exceeded <= _OVERFLOW)) + 1
+
+  def batches(
+    num_examples: Mapping[str, int], seed: int | Sequence[int], first: int
+  ) -> Iterator[dict[str, np.ndarray]]:
+    for number in itertools.count(first):
+      rng = np.random.default_rng([*np.atleast_1d(seed), number])
+      chosen = np.flatnonzero(rng.random(num_examples["members"]) < probability)
+      rows = np.full(capacity * (len(chosen) // capacity + 1), -1, np.int64)
+      rows[: len(chosen)] = chosen
+      yield {"members": rows}
+
+  return batches
+
+
+@functools.lru_cache(maxsize=64)
+def epsilon(noise_multiplier: float, probability: float, num_steps: int, delta: float) -> float:
+  """An upper bound on the epsilon of DP-SGD, for one example added or removed.
+
+  By the distribution of the privacy loss, which is tight to rounding (up), or by Renyi
+  differential privacy, where that is less or epsilon is in the millions.
+
+  Args:
+    noise_multiplier: above 0.
+    probability: of an example to be in a step's batch, in (0, 1].
+    num_steps: at least 1.
+    delta: in (0, 1).
+
+  Returns:
+    Epsilon, at least 0.
+
+  Raises:
+    ModuleNotFoundError: jax-privacy, of the extra `dp`, is not installed.
+  """
+  _check_installed()
+  event = functools.partial(_event, probability=probability, num_steps=num_steps)
+  renyi = _renyi_accountant().compose(event(noise_multiplier)).get_epsilon(delta)
+  if renyi > _LARGEST_FOR_PLD:
+    return float(renyi)
+  # Where exp(-epsilon) nearly underflows, at 710 to 750, the package finds infinity; what is
+  # true of a little less noise is true of this.
+  for less in (1.0, 0.98, 0.96, 0.94):
+    with np.errstate(over="ignore"):
+      accountant = _loss_accountant(renyi).compose(event(less * noise_multiplier))
+      bound = accountant.get_epsilon(delta)
+    if math.isfinite(bound):
+      return float(min(bound, renyi))
+  return float(renyi)
+
+
+@functools.lru_cache(maxsize=64)
+def noise_for(target_epsilon: float, probability: float, num_steps: int, delta: float) -> float:
+  """The least noise multiplier, to 0.1 %, whose `epsilon` is at most the target.
+
+  Args:
+    target_epsilon: 0.01 to 1000.
+    probability: as in `epsilon`.
+    num_steps: likewise.
+    delta: likewise.
+
+  Returns:
+    The noise multiplier.
+
+  Raises:
+    ModuleNotFoundError: jax-privacy, of the extra `dp`, is not installed.
+  """
+  _check_installed()
+  import dp_accounting
+
+  event = functools.partial(_event, probability=probability, num_steps=num_steps)
+  # Enough by the looser account, so enough by the tighter one.
+  high = dp_accounting.calibrate_dp_mechanism(
+    _renyi_accountant, event, target_epsilon, delta, tol=1e-3
+  )
+  low = high / 2.0
+  while epsilon(low, probability, num_steps, delta) <= target_epsilon:
+    low, high = low / 2.0, low
+
+  def excess(log_noise):
+    found = epsilon(math.exp(log_noise), probability, num_steps, delta)
+    return math.log(found / target_epsilon)
+
+  noise = math.exp(
+    scipy.optimize.brentq(excess, math.log(low), math.log(high), xtol=1e-4, rtol=1e-12)
+  )
+  while epsilon(noise, probability, num_steps, delta) > target_epsilon:
+    noise *= 1.0001
+  return noise
+
+
+def _step(gradient: PrivateGradient, optimizer: optax.GradientTransformation) -> Step:
+  """The pure step that descends a private gradient."""
+
+  def step(state, batch, key):
+    key = jax.random.fold_in(key, state.step)
+    gradients, metrics = gradient(state.params, batch["members"], key)
+    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    return state._replace(step=state.step + 1, params=params, opt_state=opt_state), metrics
+
+  return step
+
+
+def _event(noise_multiplier, probability, num_steps):
+  import dp_accounting
+
+  gaussian = dp_accounting.GaussianDpEvent(noise_multiplier)
+  step = dp_accounting.PoissonSampledDpEvent(probability, gaussian)
+  return dp_accounting.SelfComposedDpEvent(step, num_steps)
+
+
+def _renyi_accountant():
+  from dp_accounting import NeighboringRelation, rdp
+
+  return rdp.RdpAccountant(_RDP_ORDERS, NeighboringRelation.ADD_OR_REMOVE_ONE)
+
+
+def _loss_accountant(scale):
+  """By the loss's distribution in buckets that fit an epsilon of about `scale`.
+
+  Wide ones are rounded up, and fine ones take long: seconds for 20,000 steps.
+  """
+  from dp_accounting import NeighboringRelation, pld
+
+  width = min(1e-4 * scale, max(1e-4, 1e-6 * scale))
+  return pld.PLDAccountant(NeighboringRelation.ADD_OR_REMOVE_ONE, width)
+
+
+def _check_installed():
+  try:
+    import dp_accounting  # noqa: F401
+    import jax_privacy  # noqa: F401
+  except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+      "DP-SGD needs the package jax-privacy, which could not be imported. Install it with: "
+      "pip install -e '.[dp]'.",
+      name="jax_privacy",
+    ) from error
+
+
+def _check_above_zero(name, value):
+  is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+  if not is_number or not 0.0 < value < math.inf:
+    raise ValueError(f"{name} is {value!r}; expected a number above 0.")

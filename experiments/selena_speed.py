@@ -1,0 +1,123 @@
+"""What SELENA's teachers cost in training, against one undefended model.
+
+    python experiments/selena_speed.py --config=configs/digits.py
+    XLA_FLAGS=--xla_force_host_platform_device_count=8 python experiments/selena_speed.py ...
+
+Times compiled training steps, in several rounds one after the other so that whatever else slows
+the machine slows all: of the undefended classifier, its batches split over the devices; of the
+teachers, different ones on different devices; and of the distillation. The cost of a training
+follows from how many steps the recipe has. Prints a table in Markdown, medians of the rounds.
+"""
+
+import itertools
+import statistics
+import time
+
+import jax
+import numpy as np
+from absl import app, flags
+from ml_collections import config_flags
+
+from diffence_jax import parallel, pipeline
+from diffence_jax.training.ensemble import default_models_at_once, make_ensemble_step
+from diffence_jax.training.loop import compile_step, take
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment.")
+_ROUNDS = flags.DEFINE_integer("rounds", 5, "Rounds; the median is reported.")
+_STEPS = flags.DEFINE_integer("steps", 40, "Training steps of every model in a round.")
+
+
+def target_steps(recipe, examples, batch_size, mesh):
+  """A function that times so many steps of one classifier: seconds a step."""
+  (kind,) = recipe.kinds.values()
+  step = compile_step(kind.step)
+  key = jax.random.key(0)
+  carried = [parallel.replicate(mesh, recipe.init(key, examples["images"].shape[1:]))]
+  draw = np.random.default_rng(0)
+
+  def run(num_steps: int) -> float:
+    start = time.perf_counter()
+    for _ in range(num_steps):
+      batch = take(examples, draw.integers(0, len(examples["images"]), batch_size))
+      batch = parallel.shard_batch(mesh, {"members": batch})
+      carried[0], _ = step(carried[0], batch, key)
+    jax.block_until_ready(carried[0])
+    return (time.perf_counter() - start) / num_steps
+
+  return run
+
+
+def teacher_steps(recipe, examples, batch_size, mesh):
+  """A function that times so many steps of a group of teachers: seconds a step and teacher."""
+  (kind,) = recipe.kinds.values()
+  step = make_ensemble_step(kind.step, mesh)
+  group = mesh.size * default_models_at_once(jax.default_backend())
+  keys = jax.random.split(jax.random.key(0), group)
+  shape = examples["images"].shape[1:]
+  init = jax.jit(jax.vmap(lambda key: recipe.init(key, shape)))
+  carried, keys = [parallel.shard_batch(mesh, init(keys))], parallel.shard_batch(mesh, keys)
+  whole = parallel.replicate(mesh, {"members": examples})
+  draw = np.random.default_rng(0)
+
+  def run(num_steps: int) -> float:
+    start = time.perf_counter()
+    for _ in range(num_steps):
+      rows = draw.integers(0, len(examples["images"]), (group, batch_size)).astype(np.int32)
+      rows = parallel.shard_batch(mesh, {"members": rows})
+      carried[0], _ = step(whole, {}, carried[0], rows, keys)
+    jax.block_until_ready(carried[0])
+    return (time.perf_counter() - start) / (num_steps * group)
+
+  return run
+
+
+def main(argv) -> None:
+  """Measures and prints."""
+  del argv
+  config = _CONFIG.value.copy_and_resolve_references()
+  undefended = pipeline.plan(config).recipe
+  config.classifier.defense = "selena"
+  experiment = pipeline.plan(config)
+  selena, mesh = experiment.recipe, parallel.batch_mesh()
+  members = experiment.dataset.take(experiment.split.members)
+  examples = {"images": members.images, "labels": members.labels}
+  num_classes = experiment.dataset.num_classes
+  soft = np.full((len(members.ids), num_classes), 1 / num_classes, np.float32)
+  batch_size = config.classifier.batch_size
+  num_teachers = len(selena.teachers.membership(2, [0]))
+  ways = {
+    "undefended": target_steps(undefended, examples, batch_size, mesh),
+    "teachers": teacher_steps(selena.teachers.recipe, examples, batch_size, mesh),
+    "distillation": target_steps(selena, {**examples, "soft_labels": soft}, batch_size, mesh),
+  }
+  steps = {
+    "undefended": len(undefended.schedule),
+    "teachers": num_teachers * len(selena.teachers.recipe.schedule),
+    "distillation": len(selena.schedule),
+  }
+  for run in ways.values():
+    run(3)
+  seconds = {name: [] for name in ways}
+  for _, (name, run) in itertools.product(range(_ROUNDS.value), ways.items()):
+    seconds[name].append(run(_STEPS.value))
+  middle = {name: statistics.median(values) for name, values in seconds.items()}
+  total = {name: steps[name] * middle[name] for name in ways}
+  print(
+    f"\n{config.classifier.model}, images {'x'.join(map(str, members.images.shape[1:]))}, "
+    f"{num_teachers} teachers; {jax.devices()[0].device_kind} x{jax.device_count()}\n"
+  )
+  print("| | steps | ms a step (range) | seconds | against undefended |")
+  print("|---|---|---|---|---|")
+  for name, values in seconds.items():
+    low, median, high = (1e3 * f for f in (min(values), middle[name], max(values)))
+    print(
+      f"| {name} | {steps[name]:,} | {median:.2f} ({low:.2f} to {high:.2f}) "
+      f"| {total[name]:.1f} | {total[name] / total['undefended']:.1f}x |"
+    )
+  whole = total["teachers"] + total["distillation"]
+  print(f"| SELENA in all | | | {whole:.1f} | {whole / total['undefended']:.1f}x |")
+
+
+if __name__ == "__main__":
+  flags.mark_flag_as_required("config")
+  app.run(main)

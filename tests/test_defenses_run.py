@@ -1,0 +1,184 @@
+"""Other defenses in a run: in the config by name, under Diffence, and in the shadow models."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from diffence_jax import pipeline, stages
+from diffence_jax.defense import scaled_logit
+
+ROOT = Path(__file__).parents[1]
+
+OWN = """
+import numpy as np
+from diffence_jax.training import with_loss
+from diffence_jax.training.recipe import cross_entropy
+
+def smaller_logits(module, settings, *, weight=0.01):
+  def loss(logits, examples):
+    return cross_entropy(logits, examples) + weight * (logits**2).mean()
+  return with_loss(module, settings, loss)
+
+def round_off(key, member_logits, nonmember_logits, *, decimals=0):
+  return lambda logits: np.round(np.asarray(logits), decimals)
+"""
+
+
+def config(variant, **changes):
+  path = ROOT / "configs" / "digits.py"
+  spec = importlib.util.spec_from_file_location("digits_config", path)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  found = module.get_config(variant)
+  # Less of what is tested elsewhere.
+  found.shadow.near_duplicates, found.audit.num_label_only = False, 0
+  found.audit.quantile_regression = False
+  for name, value in changes.items():
+    section, key = name.split("__")
+    found[section][key] = value
+  return found
+
+
+@pytest.fixture(scope="module", autouse=True)
+def standard_dtype_promotion():
+  """Optax's Adam raises a float to an integer power, which strict promotion refuses."""
+  with jax.numpy_dtype_promotion("standard"):
+    yield
+
+
+@pytest.fixture(scope="module")
+def stacked(tmp_path_factory):
+  """SELENA, then Diffence, then MemGuard; audited with shadow models."""
+  workdir = tmp_path_factory.mktemp("stacked")
+  chosen = {"classifier__defense": "selena", "output__defense": "memguard"}
+  return workdir, pipeline.run(config("audit_smoke", **chosen), workdir)
+
+
+def test_a_stack_of_defenses_keeps_the_labels_and_says_what_it_is(stacked):
+  workdir, results = stacked
+  names = [row["name"] for row in results["predictors"]]
+  assert names == ["alone", "scenario 1", "scenario 2", "scenario 3", "average"]
+  assert [row["label_changes"] for row in results["predictors"][:4]] == [0, 0, 0, 0]
+  assert results["defense"]["training"] == "selena"
+  assert results["defense"]["options"]["selena"] == {"num_left_out": 2, "num_teachers": 4}
+  page = (workdir / "report.html").read_text()
+  assert "selena (num_left_out 2, num_teachers 4)" in page and "memguard" in page
+  assert "undefended" not in page
+  in_turn = {row["predictor"] for row in results["shadow"]["samples"]}
+  assert in_turn == set(names)
+
+
+def test_shadow_models_go_through_all_of_it(stacked):
+  """What LiRA read of the shadow models is what MemGuard left, not what they answered."""
+  workdir, _ = stacked
+  undone = config("audit_smoke", classifier__defense="selena")
+  experiments = [
+    pipeline.plan(undone),
+    pipeline.plan(
+      config("audit_smoke", classifier__defense="selena", output__defense="memguard")
+    ),
+  ]
+  # Only the audits differ: the same classifiers, re-generations and answers stand behind both.
+  same = ("classifier", "diffusion", "queries", "shadow", "shadow_queries")
+  for name in same:
+    assert experiments[0].stages[name] == experiments[1].stages[name]
+  store = pipeline.open_store(workdir)
+  pipeline.compute(experiments[0], store)
+  before, after = (pipeline.results_of(e, store)["shadow"] for e in experiments)
+  values = [[row["auc"]["value"] for row in part["samples"]] for part in (before, after)]
+  assert values[0] != values[1]
+
+
+def test_a_users_own_defenses_run_by_where_they_are_imported_from(tmp_path, monkeypatch):
+  (tmp_path / "own_defenses.py").write_text(OWN)
+  monkeypatch.syspath_prepend(tmp_path)
+  chosen = config(
+    "smoke",
+    classifier__defense="own_defenses:smaller_logits",
+    output__defense="own_defenses:round_off",
+  )
+  chosen.defenses.round_off = {"decimals": 1}
+  results = pipeline.run(chosen, tmp_path / "run")
+  assert results["predictors"][0]["name"] == "alone"
+  experiment = pipeline.plan(chosen)
+  audit = tmp_path / "run" / "audit" / experiment.stages["audit"].fingerprint
+  with np.load(audit / "arrays.npz") as arrays:
+    phi = arrays["undefended/phi_members"]
+  store = pipeline.open_store(tmp_path / "run")
+  raw = stages.load_records(experiment, store)["target_members"].raw
+  np.testing.assert_allclose(phi, scaled_logit(np.round(raw, 1)), rtol=1e-5)
+  # Another text of the function is another defense.
+  before = experiment.stages["classifier"].fingerprint
+  (tmp_path / "own_defenses.py").write_text(OWN.replace("0.01", "0.02"))
+  assert pipeline.plan(chosen).stages["classifier"].fingerprint != before
+
+
+@pytest.mark.parametrize(
+  ("changes", "message"),
+  [
+    ({"classifier__defense": "salena"}, "Did you mean 'selena'"),
+    ({"output__defense": "memgard"}, "Did you mean 'memguard'"),
+    ({"classifier__defense": "nowhere:to_be_found"}, "cannot be imported"),
+    ({"defenses__hamp": {"gama": 1.0}, "classifier__defense": "hamp"}, "called 'gama'"),
+    ({"defenses__memguard": {"steps": 1}, "output__defense": "memguard"}, "called 'steps'"),
+    ({"defenses__hamp": 3}, "expected a section of options"),
+    (
+      {"data__num_reference": 0, "classifier__defense": "advreg"},
+      "advreg trains with the reference samples",
+    ),
+  ],
+)
+def test_what_is_not_right_is_said_before_anything_runs(changes, message):
+  given = config("smoke").to_dict()
+  for name, value in changes.items():
+    section, key = name.split("__")
+    given[section][key] = value
+  with pytest.raises(ValueError, match=message):
+    pipeline.plan(given)
+
+
+def test_recording_together_is_what_each_records_alone(tmp_path):
+  experiments = [
+    pipeline.plan(config("smoke", classifier__defense=name)) for name in ("undefended", "hamp")
+  ]
+  stores = [pipeline.open_store(tmp_path / name) for name in ("together", "alone")]
+  for store in stores:
+    for experiment in experiments:
+      pipeline.compute(experiment, store, ("split", "classifier", "diffusion"))
+  stages.record_together(experiments, stores[0])
+  records = []
+  for store in stores:
+    for experiment in experiments:
+      pipeline.compute(experiment, store, ("queries",))
+    records.append([stages.load_records(experiment, store) for experiment in experiments])
+  assert not list((tmp_path / "together" / "queries").glob("*.together"))
+  for together, alone in zip(*records, strict=True):
+    for group, record in alone.items():
+      for ours, theirs in zip(together[group], record, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-4)
+
+
+def test_the_table_of_defenses_runs_resumes_and_reads_as_its_cells(tmp_path):
+  command = [
+    sys.executable,
+    ROOT / "experiments" / "defense_table.py",
+    f"--config={ROOT / 'configs' / 'digits.py'}:smoke",
+    f"--workdir={tmp_path}",
+    "--defenses=hamp,memguard",
+    "--seeds=0",
+  ]
+  first, second = (
+    subprocess.run(command, check=True, capture_output=True, text=True) for _ in range(2)
+  )
+  assert first.stdout == second.stdout and "HAMP" in first.stdout
+  assert "running" in first.stderr and "running" not in second.stderr
+  cells = json.loads((tmp_path / "defense_table.json").read_text())["cells"]
+  assert [cell["defense"] for cell in cells] == ["undefended", "hamp", "memguard"]
+  for suffix in ("txt", "csv", "html", "tex"):
+    assert "MemGuard" in (tmp_path / f"defense_table.{suffix}").read_text()
