@@ -97,12 +97,13 @@ class Store:
       if self.path(stage).exists():
         raise _damaged(self.path(stage) / _MANIFEST, "is missing")
       partial = self.path(stage).with_name(stage.fingerprint + ".partial")
+      resumed = partial.exists()
       partial.mkdir(parents=True, exist_ok=True)
       # The manifest is the last file written: a run killed after that needs only to commit.
       if not (partial / _MANIFEST).is_file():
         start = time.perf_counter()
         function(partial)
-        self._write_manifest(stage, partial, time.perf_counter() - start)
+        self._write_manifest(stage, partial, time.perf_counter() - start, resumed)
       shutil.rmtree(partial / _RESUME, ignore_errors=True)
       partial.rename(self.path(stage))
       _sync(self.path(stage).parent)
@@ -137,7 +138,7 @@ class Store:
       if _digest(path) != expected:
         raise _damaged(path, "is not what was written")
 
-  def _write_manifest(self, stage, partial, seconds):
+  def _write_manifest(self, stage, partial, seconds, resumed):
     files = sorted(path.relative_to(partial) for path in partial.rglob("*") if path.is_file())
     # Neither what is only for resuming, nor what a killed `write_atomically` left.
     files = [p for p in files if p.parts[0] != _RESUME and not p.name.startswith(".")]
@@ -147,6 +148,7 @@ class Store:
       "settings": dict(stage.settings),
       "inputs": {other.name: other.fingerprint for other in stage.inputs},
       "seconds": round(seconds, 2),
+      "resumed": resumed,  # then the seconds are those of the last run only
       **self.record,
       "files": {str(p): _digest(partial / p) for p in files},
     }

@@ -253,9 +253,8 @@ def validate(config: ConfigDict | Mapping[str, Any]) -> FrozenConfigDict:
       f"purify.step is {flat['purify.step']}; expected less than "
       f"diffusion.schedule.num_steps, {flat['diffusion.schedule.num_steps']}."
     )
-  for name, options in resolved["defenses"].items():
-    if not isinstance(options, Mapping):
-      raise ValueError(f"defenses.{name} is {options!r}; expected a section of options.")
+  chosen = (flat["classifier.defense"], flat["output.defense"])
+  _check_defenses(resolved["defenses"], [name for name in chosen if ":" in name])
   _check_shadow(resolved["shadow"], flat["purify.num_candidates"])
   return FrozenConfigDict(resolved)
 
@@ -277,6 +276,20 @@ def nearest(name: str, known: list[str]) -> str:
   if matches:
     return f"; did you mean {matches[0]!r}?"
   return f"; expected one of {', '.join(known)}."
+
+
+def _check_defenses(defenses, own):
+  """Checks the names of the defenses that have options; `own` are a user's, module:function."""
+  ours = list(base_config().defenses)
+  functions = [name.rpartition(":")[2] for name in own]
+  for function in functions:
+    if function in ours:
+      raise ValueError(f"A defense of your own is called {function!r}, as one of ours is.")
+  for name, options in defenses.items():
+    if name not in ours + functions:
+      raise ValueError(f"There is no defense {name!r}{nearest(name, ours + functions)}")
+    if not isinstance(options, Mapping):
+      raise ValueError(f"defenses.{name} is {options!r}; expected a section of options.")
 
 
 def _check_shadow(shadow, num_candidates):
@@ -303,7 +316,9 @@ def _merge(base, given, path):
   merged = dict(base)
   for key, value in given.items():
     where = f"{path}.{key}" if path else str(key)
-    if path in _OPEN_SECTIONS:
+    if path == "defenses" and isinstance(value, Mapping):
+      merged[key] = {**base.get(key, {}), **value}
+    elif path in _OPEN_SECTIONS:
       merged[key] = value
     elif key not in base:
       raise ValueError(f"There is no setting {where!r}{nearest(str(key), list(base))}")

@@ -81,6 +81,7 @@ def _run(argv):
     TypeError,
     OSError,
     RuntimeError,
+    ImportError,
     ArithmeticError,
     ArtifactError,
   ) as error:

@@ -31,7 +31,7 @@ def find(what: str, name: str, known: Mapping[str, Callable[..., Any]]) -> Calla
   module, _, attribute = name.partition(":")
   try:
     return getattr(importlib.import_module(module), attribute)
-  except (ImportError, AttributeError) as error:
+  except (ImportError, AttributeError, SyntaxError) as error:
     raise ValueError(
       f"The {what} {name!r} cannot be imported: {error}. Expected 'module:function', with the "
       "module's folder in PYTHONPATH."
@@ -76,9 +76,10 @@ def digest(name: str, known: Mapping[str, Callable[..., Any]], what: str) -> str
     what: likewise.
 
   Returns:
-    The SHA-256 of the source file, in hexadecimal.
+    The SHA-256 of the file that it is imported from, in hexadecimal.
   """
   if ":" not in name:
     return None
-  file = inspect.getsourcefile(inspect.unwrap(find(what, name, known)))
+  find(what, name, known)
+  file = importlib.import_module(name.partition(":")[0]).__file__
   return hashlib.sha256(Path(file).read_bytes()).hexdigest()

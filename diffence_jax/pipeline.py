@@ -131,11 +131,14 @@ def arrays_of(experiment: Experiment, store: Store) -> dict[str, np.ndarray]:
   }
 
 
-def plan(config: ConfigDict | Mapping[str, Any]) -> Experiment:
+def plan(
+  config: ConfigDict | Mapping[str, Any], dataset: data.Dataset | None = None
+) -> Experiment:
   """Validates the config, loads the data and names every stage, without computing any.
 
   Args:
     config: as in `run`.
+    dataset: what the config's source loads, where it is loaded already.
 
   Returns:
     The experiment.
@@ -146,7 +149,8 @@ def plan(config: ConfigDict | Mapping[str, Any]) -> Experiment:
   """
   config = validate(config)
   seed = config.seed
-  dataset = data.load(config.data.source, **config.data.options)
+  if dataset is None:
+    dataset = data.load(config.data.source, **config.data.options)
   split = _split(config, dataset)
   settings = as_json(config)
 
@@ -260,7 +264,7 @@ def _results(experiment, store):
         for name in (config.classifier.defense, config.output.defense)
         if name not in _NO_DEFENSE
       },
-      "guarantee": experiment.recipe.guarantee,
+      "guarantee": experiment.recipe.guarantee and experiment.recipe.guarantee._asdict(),
     },
     "classifier": {
       "model": config.classifier.model,

@@ -22,7 +22,6 @@ from diffence_jax.audit.answers import (
 )
 from diffence_jax.audit.shadow import adaptive_rows, leave_one_out_rows, target_scores, view_of
 from diffence_jax.checkpoint import restore_arrays, save_arrays
-from diffence_jax.config import fingerprint
 from diffence_jax.progress import progress_bar
 from diffence_jax.queries import Bound, read_model, record_queries
 from diffence_jax.stages import Experiment
@@ -78,7 +77,9 @@ def plan_stages(experiment: Experiment) -> dict[str, Stage]:
   digest.update(pool.labels)
   trained_on = {"digest": digest.hexdigest()}
   if experiment.recipe.needs_reference:
-    trained_on["reference"] = fingerprint(experiment.split.reference.tolist())
+    reference = stages.reference_set(experiment)
+    trained_on["reference"] = hashlib.sha256(reference["images"]).hexdigest()
+    trained_on["reference_labels"] = reference["labels"].tolist()
   drawn_from = Stage("pool", trained_on)
   # More models leave those that there are as they are.
   names = [model.fingerprint for model in _model_stages(config, drawn_from)]
@@ -135,7 +136,7 @@ def costs(experiment: Experiment, store: Store) -> dict[str, str]:
     "near_duplicates": (
       f"{num_targets * max(config.shadow.queries)} evaluations of the diffusion model"
     ),
-    "shadow_audit": f"{num_models} models' answers to attack",
+    "shadow_audit": f"{num_models} models' answers to attack{_defended(config, num)}",
   }
 
 
@@ -313,7 +314,7 @@ def _compute_shadow_audit(experiment, store, path):
       intervals,
       num_candidates=min(asked["num_candidates"], max(queries)),
       queries=queries,
-      finish=finish,
+      finish={name: finish[name] for name in finish if name in intervals},
     )
     near = {name: near[name] for name in intervals}
     # Shadow models are asked about the images themselves, the first of their versions.
@@ -374,6 +375,15 @@ COMPUTE = {
   "near_duplicates": _compute_near_duplicates,
   "shadow_audit": _compute_shadow_audit,
 }
+
+
+def _defended(config, num):
+  """What a defense of the answers costs in an audit, in words."""
+  if config.output.defense == "none":
+    return ""
+  once = num * _num_versions(config) * (config.shadow.num_models + 1)
+  most = once * (2 + 3 * min(max(config.shadow.queries), stages.num_recorded(config)))
+  return f", {5 * once} to {most} of them through {config.output.defense} first"
 
 
 def _recipe(experiment, num_examples) -> Recipe:

@@ -1,6 +1,7 @@
 """What every stage computes: the models it makes, the files it writes, and how to load them."""
 
 import collections
+import json
 import shutil
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ import numpy as np
 from ml_collections import FrozenConfigDict
 
 from diffence_jax import audit, data, models, parallel, rng
-from diffence_jax.artifacts import Stage, Store
+from diffence_jax.artifacts import Stage, Store, write_atomically
 from diffence_jax.checkpoint import restore_tree, save_tree
 from diffence_jax.config import as_json, fingerprint
 from diffence_jax.data import Dataset, Split
@@ -164,9 +165,11 @@ def options_of(config: FrozenConfigDict, defense: str) -> dict[str, Any]:
 def classifier_settings(config: FrozenConfigDict) -> dict[str, Any]:
   """All settings that a trained classifier depends on, JSON-able."""
   settings = settings_of(config, "classifier")
-  settings["defense_options"] = options_of(config, config.classifier.defense)
-  source = source_digest(config.classifier.defense)
-  return {**settings, "defense_source": source} if source else settings
+  defense = settings.pop("defense")
+  if defense == "undefended":
+    return settings
+  own = {"defense": defense, "defense_options": options_of(config, defense)}
+  return {**settings, **own, "defense_source": source_digest(defense)}
 
 
 def output_settings(config: FrozenConfigDict) -> dict[str, Any]:
@@ -251,19 +254,36 @@ def record_together(experiments: Sequence[Experiment], store: Store) -> None:
   """Records the queries of experiments that differ in how the classifier is trained.
 
   Every image is re-generated once for all classifiers; what is recorded already is left as it
-  is. The record of each is what it is alone, but for rounding.
+  is. The record of each is what it is alone, but for rounding. Killed, it goes on where it was
+  when it is called with the same experiments again.
 
   Args:
     experiments: with the same data, diffusion model, seed and settings of "purify", all of
       whose classifiers and diffusion models are computed.
     store: where their artifacts are; the workdir is to be locked.
+
+  Raises:
+    ValueError: they differ in more than their classifiers.
   """
-  pending = {e.stages["queries"].fingerprint: e for e in experiments}
-  pending = {f: e for f, e in pending.items() if not store.is_done(e.stages["queries"])}
-  if len(pending) < 2:
-    return
-  first, *_ = pending.values()
-  classifiers = [load_classifier(e, store) for e in pending.values()]
+  queries = {e.stages["queries"].fingerprint: e for e in experiments}
+  alike = {
+    fingerprint(
+      [stage.settings, [i.fingerprint for i in stage.inputs if i.name != "classifier"]]
+    )
+    for stage in (e.stages["queries"] for e in queries.values())
+  }
+  if len(alike) > 1:
+    raise ValueError("The experiments differ in more than their classifiers.")
+  folder = store.workdir / "queries" / f"{fingerprint(sorted(queries))}.together"
+  listed = folder / "classifiers.json"
+  if not listed.is_file():
+    pending = [name for name, e in queries.items() if not store.is_done(e.stages["queries"])]
+    if len(pending) < 2:
+      return
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(listed, json.dumps(pending))
+  recorded = [queries[name] for name in json.loads(listed.read_text())]
+  classifiers = [load_classifier(e, store) for e in recorded]
 
   def answer(variables, images):
     predict = [
@@ -271,11 +291,9 @@ def record_together(experiments: Sequence[Experiment], store: Store) -> None:
     ]
     return jnp.concatenate([own(None, images) for own in predict], axis=-1)
 
-  folder = store.workdir / "queries" / f"{fingerprint(list(pending))}.together"
-  folder.mkdir(parents=True, exist_ok=True)
   together = Bound(answer, [c.variables for c in classifiers])
-  _record(first, store, folder, together, num_models=len(pending))
-  for number, own in enumerate(pending.values()):
+  _record(recorded[0], store, folder, together, num_models=len(recorded))
+  for number, own in enumerate(recorded):
 
     def write(path, number=number):
       for name in ("raw.npy", "candidates.npy"):

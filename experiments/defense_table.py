@@ -15,6 +15,7 @@ docs/results.md.
 
 import functools
 import json
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -26,22 +27,15 @@ from ml_collections import config_flags
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "For the artifacts and the table.")
-_SEEDS = flags.DEFINE_list("seeds", ["0", "1"], "The seeds.")
+_SEEDS = flags.DEFINE_list(
+  "seeds", ["0", "1"], "The seeds; intervals get narrow from three on."
+)
 _DEFENSES = flags.DEFINE_list(
   "defenses",
-  [
-    "undefended",
-    "early_stopping",
-    "label_smoothing",
-    "confidence_penalty",
-    "selena",
-    "advreg",
-    "hamp",
-    "relaxloss",
-    "dpsgd",
-    "memguard",
-  ],
-  "The defenses; undefended comes first.",
+  ["undefended", "selena", "advreg", "hamp", "relaxloss", "dpsgd", "memguard"],
+  "The defenses, by name, undefended first; early_stopping, label_smoothing and "
+  "confidence_penalty are there too. One of your own is module:function where it trains, "
+  "output=module:function where it changes answers.",
 )
 
 _TITLES = {
@@ -56,9 +50,8 @@ _TITLES = {
   "dpsgd": "DP-SGD",
   "memguard": "MemGuard",
 }
-# What all defenses of a seed share, or is needed before their queries are recorded together.
+# What is needed before the queries of all defenses are recorded together.
 _BEFORE_QUERIES = ("split", "classifier", "diffusion")
-_NEEDED = (*_BEFORE_QUERIES, "queries", "audit")
 
 # Images whose answers are timed, and how often; the median is reported.
 _TIMED_IMAGES, _ROUNDS = 64, 3
@@ -70,8 +63,9 @@ def config_of(config, defense: str, seed: int):
 
   config = config.copy_and_resolve_references()
   config.seed = seed
-  if defense in OUTPUT_DEFENSES:
-    config.output.defense = defense
+  kind, _, own = defense.rpartition("=")
+  if kind == "output" or defense in OUTPUT_DEFENSES:
+    config.output.defense = own
   else:
     config.classifier.defense = defense
   return config
@@ -144,58 +138,97 @@ def cell_of(experiment, store, defense: str, inference: dict[str, float]) -> dic
   from diffence_jax import pipeline
 
   results = pipeline.results_of(experiment, store)
-  guarantee = experiment.recipe.guarantee
+  trained = store.manifest(experiment.stages["classifier"])
+  guarantee = results["defense"]["guarantee"]
   return {
     "defense": defense,
     "title": _TITLES.get(defense, defense),
     "seed": experiment.config.seed,
+    "options": results["defense"]["options"],
     "predictors": results["predictors"],
-    "train_seconds": store.manifest(experiment.stages["classifier"])["seconds"],
+    # Of a training that was killed only the seconds after it are known.
+    "train_seconds": None if trained["resumed"] else trained["seconds"],
     "inference_ms": inference,
-    "epsilon": guarantee and dict(zip(("epsilon", "delta"), guarantee, strict=True)),
+    "epsilon": guarantee and {name: guarantee[name] for name in ("epsilon", "delta")},
   }
 
 
-def main(argv) -> None:
-  """Runs all experiments and writes the table."""
-  del argv
-  logging.set_verbosity(logging.WARNING)
-  from diffence_jax import artifacts, pipeline, stages
-  from diffence_jax.artifacts import Stage
+def facts_of(results: dict[str, Any], cells) -> list[tuple[str, str]]:
+  """What was measured, and of the seeds in common; pairs of a name and a sentence."""
   from diffence_jax.report import table
+
+  in_common = dict(table.facts(results))
+  facts = [(name, in_common[name]) for name in ("data", "samples", "Diffence", "protocol")]
+  for section in ("classifier", "diffusion"):
+    about = results[section]
+    facts.append((section, f"{about['model']}, {about['num_parameters']:,} parameters"))
+  options = {cell["title"]: cell["options"] for cell in cells}
+  described = [
+    f"{title} ({', '.join(f'{k} {v}' for k, v in own.items() if v is not None)})"
+    for title, given in options.items()
+    for own in given.values()
+  ]
+  versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
+  return [*facts, ("defenses", "; ".join(described)), ("machine", results["device"]),
+          ("versions", versions)]  # fmt: skip
+
+
+def run(config, workdir: Path, defenses: list[str], seeds: list[int]) -> str:
+  """Runs all experiments and writes the table, which is returned as text."""
+  from diffence_jax import artifacts, data, pipeline, stages
+  from diffence_jax.artifacts import Stage
   from diffence_jax.report.defense_table import format_defense_table, write_defense_table
 
-  defenses = list(dict.fromkeys(["undefended", *_DEFENSES.value]))
-  seeds = [int(seed) for seed in _SEEDS.value]
-  config, workdir = _CONFIG.value, Path(_WORKDIR.value)
+  # All that can be wrong with a setting is found here, before anything is computed.
+  dataset = data.load(config.data.source, **config.data.options)
+  experiments = {
+    (seed, defense): pipeline.plan(config_of(config, defense, seed), dataset)
+    for seed in seeds
+    for defense in defenses
+  }
   store = pipeline.open_store(workdir)
   cells = []
   with artifacts.locked(workdir):
     for seed in seeds:
-      experiments = {d: pipeline.plan(config_of(config, d, seed)) for d in defenses}
-      for defense, experiment in experiments.items():
-        print(f"{defense}, seed {seed}")
+      own = {defense: experiments[seed, defense] for defense in defenses}
+      for defense, experiment in own.items():
+        print(f"{defense}, seed {seed}", file=sys.stderr)
         pipeline.compute(experiment, store, _BEFORE_QUERIES)
-      stages.record_together(list(experiments.values()), store)
-      for defense, experiment in experiments.items():
-        print(f"{defense}, seed {seed}")
-        pipeline.compute(experiment, store, _NEEDED)
-        needed = [experiment.stages[name] for name in ("queries", "audit")]
-        timed = Stage(
-          "inference_time", stages.output_settings(experiment.config), tuple(needed)
-        )
+      stages.record_together(list(own.values()), store)
+      for defense, experiment in own.items():
+        print(f"{defense}, seed {seed}", file=sys.stderr)
+        # Images to look at are for the report of a single run.
+        names = [name for name in experiment.stages if name != "samples"]
+        pipeline.compute(experiment, store, names)
+        settings = {**stages.output_settings(experiment.config), "images": _TIMED_IMAGES}
+        timed = Stage("inference_time", settings, (experiment.stages["queries"],))
 
-        def write(path, own=experiment):
-          (path / "milliseconds.json").write_text(json.dumps(inference_ms(own, store)))
+        def write(path, experiment=experiment):
+          text = json.dumps(inference_ms(experiment, store))
+          (path / "milliseconds.json").write_text(text)
 
         path = store.compute(timed, write)
         inference = json.loads((path / "milliseconds.json").read_text())
         cells.append(cell_of(experiment, store, defense, inference))
-  results = pipeline.results_of(experiments["undefended"], store)
-  title = f"{results['experiment']}, seeds {', '.join(_SEEDS.value)}"
-  facts = table.facts(results)
-  write_defense_table(title, cells, facts, workdir)
-  print(format_defense_table(title, cells))
+  results = pipeline.results_of(experiments[seeds[0], "undefended"], store)
+  title = f"{results['experiment']}, seeds {', '.join(map(str, seeds))}"
+  write_defense_table(title, cells, facts_of(results, cells), workdir)
+  return format_defense_table(title, cells)
+
+
+def main(argv) -> None:
+  """Reads the flags, and prints the table or, in a line, what is wrong."""
+  del argv
+  logging.set_verbosity(logging.WARNING)
+  from diffence_jax.artifacts import ArtifactError
+
+  defenses = list(dict.fromkeys(["undefended", *_DEFENSES.value]))
+  try:
+    seeds = [int(seed) for seed in dict.fromkeys(_SEEDS.value)]
+    print(run(_CONFIG.value, Path(_WORKDIR.value), defenses, seeds))
+  except (ValueError, OSError, ImportError, ArtifactError) as error:
+    print(f"defense_table: {error}", file=sys.stderr)
+    sys.exit(2)
 
 
 if __name__ == "__main__":

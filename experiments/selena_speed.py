@@ -102,6 +102,8 @@ def main(argv) -> None:
     seconds[name].append(run(_STEPS.value))
   middle = {name: statistics.median(values) for name, values in seconds.items()}
   total = {name: steps[name] * middle[name] for name in ways}
+  # A last group that the devices do not divide evenly is filled up.
+  total["teachers"] *= -(-num_teachers // mesh.size) * mesh.size / num_teachers
   print(
     f"\n{config.classifier.model}, images {'x'.join(map(str, members.images.shape[1:]))}, "
     f"{num_teachers} teachers; {jax.devices()[0].device_kind} x{jax.device_count()}\n"

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from diffence_jax import pipeline, stages
+from diffence_jax import artifacts, main, pipeline, queries, stages
 from diffence_jax.defense import scaled_logit
 
 ROOT = Path(__file__).parents[1]
@@ -143,7 +143,17 @@ def test_what_is_not_right_is_said_before_anything_runs(changes, message):
     pipeline.plan(given)
 
 
-def test_recording_together_is_what_each_records_alone(tmp_path):
+def test_recording_together_takes_only_what_fits_together(tmp_path):
+  seeds = []
+  for seed in (0, 1):
+    own = config("smoke")
+    own.seed = seed
+    seeds.append(pipeline.plan(own))
+  with pytest.raises(ValueError, match="differ in more than their classifiers"):
+    stages.record_together(seeds, pipeline.open_store(tmp_path))
+
+
+def test_recording_together_is_what_each_records_alone(tmp_path, monkeypatch):
   experiments = [
     pipeline.plan(config("smoke", classifier__defense=name)) for name in ("undefended", "hamp")
   ]
@@ -151,7 +161,22 @@ def test_recording_together_is_what_each_records_alone(tmp_path):
   for store in stores:
     for experiment in experiments:
       pipeline.compute(experiment, store, ("split", "classifier", "diffusion"))
-  stages.record_together(experiments, stores[0])
+  # Killed while the records are handed out, it does not record again.
+  compute = artifacts.Store.compute
+
+  def dying(store, stage, function):
+    if stage == experiments[1].stages["queries"]:
+      raise KeyboardInterrupt
+    return compute(store, stage, function)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(artifacts.Store, "compute", dying)
+    with pytest.raises(KeyboardInterrupt):
+      stages.record_together(experiments, stores[0])
+  assert stores[0].is_done(experiments[0].stages["queries"])
+  with monkeypatch.context() as patch:
+    patch.setattr(queries, "write_rows", None)
+    stages.record_together(experiments, stores[0])
   records = []
   for store in stores:
     for experiment in experiments:
@@ -164,6 +189,31 @@ def test_recording_together_is_what_each_records_alone(tmp_path):
         np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
 
+def test_without_an_optional_package_it_says_so_at_once(tmp_path, monkeypatch, capsys):
+  monkeypatch.setitem(sys.modules, "jax_privacy", None)
+  arguments = [
+    f"--config={ROOT / 'configs' / 'digits.py'}:smoke",
+    f"--workdir={tmp_path / 'run'}",
+    "--config.classifier.defense=dpsgd",
+  ]
+  assert main._run(["diffence", *arguments]) == 2
+  assert "pip install" in capsys.readouterr().err
+  assert not (tmp_path / "run").exists()
+
+
+def test_a_table_that_cannot_be_made_is_refused_in_a_line(tmp_path):
+  command = [
+    sys.executable,
+    ROOT / "experiments" / "defense_table.py",
+    f"--config={ROOT / 'configs' / 'digits.py'}:smoke",
+    f"--workdir={tmp_path / 'run'}",
+    "--defenses=salena",
+  ]
+  done = subprocess.run(command, capture_output=True, text=True)
+  assert done.returncode == 2 and "Did you mean 'selena'" in done.stderr
+  assert "Traceback" not in done.stderr and not (tmp_path / "run").exists()
+
+
 def test_the_table_of_defenses_runs_resumes_and_reads_as_its_cells(tmp_path):
   command = [
     sys.executable,
@@ -171,7 +221,7 @@ def test_the_table_of_defenses_runs_resumes_and_reads_as_its_cells(tmp_path):
     f"--config={ROOT / 'configs' / 'digits.py'}:smoke",
     f"--workdir={tmp_path}",
     "--defenses=hamp,memguard",
-    "--seeds=0",
+    "--seeds=0,1,0",
   ]
   first, second = (
     subprocess.run(command, check=True, capture_output=True, text=True) for _ in range(2)
@@ -179,6 +229,9 @@ def test_the_table_of_defenses_runs_resumes_and_reads_as_its_cells(tmp_path):
   assert first.stdout == second.stdout and "HAMP" in first.stdout
   assert "running" in first.stderr and "running" not in second.stderr
   cells = json.loads((tmp_path / "defense_table.json").read_text())["cells"]
-  assert [cell["defense"] for cell in cells] == ["undefended", "hamp", "memguard"]
+  assert [cell["defense"] for cell in cells] == ["undefended", "hamp", "memguard"] * 2
+  assert cells[1]["options"] == {
+    "hamp": {"alpha": 0.005, "gamma": 0.95, "random_outputs": False}
+  }
   for suffix in ("txt", "csv", "html", "tex"):
     assert "MemGuard" in (tmp_path / f"defense_table.{suffix}").read_text()

@@ -72,6 +72,49 @@ def test_what_the_audit_depends_on_is_in_its_name(settings):
     assert first.stages[name].fingerprint != second.stages[name].fingerprint
 
 
+@pytest.mark.parametrize(
+  ("before", "after", "same"),
+  [
+    # What is told a defense that is not chosen changes nothing.
+    ({}, {"defenses": {"hamp": {"gamma": 0.5}}}, True),
+    ({"classifier": {"defense": "hamp"}}, {}, False),
+    (
+      {"classifier": {"defense": "hamp"}},
+      {"classifier": {"defense": "hamp"}, "defenses": {"hamp": {"gamma": 0.5}}},
+      False,
+    ),
+    # To give the default is to give nothing.
+    (
+      {"classifier": {"defense": "hamp"}},
+      {"classifier": {"defense": "hamp"}, "defenses": {"hamp": {"gamma": 0.8}}},
+      True,
+    ),
+    # The reference set matters to who trains with it.
+    ({}, {"data": {"num_reference": 100}}, True),
+    (
+      {"classifier": {"defense": "advreg"}},
+      {"classifier": {"defense": "advreg"}, "data": {"num_reference": 100}},
+      False,
+    ),
+  ],
+)
+def test_a_classifier_is_named_for_all_it_is_trained_with_and_no_more(before, after, same):
+  first, second = plan(shadow=SHADOW, **before), plan(shadow=SHADOW, **after)
+  for name in ("classifier", "shadow"):
+    equal = first.stages[name].fingerprint == second.stages[name].fingerprint
+    assert equal == same
+
+
+def test_a_defense_of_the_answers_is_in_the_audit_only():
+  plain, guarded = plan(shadow=SHADOW), plan(shadow=SHADOW, output={"defense": "memguard"})
+  other = plan(
+    shadow=SHADOW, output={"defense": "memguard"}, defenses={"memguard": {"epochs": 7}}
+  )
+  for name in plain.stages:
+    names = {e.stages[name].fingerprint for e in (plain, guarded, other)}
+    assert len(names) == (3 if name in ("audit", "shadow_audit") else 1), name
+
+
 def test_how_many_models_train_at_once_is_not():
   first, second = plan(shadow=SHADOW), plan(shadow={**SHADOW, "models_at_once": 4})
   for name, stage in first.stages.items():
@@ -94,6 +137,12 @@ def test_settings_read_back_from_json_are_the_same_experiment():
     ({"shadow": {**SHADOW, "augmentation": "twirl"}}, "shadow.augmentation is 'twirl'"),
     ({"shadow": SHADOW, "data": {"num_reference": 5}}, "raise data.num_reference"),
     ({"data": {"num_nonmembers": 8}}, "at least 5 known non-members"),
+    ({"defenses": {"hmap": {"gamma": 0.5}}}, "no defense 'hmap'; did you mean 'hamp'"),
+    ({"classifier": {"defense": "own:hamp"}}, "called 'hamp', as one of ours is"),
+    (
+      {"output": {"defense": "memguard"}, "defenses": {"memguard": {"epochs": "many"}}},
+      "epochs is 'many'; expected a whole number",
+    ),
   ],
 )
 def test_what_would_fail_late_is_refused_at_once(settings, message):

@@ -137,10 +137,13 @@ def model_statistics(
     reused = float(np.mean(selection.drawn > num_recorded))
     answered_phi = np.take_along_axis(phi, selection.index, axis=1)
     if name in finish:
-      # Only of what was returned: a defense of the answers may take long.
-      options = np.concatenate([candidates, raw[:, None]], axis=1)
-      returned = np.take_along_axis(options, selection.index[..., None], axis=1)
-      answered_phi = phi_of(name, returned)
+      # Only what was returned, and once: a defense of the answers may take long.
+      options = np.concatenate([candidates, raw[:, None]], axis=1).reshape(-1, num_classes)
+      places = np.arange(len(raw))[:, None] * (num_recorded + 1) + selection.index
+      places, inverse = np.unique(places, return_inverse=True)
+      returned = finish[name](options[places])
+      own = true_label_phi(returned, labels[places // (num_recorded + 1)])
+      answered_phi = own[inverse].reshape(selection.index.shape)
     found[name] = answered_with(answered_phi, reused)
   # Averaging draws M candidates for every query: the record has R // M times as many.
   num_windows = num_recorded // num_candidates

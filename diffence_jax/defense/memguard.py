@@ -29,6 +29,10 @@ _QUEUE = 4096
 _ROUND = 16
 
 
+# The least of the options that are whole numbers.
+_LEAST = {"epochs": 1, "batch_size": 2, "max_iterations": 1, "chunk_size": 1}
+
+
 class Attacker(NamedTuple):
   """The parameters of the defender's attacker, a pytree.
 
@@ -91,8 +95,7 @@ def train_memguard_attacker(
   Raises:
     ValueError: no samples, shapes that do not fit, NaN, or a number outside its range.
   """
-  if epochs < 1 or batch_size < 2 or not 0.0 < learning_rate < np.inf:
-    raise ValueError(f"Got {epochs=}, {batch_size=}, {learning_rate=}; expected >= 1, 2, > 0.")
+  check_memguard(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate)
   members = _check_logits(member_logits)
   nonmembers = _check_logits(nonmember_logits, members.shape[1])
   for side in (members, nonmembers):
@@ -152,10 +155,8 @@ def memguard_logits(
     ValueError: the shape does not fit, or a setting is out of its range.
   """
   logits = _check_logits(logits, len(params.kernels[0]))
-  if not (0.0 < step_size < np.inf and 0.0 <= c1 < np.inf and 0.0 <= c2 < np.inf):
-    raise ValueError(f"Got {step_size=}, {c1=}, {c2=}; expected above 0, and weights >= 0.")
-  if max_iterations < 1 or chunk_size < 1:
-    raise ValueError(f"Got {max_iterations=}, {chunk_size=}; expected at least 1.")
+  own = {"step_size": step_size, "max_iterations": max_iterations, "c1": c1, "c2": c2}
+  check_memguard(**own, chunk_size=chunk_size)
   settings = step_size, max_iterations, c1, c2
   parts = []
   for first in range(0, len(logits), _QUEUE):
@@ -231,6 +232,23 @@ def fit_memguard(
   search = {"step_size": step_size, "max_iterations": max_iterations, "c1": c1, "c2": c2}
   guarded = memguard(lambda _, logits: logits, params, chunk_size=chunk_size, **search)
   return lambda logits: np.asarray(guarded(None, logits))
+
+
+def check_memguard(**options: float) -> None:
+  """Raises ValueError unless all options, of `fit_memguard`, are within their ranges."""
+  for name, value in options.items():
+    if name in _LEAST:
+      is_whole = isinstance(value, int) and not isinstance(value, bool)
+      if not is_whole or value < _LEAST[name]:
+        raise ValueError(
+          f"{name} is {value!r}; expected a whole number, at least {_LEAST[name]}."
+        )
+      continue
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    positive = name not in ("c1", "c2")
+    if not is_number or not 0.0 <= value < np.inf or (positive and value == 0.0):
+      wanted = "above 0" if positive else "at least 0"
+      raise ValueError(f"{name} is {value!r}; expected a finite number, {wanted}.")
 
 
 class _Sample(NamedTuple):

@@ -9,7 +9,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from diffence_jax import named
-from diffence_jax.defense.memguard import fit_memguard
+from diffence_jax.defense.memguard import check_memguard, fit_memguard
 
 # `logits f[N,K] -> logits f32[N,K]`, every row by itself.
 Finish = Callable[[ArrayLike], np.ndarray]
@@ -19,6 +19,8 @@ FitOutput = Callable[[jax.Array, ArrayLike, ArrayLike], Finish]
 
 # `(key, member logits, nonmember logits, **options) -> finish`.
 OUTPUT_DEFENSES: Mapping[str, Callable[..., Finish]] = {"memguard": fit_memguard}
+# Name to what checks the values of its options.
+_CHECKS = {"memguard": check_memguard}
 _WHAT = "output defense"
 
 
@@ -35,12 +37,14 @@ def make_output_defense(name: str, **options: Any) -> FitOutput | None:
     How it is fitted, or None for none.
 
   Raises:
-    ValueError: there is no such defense or option.
+    ValueError: there is no such defense or option, or one of ours is out of its range.
   """
   if name == "none":
     return None
   function = named.find(_WHAT, name, OUTPUT_DEFENSES)
   named.check_options(_WHAT, name, function, 3, options)
+  if name in _CHECKS:
+    _CHECKS[name](**options)
   return functools.partial(function, **options)
 
 

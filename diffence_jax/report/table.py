@@ -23,6 +23,8 @@ from diffence_jax.report.cells import (
   write_rows,
 )
 
+# Above it the bound on an attacker's success is beyond what any attacker reaches.
+LARGEST_MEANINGFUL_EPSILON = 10.0
 _LABEL_ONLY = ("augmentation_robustness", "noise_robustness", "hop_skip_jump")
 
 
@@ -115,7 +117,7 @@ def facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
       f"{how[results['protocol']]}",
     ),
   ]
-  if results["variant"] == "smoke":
+  if results["variant"].endswith("smoke"):
     pairs.append(("variant", "smoke: a shortened run, its figures do not measure the defense"))
   return pairs
 
@@ -246,13 +248,25 @@ def _other_defenses(defense):
     if name in ("undefended", "none"):
       continue
     options = defense["options"].get(name, {})
-    settings = ", ".join(f"{option} {value}" for option, value in options.items())
+    given = {option: value for option, value in options.items() if value is not None}
+    settings = ", ".join(f"{option} {value}" for option, value in given.items())
     text = f"{name}{f' ({settings})' if settings else ''}, {when}"
     if defense["guarantee"] and heading == "training":
-      epsilon, delta = defense["guarantee"]
-      text += f"; epsilon {epsilon:,.4g} at delta {delta:.1g}"
+      text += f"; {guarantee(defense['guarantee'])}"
     pairs.append((heading, text))
   return pairs
+
+
+def guarantee(private: Mapping[str, float]) -> str:
+  """What differential privacy guarantees, and what not, in words; of a `Guarantee`'s fields."""
+  text = (
+    f"noise multiplier {private['noise_multiplier']:.4g}: epsilon {private['epsilon']:,.4g} at "
+    f"delta {private['delta']:.1g}, of the classifier alone and not of Diffence, whose "
+    "diffusion model and interval see members too"
+  )
+  if private["epsilon"] > LARGEST_MEANINGFUL_EPSILON:
+    text += "; so large an epsilon promises nothing"
+  return text
 
 
 def _on_fewer(results):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from diffence_jax.training.checks import check_range
+from diffence_jax.training.checks import check_range, check_whole
 from diffence_jax.training.recipe import Recipe, TrainSettings, cross_entropy, with_loss
 
 
@@ -40,7 +40,7 @@ def early_stopping(module: nn.Module, settings: TrainSettings, *, stop_after: in
   Raises:
     ValueError: `stop_after` is out of its range.
   """
-  check_range("stop_after", stop_after, 1, settings.epochs)
+  check_whole("stop_after", stop_after, 1, settings.epochs)
   return undefended(module, settings._replace(epochs=stop_after))
 
 

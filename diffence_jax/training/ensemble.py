@@ -112,7 +112,9 @@ def train_ensemble(
     raise ValueError(f"models_at_once is {models_at_once}; expected at least 1.")
   if not len(names):
     return
-  group_size = mesh.size * min(models_at_once, -(-len(names) // mesh.size))
+  # Groups of one size, so that the last one is not filled up in vain.
+  num_groups = -(-len(names) // (mesh.size * models_at_once))
+  group_size = mesh.size * -(-len(names) // (mesh.size * num_groups))
   steps = {name: make_ensemble_step(kind.step, mesh) for name, kind in recipe.kinds.items()}
   shape = members["images"].shape[1:]
   init = _make_init(recipe.init, shape)
@@ -185,7 +187,12 @@ def teach(
 
   Returns:
     f32[G,N,K], soft labels of each classifier's members; 0 for its non-members.
+
+  Raises:
+    ValueError: a teacher's recipe needs a reference set.
   """
+  if teachers.recipe.needs_reference:
+    raise ValueError("Teachers cannot be trained with a reference set; choose another recipe.")
   rows, own = [], [np.flatnonzero(one) for one in membership]
   for name, chosen in zip(names, own, strict=True):
     taught = teachers.membership(len(chosen), rng.numpy_seed(seed, f"{name}/teachers"))

@@ -4,6 +4,7 @@ A recipe says nothing about devices, files or how many models there are, so that
 same trains the target over all devices and every model of a shadow ensemble.
 """
 
+import itertools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -88,6 +89,20 @@ class Teachers(NamedTuple):
   soft_labels: Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
+class Guarantee(NamedTuple):
+  """What differentially private training guarantees, and by which noise.
+
+  Attributes:
+    epsilon: for neighbours that differ by one member, added or removed.
+    delta: the chance that it does not hold.
+    noise_multiplier: the standard deviation of the noise, over the clipping norm.
+  """
+
+  epsilon: float
+  delta: float
+  noise_multiplier: float
+
+
 class Recipe(NamedTuple):
   """How a classifier is trained.
 
@@ -100,7 +115,7 @@ class Recipe(NamedTuple):
     variables: state to the classifier's variables.
     answer: what answers queries, given variables and images: None for the module itself.
     teachers: models to learn from, or None.
-    guarantee: (epsilon, delta) of differential privacy, or None.
+    guarantee: of differential privacy, of the classifier alone; or None.
   """
 
   module: nn.Module
@@ -110,7 +125,7 @@ class Recipe(NamedTuple):
   variables: Callable[[Any], dict[str, Any]]
   answer: Callable[[Any, jax.Array], jax.Array] | None = None
   teachers: Teachers | None = None
-  guarantee: tuple[float, float] | None = None
+  guarantee: Guarantee | None = None
 
   @property
   def answering(self) -> nn.Module | Callable[[Any, jax.Array], jax.Array]:
@@ -142,7 +157,10 @@ def with_losses(
   """
   batches = shuffled(members=settings.batch_size)
   kinds = {
-    name: Kind(train_step(of_members(module, loss), settings.optimizer), batches)
+    name: Kind(
+      train_step(of_members(module, loss), settings.optimizer),
+      in_turn(batches, tuple(i for i, kind in enumerate(schedule) if kind == name)),
+    )
     for name, loss in losses.items()
   }
   return Recipe(
@@ -152,6 +170,29 @@ def with_losses(
     schedule=schedule,
     variables=state_variables,
   )
+
+
+def in_turn(batches: Batches, places: tuple[int, ...]) -> Batches:
+  """Those batches of a stream that are at some places: for a kind that shares it with others.
+
+  Args:
+    batches: all of the stream.
+    places: rising numbers of the steps that are of the kind.
+
+  Returns:
+    The kind's batches; as many as there are places.
+  """
+
+  def draw(num_examples, seed, first):
+    if first == len(places):
+      return
+    at = places[first]
+    stream = batches(num_examples, seed, at)
+    for place in places[first:]:
+      yield next(itertools.islice(stream, place - at, None))
+      at = place + 1
+
+  return draw
 
 
 def with_loss(module: nn.Module, settings: TrainSettings, loss: LogitLoss) -> Recipe:

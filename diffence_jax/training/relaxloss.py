@@ -50,7 +50,9 @@ def relaxloss(
     "flatten" if settings.epoch_of(step) % 2 else "relax" for step in range(settings.num_steps)
   )
   losses = {"relax": relax, "flatten": flatten}
-  return with_losses(module, settings, {name: losses[name] for name in set(schedule)}, schedule)
+  return with_losses(
+    module, settings, {name: losses[name] for name in dict.fromkeys(schedule)}, schedule
+  )
 
 
 def posterior_flattening(logits: jax.Array, labels: jax.Array, upper: float) -> jax.Array:

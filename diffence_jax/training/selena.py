@@ -15,7 +15,7 @@ import scipy.special
 from flax import linen as nn
 
 from diffence_jax.training.baselines import undefended
-from diffence_jax.training.checks import check_range
+from diffence_jax.training.checks import check_whole
 from diffence_jax.training.recipe import Recipe, Teachers, TrainSettings, with_loss
 
 
@@ -36,8 +36,8 @@ def selena(
   Raises:
     ValueError: a number is out of its range.
   """
-  check_range("num_teachers", num_teachers, 2, None)
-  check_range("num_left_out", num_left_out, 1, num_teachers - 1)
+  check_whole("num_teachers", num_teachers, 2, None)
+  check_whole("num_left_out", num_left_out, 1, num_teachers - 1)
   share = 1.0 - num_left_out / num_teachers
   taught = settings._replace(num_members=max(1, round(share * settings.num_members)))
   teachers = Teachers(

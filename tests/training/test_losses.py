@@ -92,7 +92,7 @@ def test_confidence_penalty(batch):
 def test_early_stopping_takes_fewer_steps():
   recipe = make_recipe("early_stopping", Given(), SETTINGS, stop_after=3)
   assert len(recipe.schedule) == 12
-  with pytest.raises(ValueError, match="stop_after is 5; expected a number, 1 to 4"):
+  with pytest.raises(ValueError, match="stop_after is 5; expected a whole number, 1 to 4"):
     make_recipe("early_stopping", Given(), SETTINGS, stop_after=5)
 
 
@@ -154,11 +154,21 @@ def test_hamp_at_test_time_keeps_the_order_and_takes_other_values():
   # Whose values they are does not depend on the image's own.
   top, raw_top = answers.max(axis=-1), raw.max(axis=-1)
   assert abs(np.corrcoef(top, raw_top)[0, 1]) < 4 / np.sqrt(200)
-  # The same image is answered alike in any batch.
-  np.testing.assert_allclose(predict(None, images[7:9]), answers[7:9], rtol=1e-5)
   recipe = make_recipe("hamp", module, SETTINGS, random_outputs=True)
   bound = models.predictor(recipe.answering, variables)
   np.testing.assert_allclose(bound(None, images), answers, rtol=1e-5)
+
+
+def test_hamp_at_test_time_answers_an_image_alike_in_any_batch():
+  """With convolutions, whose rounding depends on the batch."""
+  module = models.make_classifier("small_resnet", num_classes=5, width=8)
+  variables = models.init(module, jax.random.key(0), (28, 28, 1))
+  images = np.random.default_rng(0).random((64, 28, 28, 1)).astype(np.float32)
+  predict = jax.jit(models.predictor(answer_at_random(module), variables))
+  together = predict(None, images)
+  alone = np.concatenate([predict(None, image[None]) for image in images[:16]])
+  # Of 80 logits one in 25,000 would be near enough to an edge: none.
+  np.testing.assert_allclose(alone, together[:16], atol=1e-4)
 
 
 def test_hamp_at_test_time_never_changes_a_label_in_a_tie():
@@ -235,13 +245,15 @@ def test_selena_learns_the_soft_labels(batch):
     ("relaxloss", {"upper": 2.0}, "upper is 2.0"),
     ("label_smoothing", {"smoothing": "much"}, "smoothing is 'much'"),
     ("confidence_penalty", {"weight": -0.1}, "weight is -0.1"),
-    ("selena", {"num_left_out": 25}, "num_left_out is 25; expected a number, 1 to 24"),
+    ("selena", {"num_left_out": 25}, "num_left_out is 25; expected a whole number, 1 to 24"),
     (
       "hamp",
       {"gama": 0.5},
       "no option of the .* 'hamp' called 'gama'.*gamma",
     ),
     ("hemp", {}, "no training-time defense 'hemp'. Did you mean 'hamp'"),
+    ("early_stopping", {"stop_after": 1.5}, "stop_after is 1.5; expected a whole number"),
+    ("advreg", {"alpha": float("inf")}, "alpha is inf; expected a finite number"),
     ("early_stopping", {}, "needs the option 'stop_after'"),
   ],
 )
