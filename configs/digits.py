@@ -42,7 +42,7 @@ def get_config(variant: str = "") -> ConfigDict:
   )
   config.diffusion.num_steps = 1500
 
-  # As the paper sets them for SVHN, the other data set of digits; DP-SGD's noise is left at 0.1.
+  # As the paper sets them for SVHN, digits too; but for the noise of DP-SGD, 0.1 as everywhere.
   config.defenses.early_stopping.stop_after = 15
   config.defenses.hamp.gamma = 0.95
   config.defenses.hamp.alpha = 0.005

@@ -146,7 +146,7 @@ def train_ensemble(
         for i in filled
       ]
       for kind, *batches in zip(recipe.schedule, *streams, strict=True):
-        rows = jax.tree.map(lambda *rows: np.stack(rows).astype(np.int32), *batches)
+        rows = jax.tree.map(_stack, *batches)
         rows = parallel.shard_batch(mesh, rows)
         state, metrics = steps[kind](examples, own, state, rows, step_keys)
         bar.update(len(group))
@@ -256,6 +256,13 @@ def _answers(answer, variables, images):
     rows = np.minimum(rows, len(images) - 1)
     parts.append(np.asarray(answer(variables, images[rows].astype(np.float32) / 255.0)))
   return np.concatenate(parts)[: len(images)]
+
+
+def _stack(*rows):
+  """Batches of several models, i32[G,B], filled up to the longest of them."""
+  longest = max(map(len, rows))
+  fill = lambda own: np.pad(own, (0, longest - len(own)), constant_values=-1)
+  return np.stack([fill(own) for own in rows]).astype(np.int32)
 
 
 def _batches(recipe, own, reference, seed, name) -> Iterator[dict[str, np.ndarray]]:

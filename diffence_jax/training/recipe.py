@@ -93,8 +93,9 @@ class Guarantee(NamedTuple):
   """What differentially private training guarantees, and by which noise.
 
   Attributes:
-    epsilon: for neighbours that differ by one member, added or removed.
-    delta: the chance that it does not hold.
+    epsilon: with or without any one member, what training returns has probabilities that
+      differ by a factor of at most e^epsilon,
+    delta: and by this much more.
     noise_multiplier: the standard deviation of the noise, over the clipping norm.
   """
 
