@@ -21,7 +21,8 @@ from jax_privacy import accounting
 
 from diffence_jax import models, parallel
 from diffence_jax.training import TrainSettings, train_classifier, train_ensemble
-from diffence_jax.training.dpsgd import dpsgd, epsilon, noise_for, poisson, private_gradient
+from diffence_jax.training.accounting import epsilon, noise_for
+from diffence_jax.training.dpsgd import dpsgd, poisson, private_gradient
 
 SETTINGS = TrainSettings(40, epochs=3, batch_size=8, learning_rate=1e-2, weight_decay=1e-3)
 
