@@ -7,6 +7,11 @@ Result to expect (docs/results.md, three seeds): highest attack AUC 0.74 undefen
 and 0.59 in scenarios 1, 2 and 3, with no label changed; test accuracy 96%.
 `digits.py:smoke` runs the same stages, too small to learn from, in under a minute.
 
+    python experiments/defense_table.py --config=configs/digits.py --workdir=runs/defenses
+
+trains six other defenses too, and shows each alone and under Diffence, two seeds each.
+Cost: under half an hour on two CPU cores.
+
     diffence --config=configs/digits.py:audit --workdir=runs/audit
 
 adds 64 shadow models and every attack there is, on a smaller classifier.

@@ -8,6 +8,12 @@ Result to expect (docs/results.md): highest attack AUC 0.70 undefended; 0.59, 0.
 scenarios 1, 2 and 3, with no label changed and a gap floor of 0.58; test accuracy 84%.
 `fashion_mnist_small.py:smoke` runs the same stages, too small to learn from, in under a minute.
 
+    python experiments/defense_table.py --config=configs/fashion_mnist_small.py \
+      --workdir=runs/fashion_defenses --seeds=0
+
+trains six other defenses too, and shows each alone and under Diffence; not yet measured as a
+whole: some two hours on two CPU cores, and it resumes.
+
     diffence --config=configs/fashion_mnist_small.py:audit --workdir=runs/fashion_audit
 
 adds 16 shadow models and every attack there is, on 1,000 members and 1,000 non-members.

@@ -16,7 +16,8 @@ Protects an image classifier with Diffence and measures what that gains.
 
   --config=FILE[:VARIANT]    the experiment, a Python file with get_config(variant), for
                              example configs/digits.py, or configs/digits.py:smoke
-  --config.SETTING=VALUE     changes one setting, for example --config.purify.step=80
+  --config.SETTING=VALUE     changes one setting, for example --config.purify.step=80, or
+                             --config.classifier.defense=hamp: another defense below Diffence
   --workdir=FOLDER           for everything the run computes and reports; the same command
                              again computes only what is missing, also after a crash
   --dry_run                  print the stages, which of them are cached, and what the rest

@@ -345,13 +345,16 @@ def test_mistakes_are_refused(params):
   with pytest.raises(ValueError, match="largest logit is not finite"):
     train_memguard_attacker(key, z, z + np.nan)
   for wrong in ({"epochs": 0}, {"batch_size": 1}, {"learning_rate": 0.0}):
-    with pytest.raises(ValueError, match="learning_rate="):
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))} is .*; expected a"):
       train_memguard_attacker(key, z, z, **wrong)
-  for wrong in ({"step_size": 0.0}, {"c1": -1.0}, {"c2": np.nan}):
-    with pytest.raises(ValueError, match="step_size="):
-      memguard(predict, params, **wrong)
-  for wrong in ({"max_iterations": 0}, {"chunk_size": 0}):
-    with pytest.raises(ValueError, match="max_iterations="):
+  for wrong in (
+    {"step_size": 0.0},
+    {"c1": -1.0},
+    {"c2": np.nan},
+    {"max_iterations": 0},
+    {"chunk_size": "many"},
+  ):
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))} is .*; expected a"):
       memguard(predict, params, **wrong)
   for wrap in (
     lambda **o: memguard(predict, params, **o),
