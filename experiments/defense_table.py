@@ -140,11 +140,16 @@ def cell_of(experiment, store, defense: str, inference: dict[str, float]) -> dic
   results = pipeline.results_of(experiment, store)
   trained = store.manifest(experiment.stages["classifier"])
   guarantee = results["defense"]["guarantee"]
+  options = results["defense"]["options"]
+  if guarantee:
+    # The noise that was taken, where none was given.
+    noise = {"noise_multiplier": guarantee["noise_multiplier"]}
+    options = {name: {**given, **noise} for name, given in options.items()}
   return {
     "defense": defense,
     "title": _TITLES.get(defense, defense),
     "seed": experiment.config.seed,
-    "options": results["defense"]["options"],
+    "options": options,
     "predictors": results["predictors"],
     # Of a training that was killed only the seconds after it are known.
     "train_seconds": None if trained["resumed"] else trained["seconds"],
