@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from diffence_jax import attacks, audit, metrics, models, rng, shadow_stages, stages
+from diffence_jax import attacks, audit, models, rng, shadow_stages, stages
 from diffence_jax.artifacts import Stage
 from diffence_jax.attacks.hop_skip_jump import hop_skip_jump
 from diffence_jax.attacks.label_only import augmentation_robustness, noise_robustness
@@ -87,8 +87,7 @@ def _compute_audit(experiment, store, path):
         phi, images, labels, num_classes=experiment.dataset.num_classes, seed=config.seed
       )
     # Asked was the classifier: what it said holds for who gives the same labels.
-    changes = sum(metrics.label_changes(answer.logits[g], records[g].raw) for g in audit.GROUPS)
-    if "label_only" in experiment.stages and not changes:
+    if "label_only" in experiment.stages and not answer.label_changes(records):
       found.update(_load_by_group(store.path(experiment.stages["label_only"]) / "scores.npz"))
   rows, arrays = audit.audit(answers, records, protocol, scores)
   np.savez_compressed(path / "arrays.npz", **arrays)

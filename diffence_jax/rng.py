@@ -1,6 +1,7 @@
 """Random keys: named streams of one seed, and a key for every candidate of every sample."""
 
 import zlib
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -45,3 +46,23 @@ def candidate_keys(key: jax.Array, ids: jax.Array, candidates: jax.Array) -> jax
   """
   fold = lambda i, j: jax.random.fold_in(jax.random.fold_in(key, i), j)
   return jax.vmap(fold)(jnp.asarray(ids, jnp.int32), jnp.asarray(candidates, jnp.int32))
+
+
+def balanced_epoch(key: jax.Array, num_rows: Sequence[int], batch_size: int) -> jax.Array:
+  """An epoch of batches with as many of every side, however many it has.
+
+  Goes through the largest side once, or a little more to fill the last batch, and repeats the
+  others, each in an order of its own.
+
+  Args:
+    key: shuffles.
+    num_rows: every side's, at least 1.
+    batch_size: rows of every side in a batch.
+
+  Returns:
+    i32[steps,sides,batch_size], rows of each side.
+  """
+  steps = -(-max(num_rows) // batch_size)
+  keys = jax.random.split(key, len(num_rows))
+  shuffled = [jax.random.permutation(k, num) for k, num in zip(keys, num_rows, strict=True)]
+  return jnp.stack([jnp.resize(rows, (steps, batch_size)) for rows in shuffled], axis=1)

@@ -291,7 +291,7 @@ def _compute_shadow_audit(experiment, store, path):
   membership, shadow = load_ensemble_statistics(experiment, store, config.shadow.queries)
   # The target's intervals are those of the defense as it is deployed.
   answers = audit.predictors(stages.load_records(experiment, store), config.audit.protocol)
-  intervals = {a.name: a.interval for a in answers if a.selections is not None}
+  intervals = audit.selecting_intervals(answers)
   finish = audit.fit_finish(answers, stages.fit_output(config, "target"))
   labels = pool.labels[~pool.is_canary]
   record = "target_queries" if versions > 1 else "queries"

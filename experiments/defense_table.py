@@ -73,7 +73,7 @@ def config_of(config, defense: str, seed: int):
 
 def inference_ms(experiment, store) -> dict[str, float]:
   """Milliseconds a sample, alone and with Diffence; compiled, the median of rounds."""
-  from diffence_jax import audit, stages
+  from diffence_jax import audit, models, stages
 
   config = experiment.config
   classifier = stages.load_classifier(experiment, store)
@@ -87,11 +87,12 @@ def inference_ms(experiment, store) -> dict[str, float]:
     denoiser.variables,
     stages.schedule_of(config),
   )
-  answers = audit.predictors(stages.load_records(experiment, store), config.audit.protocol)
-  # What a defense of the answers adds; nothing for the others.
-  finish = audit.fit_finish(answers, stages.fit_output(config, "target"))
-  finish = finish.get("scenario 3", lambda logits: logits)
-  predict = _predict(classifier.module)
+  finish = lambda logits: logits
+  if fit := stages.fit_output(config, "target"):
+    answers = audit.predictors(stages.load_records(experiment, store), config.audit.protocol)
+    chosen = [own for own in answers if own.name == "scenario 3"]
+    finish = audit.fit_finish(chosen, fit)["scenario 3"]
+  predict = models.compiled_predictor(classifier.module)
   alone = lambda: finish(np.asarray(predict(classifier.variables, images)))
 
   def diffence():
@@ -104,13 +105,6 @@ def inference_ms(experiment, store) -> dict[str, float]:
     name: 1e3 * _median_seconds(function) / len(ids)
     for name, function in (("alone", alone), ("diffence", diffence))
   }
-
-
-@functools.lru_cache(maxsize=4)
-def _predict(module):
-  from diffence_jax import models
-
-  return jax.jit(lambda variables, images: models.predictor(module, variables)(None, images))
 
 
 @functools.lru_cache(maxsize=4)
@@ -169,9 +163,7 @@ def facts_of(results: dict[str, Any], cells) -> list[tuple[str, str]]:
     facts.append((section, f"{about['model']}, {about['num_parameters']:,} parameters"))
   options = {cell["title"]: cell["options"] for cell in cells}
   described = [
-    f"{title} ({', '.join(f'{k} {v}' for k, v in own.items() if v is not None)})"
-    for title, given in options.items()
-    for own in given.values()
+    table.with_options(title, own) for title, given in options.items() for own in given.values()
   ]
   versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
   return [*facts, ("defenses", "; ".join(described)), ("machine", results["device"]),

@@ -17,9 +17,10 @@ import jax
 import numpy as np
 from absl import app, flags
 from ml_collections import config_flags
+from step_timing import ensemble_steps
 
 from diffence_jax import parallel, pipeline
-from diffence_jax.training.ensemble import default_models_at_once, make_ensemble_step
+from diffence_jax.training.ensemble import default_models_at_once
 from diffence_jax.training.loop import compile_step, take
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment.")
@@ -47,30 +48,6 @@ def target_steps(recipe, examples, batch_size, mesh):
   return run
 
 
-def teacher_steps(recipe, examples, batch_size, mesh):
-  """A function that times so many steps of a group of teachers: seconds a step and teacher."""
-  (kind,) = recipe.kinds.values()
-  step = make_ensemble_step(kind.step, mesh)
-  group = mesh.size * default_models_at_once(jax.default_backend())
-  keys = jax.random.split(jax.random.key(0), group)
-  shape = examples["images"].shape[1:]
-  init = jax.jit(jax.vmap(lambda key: recipe.init(key, shape)))
-  carried, keys = [parallel.shard_batch(mesh, init(keys))], parallel.shard_batch(mesh, keys)
-  whole = parallel.replicate(mesh, {"members": examples})
-  draw = np.random.default_rng(0)
-
-  def run(num_steps: int) -> float:
-    start = time.perf_counter()
-    for _ in range(num_steps):
-      rows = draw.integers(0, len(examples["images"]), (group, batch_size)).astype(np.int32)
-      rows = parallel.shard_batch(mesh, {"members": rows})
-      carried[0], _ = step(whole, {}, carried[0], rows, keys)
-    jax.block_until_ready(carried[0])
-    return (time.perf_counter() - start) / (num_steps * group)
-
-  return run
-
-
 def main(argv) -> None:
   """Measures and prints."""
   del argv
@@ -84,10 +61,11 @@ def main(argv) -> None:
   num_classes = experiment.dataset.num_classes
   soft = np.full((len(members.ids), num_classes), 1 / num_classes, np.float32)
   batch_size = config.classifier.batch_size
+  at_once = default_models_at_once(jax.default_backend())
   num_teachers = len(selena.teachers.membership(2, [0]))
   ways = {
     "undefended": target_steps(undefended, examples, batch_size, mesh),
-    "teachers": teacher_steps(selena.teachers.recipe, examples, batch_size, mesh),
+    "teachers": ensemble_steps(selena.teachers.recipe, examples, batch_size, mesh, at_once),
     "distillation": target_steps(selena, {**examples, "soft_labels": soft}, batch_size, mesh),
   }
   steps = {

@@ -17,42 +17,14 @@ import jax
 import numpy as np
 from absl import app, flags
 from ml_collections import config_flags
+from step_timing import ensemble_steps
 
 from diffence_jax import models, parallel, pipeline
-from diffence_jax.training.ensemble import make_ensemble_step
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment.")
 _AT_ONCE = flags.DEFINE_list("at_once", ["1", "2", "8"], "Models at once on a device.")
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Rounds; the median is reported.")
 _STEPS = flags.DEFINE_integer("steps", 40, "Training steps of every model in a round.")
-
-
-def jax_steps(experiment, at_once: int) -> Callable[[int], float]:
-  """A function that times so many steps of a group of models: seconds for a model's step."""
-  config, mesh = experiment.config.classifier, parallel.batch_mesh()
-  recipe = experiment.recipe
-  step = make_ensemble_step(recipe.kinds["train"].step, mesh)
-  members = experiment.dataset.take(experiment.split.members)
-  examples = {"members": {"images": members.images, "labels": members.labels}}
-  examples = parallel.replicate(mesh, examples)
-  group = at_once * mesh.size
-  keys = jax.random.split(jax.random.key(0), group)
-  shape = members.images.shape[1:]
-  init = jax.vmap(lambda key: recipe.init(key, shape))
-  carried = [parallel.shard_batch(mesh, jax.jit(init)(keys))]
-  keys = parallel.shard_batch(mesh, keys)
-  draw = np.random.default_rng(0)
-
-  def run(num_steps: int) -> float:
-    start = time.perf_counter()
-    for _ in range(num_steps):
-      rows = draw.integers(0, len(members.ids), (group, config.batch_size)).astype(np.int32)
-      rows = parallel.shard_batch(mesh, {"members": rows})
-      carried[0], _ = step(examples, {}, carried[0], rows, keys)
-    jax.block_until_ready(carried[0])
-    return (time.perf_counter() - start) / (num_steps * group)
-
-  return run
 
 
 def torch_steps(experiment) -> Callable[[int], float]:
@@ -118,10 +90,14 @@ def main(_) -> None:
   experiment = pipeline.plan(_CONFIG.value)
   settings = experiment.config.classifier
   steps = len(experiment.recipe.schedule)
+  members = experiment.dataset.take(experiment.split.members)
+  examples = {"images": members.images, "labels": members.labels}
   ways = {}
   for at_once in map(int, _AT_ONCE.value):
     name = "one after another" if at_once == 1 else f"{at_once} at once"
-    ways[f"diffence_jax, {name}"] = jax_steps(experiment, at_once)
+    ways[f"diffence_jax, {name}"] = ensemble_steps(
+      experiment.recipe, examples, settings.batch_size, parallel.batch_mesh(), at_once
+    )
   try:
     ways["PyTorch"] = torch_steps(experiment)
   except ModuleNotFoundError:

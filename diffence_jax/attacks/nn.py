@@ -18,6 +18,8 @@ from jax.typing import ArrayLike
 
 from diffence_jax.attacks.protocol import Group, Groups
 from diffence_jax.metrics.calibration import check_predictions
+from diffence_jax.models.perceptron import dense, relu_layers
+from diffence_jax.rng import balanced_epoch
 
 # The published loss takes the logarithm of no probability below 1e-31.
 MAX_LOSS = -np.log(1e-31)
@@ -72,19 +74,12 @@ class AttackNetwork(nn.Module):
   @nn.compact
   def __call__(self, inputs: Inputs) -> jax.Array:
     """Maps `Inputs` of N samples to f32[N], the logit whose sigmoid is the output."""
-
-    def branch(x, *sizes):
-      for size in sizes:
-        x = nn.relu(dense(size)(x))
-      return x
-
-    dense = functools.partial(nn.Dense, kernel_init=nn.initializers.normal(0.01))
     branches = [
-      branch(inputs.probabilities, 1024, 512, 64),
-      branch(inputs.one_hot, 128, 64),
-      branch(inputs.loss, self.num_classes, 64),
+      relu_layers(inputs.probabilities, 1024, 512, 64),
+      relu_layers(inputs.one_hot, 128, 64),
+      relu_layers(inputs.loss, self.num_classes, 64),
     ]
-    joined = branch(jnp.concatenate(branches, axis=-1), 256, 128, 64)
+    joined = relu_layers(jnp.concatenate(branches, axis=-1), 256, 128, 64)
     return dense(1)(joined)[:, 0]
 
 
@@ -250,7 +245,8 @@ def _train(
   """All epochs in one compiled call: (parameters of the best epoch, its number, its AUC)."""
   network = AttackNetwork(members.one_hot.shape[-1])
   sides = members, nonmembers
-  steps = -(-max(len(side.loss) for side in sides) // batch_size)
+  sizes = [len(side.loss) for side in sides]
+  steps = -(-max(sizes) // batch_size)
   optimizer = optax.adam(learning_rate(steps))
   truth = jnp.repeat(jnp.array([1.0, 0.0]), batch_size)
 
@@ -263,14 +259,9 @@ def _train(
     updates, opt_state = optimizer.update(jax.grad(loss)(params, batch), opt_state)
     return (optax.apply_updates(params, updates), opt_state), None
 
-  def order(key, side):
-    shuffled = jax.random.permutation(key, len(side.loss))
-    return jnp.resize(shuffled, (steps, batch_size))
-
   def one_epoch(epoch, carry):
     state, best = carry
-    keys = jax.random.split(jax.random.fold_in(shuffle_key, epoch))
-    chosen = jnp.stack([order(k, side) for k, side in zip(keys, sides, strict=True)], axis=1)
+    chosen = balanced_epoch(jax.random.fold_in(shuffle_key, epoch), sizes, batch_size)
     state, _ = jax.lax.scan(step, state, chosen)
     auc = _auc(*(_apply(state[0], side) for side in (chosen_members, chosen_nonmembers)))
     keep = functools.partial(jnp.where, auc >= best[2])

@@ -7,8 +7,8 @@ from diffence_jax.audit.predictors import (
   Record,
   fit_finish,
   fit_intervals,
-  known_answers,
   predictors,
+  selecting_intervals,
   with_output_defense,
 )
 from diffence_jax.audit.rows import LIMITS, Scores, audit
@@ -23,7 +23,7 @@ __all__ = [
   "audit",
   "fit_finish",
   "fit_intervals",
-  "known_answers",
   "predictors",
+  "selecting_intervals",
   "with_output_defense",
 ]

@@ -12,7 +12,13 @@ import numpy as np
 from diffence_jax import rng
 from diffence_jax.attacks.lira import true_label_phi
 from diffence_jax.attacks.repeated import mean_over_queries, select_repeatedly
-from diffence_jax.audit.predictors import FitAnswers, Record, fit_finish, predictors
+from diffence_jax.audit.predictors import (
+  FitAnswers,
+  Record,
+  fit_finish,
+  predictors,
+  selecting_intervals,
+)
 from diffence_jax.defense import average, scaled_logit
 from diffence_jax.defense.select import keeps_label
 
@@ -206,7 +212,7 @@ def ensemble_statistics(
     statistics = model_statistics(
       record,
       pool.labels,
-      {a.name: a.interval for a in answers if a.selections is not None},
+      selecting_intervals(answers),
       num_candidates=num_candidates,
       queries=queries,
       seed=rng.numpy_seed(seed, f"shadow/{model}/first"),

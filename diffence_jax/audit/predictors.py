@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from diffence_jax import metrics
 from diffence_jax.defense import (
   Selection,
   average,
@@ -50,14 +51,9 @@ class Answers(NamedTuple):
   logits: dict[str, np.ndarray]
   selections: dict[str, Selection] | None = None
 
-
-def known_answers(records: Mapping[str, Record]) -> list[np.ndarray]:
-  """What intervals are fitted on: candidates and raw of known members, then non-members."""
-  return [
-    array
-    for group in ("known_members", "known_nonmembers")
-    for array in (records[group].candidates, records[group].raw)
-  ]
+  def label_changes(self, records: Mapping[str, Record]) -> int:
+    """How many labels of the raw predictions it changes, over all groups."""
+    return sum(metrics.label_changes(self.logits[g], records[g].raw) for g in GROUPS)
 
 
 def fit_intervals(
@@ -103,7 +99,9 @@ def predictors(records: Mapping[str, Record], protocol: str) -> list[Answers]:
   Raises:
     ValueError: no candidate of a known group keeps its label.
   """
-  intervals = fit_intervals(*known_answers(records), protocol=protocol)
+  known = [records[group] for group in ("known_members", "known_nonmembers")]
+  fitted_on = [array for record in known for array in (record.candidates, record.raw)]
+  intervals = fit_intervals(*fitted_on, protocol=protocol)
   answers = [Answers("undefended", None, {g: r.raw for g, r in records.items()})]
   for name, interval in intervals.items():
     selections = {g: select(r.candidates, r.raw, interval) for g, r in records.items()}
@@ -111,6 +109,11 @@ def predictors(records: Mapping[str, Record], protocol: str) -> list[Answers]:
     answers.append(Answers(name, interval, logits, selections))
   means = {g: np.asarray(average(r.candidates)) for g, r in records.items()}
   return [*answers, Answers("average", None, means)]
+
+
+def selecting_intervals(answers: list[Answers]) -> dict[str, tuple[float, float] | None]:
+  """The interval of every predictor that selects, None for the first of its candidates."""
+  return {own.name: own.interval for own in answers if own.selections is not None}
 
 
 def fit_finish(

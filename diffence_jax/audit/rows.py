@@ -75,13 +75,12 @@ def _evaluate(answers, records, protocol, further):
   # As published, calibration is over members and non-members; ours is about unseen images.
   calibrated = nonmembers if protocol == "disjoint" else attacks.pool(members, nonmembers)
   phi = [np.asarray(scaled_logit(g.logits)) for g in (members, nonmembers)]
-  changes = sum(metrics.label_changes(answers.logits[g], records[g].raw) for g in GROUPS)
   row = {
     "name": answers.name,
     "interval": None if answers.interval is None else list(answers.interval),
     "test_accuracy": _accuracy(nonmembers),
     "member_accuracy": _accuracy(members),
-    "label_changes": changes,
+    "label_changes": answers.label_changes(records),
     "num_labels": sum(len(records[g].labels) for g in GROUPS),
     **_kept(answers, records),
     "ece": metrics.expected_calibration_error(_softmax(calibrated.logits), calibrated.labels),

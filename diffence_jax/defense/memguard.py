@@ -15,7 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from diffence_jax.checks import check_positive, check_range, check_whole
 from diffence_jax.predictor import Predict
+from diffence_jax.rng import balanced_epoch
 
 # The weights of the distortion, tried one after the other.
 C3 = (0.1, 1.0, 1e1, 1e2, 1e3, 1e4, 1e5)
@@ -27,10 +29,6 @@ _CLOSE = 1e-5
 _QUEUE = 4096
 # Iterations between two looks at which samples are finished.
 _ROUND = 16
-
-
-# The least of the options that are whole numbers.
-_LEAST = {"epochs": 1, "batch_size": 2, "max_iterations": 1, "chunk_size": 1}
 
 
 class Attacker(NamedTuple):
@@ -237,18 +235,12 @@ def fit_memguard(
 def check_memguard(**options: float) -> None:
   """Raises ValueError unless all options, of `fit_memguard`, are within their ranges."""
   for name, value in options.items():
-    if name in _LEAST:
-      is_whole = isinstance(value, int) and not isinstance(value, bool)
-      if not is_whole or value < _LEAST[name]:
-        raise ValueError(
-          f"{name} is {value!r}; expected a whole number, at least {_LEAST[name]}."
-        )
-      continue
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    positive = name not in ("c1", "c2")
-    if not is_number or not 0.0 <= value < np.inf or (positive and value == 0.0):
-      wanted = "above 0" if positive else "at least 0"
-      raise ValueError(f"{name} is {value!r}; expected a finite number, {wanted}.")
+    if name in ("learning_rate", "step_size"):
+      check_positive(name, value)
+    elif name in ("c1", "c2"):
+      check_range(name, value, 0, None)
+    else:
+      check_whole(name, value, 2 if name == "batch_size" else 1, None)
 
 
 class _Sample(NamedTuple):
@@ -373,7 +365,6 @@ def _train(key, members, nonmembers, epochs, learning_rate, *, half):
   kernels = tuple(jax.nn.initializers.glorot_uniform()(k, shape) for k, shape in layers)
   params = Attacker(kernels, tuple(jnp.zeros(size) for size in sizes[1:]))
   sides = members, nonmembers
-  steps = -(-max(len(side) for side in sides) // half)
   truth = jnp.repeat(jnp.array([1.0, 0.0]), half)
 
   def loss(params, batch):
@@ -385,12 +376,9 @@ def _train(key, members, nonmembers, epochs, learning_rate, *, half):
     gradient = jax.grad(loss)(params, batch)
     return jax.tree.map(lambda p, g: p - learning_rate * g, params, gradient), None
 
-  def order(key, side):
-    return jnp.resize(jax.random.permutation(key, len(side)), (steps, half))
-
   def one_epoch(epoch, params):
-    keys = jax.random.split(jax.random.fold_in(shuffle_key, epoch))
-    chosen = jnp.stack([order(k, side) for k, side in zip(keys, sides, strict=True)], axis=1)
+    key = jax.random.fold_in(shuffle_key, epoch)
+    chosen = balanced_epoch(key, [len(side) for side in sides], half)
     return jax.lax.scan(step, params, chosen)[0]
 
   return jax.lax.fori_loop(0, epochs, one_epoch, params)

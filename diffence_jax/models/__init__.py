@@ -1,6 +1,12 @@
 """Flax models: classifiers and noise-prediction networks, by name or by class."""
 
-from diffence_jax.models.binding import denoiser, init, num_parameters, predictor
+from diffence_jax.models.binding import (
+  compiled_predictor,
+  denoiser,
+  init,
+  num_parameters,
+  predictor,
+)
 from diffence_jax.models.ddpm_unet import DDPMUNet
 from diffence_jax.models.registry import CLASSIFIERS, DENOISERS, make_classifier, make_denoiser
 from diffence_jax.models.resnet18 import ResNet18
@@ -12,6 +18,7 @@ __all__ = [
   "DDPMUNet",
   "ResNet18",
   "SmallResNet",
+  "compiled_predictor",
   "denoiser",
   "init",
   "make_classifier",

@@ -1,5 +1,6 @@
 """From a model and its variables to plain functions, and back to how many numbers it has."""
 
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -28,6 +29,21 @@ def predictor(module_or_apply: nn.Module | Callable[..., jax.Array], variables: 
   """
   apply = _bind(module_or_apply, variables)
   return lambda key, images: apply(images)
+
+
+@functools.lru_cache(maxsize=16)
+def compiled_predictor(
+  module_or_apply: nn.Module | Callable[..., jax.Array],
+) -> Callable[[Any, jax.Array], jax.Array]:
+  """Compiles a classifier for any variables, once for each.
+
+  Args:
+    module_or_apply: as `predictor` takes it.
+
+  Returns:
+    `(variables, images f32[N,H,W,C]) -> logits f32[N,K]`.
+  """
+  return jax.jit(lambda variables, images: predictor(module_or_apply, variables)(None, images))
 
 
 def denoiser(module_or_apply: nn.Module | Callable[..., jax.Array], variables: Any) -> Denoise:

@@ -27,6 +27,7 @@ from diffence_jax.report.defense_figures import privacy_utility
 from diffence_jax.report.defense_notes import PAPER, finding, notes, signed
 from diffence_jax.report.defense_rows import COLUMNS, VERDICTS, aggregate, average, csv_rows
 from diffence_jax.report.page import svg_uri
+from diffence_jax.report.template import render
 
 _LATEX = str.maketrans(
   {character: f"\\{character}" for character in "&%$#_{}"}
@@ -230,16 +231,8 @@ def write_defense_table(
 
 
 def _html(title, facts, rows):
-  import jinja2
-
-  environment = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(Path(__file__).parent),
-    autoescape=True,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    undefined=jinja2.StrictUndefined,
-  )
-  return environment.get_template("defense_table.html.jinja").render(
+  return render(
+    "defense_table.html.jinja",
     title=title,
     facts=facts,
     finding=finding(rows),

@@ -3,12 +3,12 @@
 import base64
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from diffence_jax.report import cells, figures, shadow, shadow_figures, shadow_rows, table
+from diffence_jax.report.template import render
 
 # The figures' own colour follows the reader's colour scheme.
 _THEME = (
@@ -35,17 +35,8 @@ def render_page(
   Returns:
     HTML text with all styles and images in it, the same for the same input.
   """
-  import jinja2
-
-  environment = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(Path(__file__).parent),
-    autoescape=True,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    undefined=jinja2.StrictUndefined,
-  )
-  template = environment.get_template("page.html.jinja")
-  return template.render(
+  return render(
+    "page.html.jinja",
     results=results,
     stages=stages,
     cells=cells,

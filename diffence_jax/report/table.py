@@ -247,14 +247,17 @@ def _other_defenses(defense):
   ):
     if name in ("undefended", "none"):
       continue
-    options = defense["options"].get(name, {})
-    given = {option: value for option, value in options.items() if value is not None}
-    settings = ", ".join(f"{option} {value}" for option, value in given.items())
-    text = f"{name}{f' ({settings})' if settings else ''}, {when}"
+    text = f"{with_options(name, defense['options'].get(name, {}))}, {when}"
     if defense["guarantee"] and heading == "training":
       text += f"; {guarantee(defense['guarantee'])}"
     pairs.append((heading, text))
   return pairs
+
+
+def with_options(name: str, options: Mapping[str, Any]) -> str:
+  """A defense's name and, in brackets, the options that it was given."""
+  given = [f"{option} {value}" for option, value in options.items() if value is not None]
+  return f"{name} ({', '.join(given)})" if given else name
 
 
 def guarantee(private: Mapping[str, float]) -> str:

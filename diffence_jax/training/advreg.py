@@ -4,7 +4,6 @@ An attack network learns to tell members from a reference set by how the classif
 classifier learns its task, and to answer members so that the network takes them for others.
 """
 
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -14,7 +13,8 @@ import optax
 from flax import linen as nn
 
 from diffence_jax import models
-from diffence_jax.training.checks import check_range
+from diffence_jax.checks import check_range
+from diffence_jax.models.perceptron import dense, relu_layers
 from diffence_jax.training.loop import Step, TrainState, init_state, shuffled, train_step
 from diffence_jax.training.recipe import (
   Kind,
@@ -55,15 +55,8 @@ class AttackNetwork(nn.Module):
   @nn.compact
   def __call__(self, probabilities: jax.Array, one_hot: jax.Array) -> jax.Array:
     """Maps predictions f32[N,K] and true labels f32[N,K] to f32[N], 1 for a member."""
-
-    def branch(x, *sizes):
-      for size in sizes:
-        x = nn.relu(dense(size)(x))
-      return x
-
-    dense = functools.partial(nn.Dense, kernel_init=nn.initializers.normal(0.01))
-    branches = branch(probabilities, 1024, 512, 64), branch(one_hot, 128, 64)
-    joined = branch(jnp.concatenate(branches, axis=-1), 512, 256, 128, 64)
+    branches = relu_layers(probabilities, 1024, 512, 64), relu_layers(one_hot, 128, 64)
+    joined = relu_layers(jnp.concatenate(branches, axis=-1), 512, 256, 128, 64)
     return nn.sigmoid(dense(1)(joined)[:, 0])
 
 
@@ -83,7 +76,7 @@ def advreg(module: nn.Module, settings: TrainSettings, *, alpha: float = 6.0) ->
   See `advreg_schedule` for their turns. The classifier starts, and goes through its members, as
   it does undefended: with `alpha` = 0 that is what becomes of it.
 
-  From weights so small the network answers 1/2 to everything for its first 500 to 1000 steps
+  From weights so small the network answers 1/2 to everything for its first 500 to 1200 steps
   (measured; those before the rounds included), and does not defend before: a short training on
   few members is an undefended one.
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from diffence_jax.training.checks import check_range, check_whole
+from diffence_jax.checks import check_range, check_whole
 from diffence_jax.training.recipe import Recipe, TrainSettings, cross_entropy, with_loss
 
 

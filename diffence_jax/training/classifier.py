@@ -1,6 +1,5 @@
 """Training one classifier, the target, over all devices."""
 
-import collections
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -63,12 +62,7 @@ def train_classifier(
     examples["members"]["soft_labels"] = soft_labels[0]
 
   def batches(first):
-    before = collections.Counter(recipe.schedule[:first])
-    streams = {
-      name: kind.batches(sizes, seed, before[name]) for name, kind in recipe.kinds.items()
-    }
-    for name in recipe.schedule[first:]:
-      rows = next(streams[name])
+    for name, rows in recipe.batches(sizes, seed, first):
       yield name, {group: take(examples[group], _pad(own, mesh)) for group, own in rows.items()}
 
   state = fit(

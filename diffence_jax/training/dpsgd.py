@@ -5,7 +5,6 @@ comes with it: the extra `dp`, imported only where it is used.
 """
 
 import itertools
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -19,9 +18,9 @@ from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
 from diffence_jax import models
+from diffence_jax.checks import check_positive, check_range, check_whole
 from diffence_jax.training.accounting import check_installed, epsilon, noise_for
-from diffence_jax.training.checks import check_range, check_whole
-from diffence_jax.training.loop import Batches, Step, TrainState, init_state
+from diffence_jax.training.loop import Batches, Step, TrainState, descend, init_state
 from diffence_jax.training.recipe import (
   Guarantee,
   Kind,
@@ -102,11 +101,11 @@ def dpsgd(
       are given.
   """
   check_installed()
-  _check_above_zero("clip_norm", clip_norm)
+  check_positive("clip_norm", clip_norm)
   check_whole("batch_size", settings.batch_size, 1, settings.num_members)
   if delta is None:
     delta = min(_LARGEST_DELTA, 0.5 / settings.num_members)
-  _check_above_zero("delta", delta)
+  check_positive("delta", delta)
   if delta >= 1.0:
     raise ValueError(f"delta is {delta!r}; expected less than 1.")
   if microbatch_size is not None:
@@ -114,7 +113,7 @@ def dpsgd(
   probability = settings.batch_size / settings.num_members
   if target_epsilon is None:
     noise_multiplier = _PUBLISHED_NOISE if noise_multiplier is None else noise_multiplier
-    _check_above_zero("noise_multiplier", noise_multiplier)
+    check_positive("noise_multiplier", noise_multiplier)
   elif noise_multiplier is not None:
     raise ValueError(
       f"noise_multiplier is {noise_multiplier!r} and target_epsilon is {target_epsilon!r}; "
@@ -294,14 +293,6 @@ def _step(gradient: PrivateGradient, optimizer: optax.GradientTransformation) ->
   def step(state, batch, key):
     key = jax.random.fold_in(key, state.step)
     gradients, metrics = gradient(state.params, batch["members"], key)
-    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
-    return state._replace(step=state.step + 1, params=params, opt_state=opt_state), metrics
+    return descend(state, gradients, optimizer), metrics
 
   return step
-
-
-def _check_above_zero(name, value):
-  is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-  if not is_number or not 0.0 < value < math.inf:
-    raise ValueError(f"{name} is {value!r}; expected a number above 0.")

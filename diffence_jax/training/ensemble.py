@@ -208,7 +208,7 @@ def teach(
     files = {i: directory / f"{i}.npy" for i in range(len(rows))}
   answers = {i: np.load(path) for i, path in files.items() if path.is_file()}
   missing = [i for i in range(len(rows)) if i not in answers]
-  answer = _make_answer(teachers.recipe.answering)
+  answer = models.compiled_predictor(teachers.recipe.answering)
 
   def keep(i, variables):
     answers[missing[i]] = found = _answers(answer, variables, members["images"])
@@ -242,12 +242,6 @@ def _make_init(init, image_shape):
   return jax.jit(jax.vmap(lambda key: init(key, image_shape)))
 
 
-@functools.lru_cache(maxsize=16)
-def _make_answer(answering):
-  apply = lambda variables, images: models.predictor(answering, variables)(None, images)
-  return jax.jit(apply)
-
-
 def _answers(answer, variables, images):
   """Logits f32[N,K] of images u8[N,H,W,C], in batches of one size."""
   parts = []
@@ -268,9 +262,6 @@ def _stack(*rows):
 def _batches(recipe, own, reference, seed, name) -> Iterator[dict[str, np.ndarray]]:
   """One model's batches in the order of the schedule: rows of all examples."""
   sizes = {"members": len(own), "reference": len((reference or {}).get("images", ()))}
-  order = rng.numpy_seed(seed, f"{name}/order")
-  streams = {kind: k.batches(sizes, order, 0) for kind, k in recipe.kinds.items()}
-  for kind in recipe.schedule:
-    rows = next(streams[kind])
+  for _, rows in recipe.batches(sizes, rng.numpy_seed(seed, f"{name}/order")):
     members = np.where(rows["members"] < 0, -1, own[rows["members"]])
     yield {**rows, "members": members}

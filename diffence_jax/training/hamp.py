@@ -14,8 +14,8 @@ import optax
 from flax import linen as nn
 
 from diffence_jax import models
+from diffence_jax.checks import check_range
 from diffence_jax.training.baselines import entropy
-from diffence_jax.training.checks import check_range
 from diffence_jax.training.recipe import Recipe, TrainSettings, with_loss
 
 # The top class gives up probability in steps of this.

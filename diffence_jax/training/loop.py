@@ -87,17 +87,24 @@ def train_step(
     (value, (model_state, metrics)), gradients = gradient_of(
       state.params, state.model_state, batch, key
     )
-    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
-    average = state.average
+    state = descend(state._replace(model_state=model_state), gradients, optimizer)
     if ema_decay is not None:
-      t = state.step.astype(jnp.float32)
+      t = (state.step - 1).astype(jnp.float32)
       decay = jnp.minimum(ema_decay, (1.0 + t) / (10.0 + t))
-      average = optax.incremental_update(params, average, 1.0 - decay)
-    state = TrainState(state.step + 1, params, model_state, opt_state, average)
+      average = optax.incremental_update(state.params, state.average, 1.0 - decay)
+      state = state._replace(average=average)
     return state, {"loss": value, **metrics}
 
   return step
+
+
+def descend(
+  state: TrainState, gradients: Any, optimizer: optax.GradientTransformation
+) -> TrainState:
+  """The state after one step along some gradients of its parameters."""
+  updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+  params = optax.apply_updates(state.params, updates)
+  return state._replace(step=state.step + 1, params=params, opt_state=opt_state)
 
 
 def compile_step(step: Step) -> Step:

@@ -4,8 +4,9 @@ A recipe says nothing about devices, files or how many models there are, so that
 same trains the target over all devices and every model of a shadow ensemble.
 """
 
+import collections
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -137,6 +138,26 @@ class Recipe(NamedTuple):
   def needs_reference(self) -> bool:
     """Whether it takes a reference set to train."""
     return any("reference" in kind.groups for kind in self.kinds.values())
+
+  def batches(
+    self, num_examples: Mapping[str, int], seed: int | Sequence[int], first: int = 0
+  ) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+    """What every step sees, in the order of the schedule.
+
+    Args:
+      num_examples: group to how many examples there are.
+      seed: of the order.
+      first: the step to start from.
+
+    Yields:
+      The kind of the step, and group to rows i64[B].
+    """
+    before = collections.Counter(self.schedule[:first])
+    streams = {
+      name: kind.batches(num_examples, seed, before[name]) for name, kind in self.kinds.items()
+    }
+    for name in self.schedule[first:]:
+      yield name, next(streams[name])
 
 
 def with_losses(

@@ -14,8 +14,8 @@ import optax
 import scipy.special
 from flax import linen as nn
 
+from diffence_jax.checks import check_whole
 from diffence_jax.training.baselines import undefended
-from diffence_jax.training.checks import check_whole
 from diffence_jax.training.recipe import Recipe, Teachers, TrainSettings, with_loss
 
 

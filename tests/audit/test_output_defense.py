@@ -1,7 +1,7 @@
 """Defenses of the answers in an audit: fitted to what they defend, model by model."""
 
 import numpy as np
-from test_shadow_audit import ASKED, NUM, make_pool, make_record
+from test_shadow_audit import ASKED, NUM, first_answers, make_pool, make_record
 
 import diffence_jax as dj
 from diffence_jax import audit
@@ -24,16 +24,7 @@ def test_statistics_are_those_of_the_defended_answers():
   halve.seen = []
   finish = dict.fromkeys(("undefended", *INTERVALS, "average"), halve)
   found = model_statistics(record, labels, INTERVALS, **ASKED, finish=finish)
-  raw, candidates = record.raw[:, 0], record.candidates[:, 0]
-  answers = {
-    "undefended": raw,
-    "average": np.asarray(dj.average(candidates[:, :4])),
-    **{
-      name: np.asarray(dj.select(candidates[:, :4], raw, interval).logits)
-      for name, interval in INTERVALS.items()
-    },
-  }
-  for name, logits in answers.items():
+  for name, logits in first_answers(record, INTERVALS).items():
     expected = dj.attacks.true_label_phi(0.5 * logits, labels)
     np.testing.assert_allclose(found[name].phi[:, 0, 0], expected, atol=1e-4)
   # Three queries of NUM images that are often answered with the same candidate.

@@ -63,6 +63,19 @@ def make_world(leak, versions=1):
   return pool, membership, records, shadow, target, statistics, intervals
 
 
+def first_answers(record, intervals):
+  """What every predictor answers to the first query, by the public functions."""
+  raw, candidates = record.raw[:, 0], record.candidates[:, 0, :4]
+  return {
+    "undefended": raw,
+    "average": np.asarray(dj.average(candidates)),
+    **{
+      name: np.asarray(dj.select(candidates, raw, interval).logits)
+      for name, interval in intervals.items()
+    },
+  }
+
+
 @pytest.fixture(scope="module")
 def leaky():
   return make_world(2.0)
@@ -71,15 +84,7 @@ def leaky():
 def test_statistics_of_one_query_are_those_of_the_predictors_themselves(leaky):
   pool, *_, target, statistics, intervals = leaky
   labels = pool.labels[:NUM]
-  raw, candidates = target.raw[:, 0], target.candidates[:, 0]
-  expected = {
-    "undefended": raw,
-    "average": np.asarray(dj.average(candidates[:, :4])),
-    **{
-      name: np.asarray(dj.select(candidates[:, :4], raw, interval).logits)
-      for name, interval in intervals.items()
-    },
-  }
+  expected = first_answers(target, intervals)
   assert set(statistics) == set(expected)
   for name, logits in expected.items():
     phi, log_p = attacks.confidence(logits, labels), attacks.loss(logits, labels)

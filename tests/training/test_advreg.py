@@ -11,6 +11,7 @@ import scipy.special
 from hypothesis import example, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
+from small_classifier import NUM_CLASSES, Classifier
 
 from diffence_jax import models, parallel, rng
 from diffence_jax.training.advreg import advreg, advreg_schedule, attack_outputs
@@ -21,7 +22,7 @@ from diffence_jax.training.loop import compile_step, take
 from diffence_jax.training.recipe import TrainSettings, state_variables
 
 NUM, BATCH, SEED, KEY = 12, 8, 3, jax.random.key(7)
-SHAPE, NUM_CLASSES = (4, 4, 1), 3
+SHAPE = (4, 4, 1)
 SETTINGS = TrainSettings(NUM, 2, BATCH, 1e-2, 1e-4)
 
 
@@ -32,17 +33,6 @@ def draw(num, seed):
 
 
 MEMBERS, REFERENCE = draw(NUM, 0), draw(9, 1)
-
-
-class Classifier(nn.Module):
-  """Small, with running statistics and dropout as large ones have them."""
-
-  @nn.compact
-  def __call__(self, images, *, train: bool = False):
-    x = nn.Conv(4, (3, 3), use_bias=False)(images)  # a bias would drift: it does nothing
-    x = nn.BatchNorm(use_running_average=not train)(x)
-    x = nn.Dropout(0.2, deterministic=not train)(nn.relu(x))
-    return nn.Dense(NUM_CLASSES)(x.reshape(len(x), -1))
 
 
 class Linear(nn.Module):

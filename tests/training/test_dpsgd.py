@@ -476,11 +476,11 @@ def test_running_statistics_are_refused():
 @pytest.mark.parametrize(
   ("options", "message"),
   [
-    ({"clip_norm": 0.0}, "clip_norm is 0.0; expected a number above 0"),
+    ({"clip_norm": 0.0}, "clip_norm is 0.0; expected a finite number, above 0"),
     ({"clip_norm": math.inf}, "clip_norm is inf"),
-    ({"noise_multiplier": 0.0}, "noise_multiplier is 0.0; expected a number above 0"),
+    ({"noise_multiplier": 0.0}, "noise_multiplier is 0.0; expected a finite number, above 0"),
     ({"noise_multiplier": "much"}, "noise_multiplier is 'much'"),
-    ({"delta": 0.0}, "delta is 0.0; expected a number above 0"),
+    ({"delta": 0.0}, "delta is 0.0; expected a finite number, above 0"),
     ({"delta": 1.0}, "delta is 1.0; expected less than 1"),
     ({"target_epsilon": 0.0}, "target_epsilon is 0.0; expected a number, 0.01 to 1000"),
     ({"target_epsilon": 1e6}, "target_epsilon is 1000000.0; expected a number, 0.01 to 1000"),

@@ -2,10 +2,10 @@
 
 import itertools
 
-import flax.linen as nn
 import jax
 import numpy as np
 import pytest
+from small_classifier import Classifier
 
 from diffence_jax import models, parallel, rng
 from diffence_jax.attacks.shadow import ensemble_logits, membership_matrix
@@ -19,17 +19,6 @@ NUM, SEED = 21, 5
 IMAGES = np.random.default_rng(0).integers(0, 256, (NUM, 4, 4, 1)).astype(np.uint8)
 LABELS = np.random.default_rng(1).integers(0, 3, NUM).astype(np.int32)
 EXAMPLES = {"images": IMAGES, "labels": LABELS}
-
-
-class Classifier(nn.Module):
-  """Small, with running statistics and dropout as large ones have them."""
-
-  @nn.compact
-  def __call__(self, images, *, train: bool = False):
-    x = nn.Conv(4, (3, 3), use_bias=False)(images)  # a bias would drift: it does nothing
-    x = nn.BatchNorm(use_running_average=not train)(x)
-    x = nn.Dropout(0.2, deterministic=not train)(nn.relu(x))
-    return nn.Dense(3)(x.reshape(len(x), -1))
 
 
 MODULE = Classifier()
