@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from diffence_jax.models import DDPMUNet, init, num_parameters
-from diffence_jax.models.ddpm_unet import GroupNorm, time_embedding
+from diffence_jax.models.ddpm_unet import time_embedding
+from diffence_jax.models.unet_layers import GroupNorm
 
 SMALL = functools.partial(
   DDPMUNet, out_channels=1, channels=8, multipliers=(1, 2), num_res_blocks=1
