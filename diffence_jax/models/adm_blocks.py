@@ -122,7 +122,8 @@ class Attention(nn.Module):
     size = getattr(self, given)
     if size < 1 or features % size:
       raise ValueError(
-        f"{given} is {size}; attention is over {features} features, which it has to divide. Set "
-        "num_head_channels, or num_heads with num_head_channels None, as the network was trained."
+        f"{given} is {size}; attention is over {features} features, which it has to divide. "
+        "Set num_head_channels, or num_heads with num_head_channels None, as the network was "
+        "trained."
       )
     return size if given == "num_heads" else features // size

@@ -1,6 +1,7 @@
 """The ADM U-Net: predicts the noise in an image, and a variance (Dhariwal & Nichol 2021).
 
-The network, parameter for parameter, of openai/guided-diffusion, so that its checkpoints load; see `diffence_jax.interop`.
+The network, parameter for parameter, of openai/guided-diffusion, so that its
+checkpoints load; see `diffence_jax.interop`.
 """
 
 import functools
