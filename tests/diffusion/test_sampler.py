@@ -45,6 +45,35 @@ def test_ddim_matches_the_published_code_before_clipping(published, step, stride
   np.testing.assert_allclose(x, arrays[f"unclipped_T{step}_k{stride}"], atol=1e-4)
 
 
+def test_reconstruct_matches_guided_diffusion():
+  """Noised at the second of five respaced steps, two steps back, the clean image clipped."""
+  manifest, arrays = load_fixture("adm_unet")
+  module, variables = dj.interop.from_torch(
+    "adm_unet", pseudo_state_dict(manifest), num_head_channels=16
+  )
+  schedule = dj.respaced(SCHEDULE, manifest["purify"]["respacing"])
+  np.testing.assert_array_equal(schedule.timesteps, arrays["timesteps"])
+  x, noise, noised, purified = (
+    jnp.asarray(arrays[name].transpose(0, 2, 3, 1))
+    for name in ("x", "noise", "noised", "purified")
+  )
+  num_steps = manifest["purify"]["num_steps"]
+  own = add_noise(schedule, x, noise, jnp.full((len(x),), num_steps - 1))
+  np.testing.assert_allclose(own, noised, atol=1e-5)
+  regenerated = dj.reconstruct(
+    None,
+    jax.jit(dj.models.denoiser(module, variables)),
+    schedule,
+    0.5 * (x + 1.0),
+    step=num_steps,
+    num_ddim_steps=num_steps,
+    noise=noise,
+    clip=True,
+    to_clean=True,
+  )
+  np.testing.assert_allclose(2.0 * regenerated - 1.0, purified, atol=1e-3)
+
+
 @pytest.mark.parametrize("num_ddim_steps", [1, 3, 20])
 def test_the_network_is_evaluated_once_a_step(num_ddim_steps):
   visited = []
