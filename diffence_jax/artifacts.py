@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import fcntl
-import hashlib
 import json
 import os
 import shutil
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from diffence_jax.config import fingerprint
+from diffence_jax.disk import file_digest, sync
 
 _MANIFEST = "manifest.json"
 _RESUME = "resume"
@@ -106,7 +106,7 @@ class Store:
         self._write_manifest(stage, partial, time.perf_counter() - start, resumed)
       shutil.rmtree(partial / _RESUME, ignore_errors=True)
       partial.rename(self.path(stage))
-      _sync(self.path(stage).parent)
+      sync(self.path(stage).parent)
     self.verify(stage)
     return self.path(stage)
 
@@ -135,7 +135,7 @@ class Store:
       path = self.path(stage) / name
       if not path.is_file():
         raise _damaged(path, "is missing")
-      if _digest(path) != expected:
+      if file_digest(path) != expected:
         raise _damaged(path, "is not what was written")
 
   def _write_manifest(self, stage, partial, seconds, resumed):
@@ -150,7 +150,7 @@ class Store:
       "seconds": round(seconds, 2),
       "resumed": resumed,  # then the seconds are those of the last run only
       **self.record,
-      "files": {str(p): _digest(partial / p) for p in files},
+      "files": {str(p): file_digest(partial / p) for p in files},
     }
     write_atomically(partial / _MANIFEST, json.dumps(manifest, indent=2, sort_keys=True))
 
@@ -186,19 +186,6 @@ def write_atomically(path: Path, text: str) -> None:
     handle.flush()
     os.fsync(handle.fileno())
   temporary.replace(path)
-
-
-def _digest(path):
-  with open(path, "rb") as handle:
-    return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
-def _sync(folder):
-  handle = os.open(folder, os.O_RDONLY)
-  try:
-    os.fsync(handle)
-  finally:
-    os.close(handle)
 
 
 def _damaged(path, what):

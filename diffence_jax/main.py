@@ -13,6 +13,7 @@ _HELP = """\
 Protects an image classifier with Diffence and measures what that gains.
 
   diffence --config=FILE[:VARIANT] --workdir=FOLDER [--config.SETTING=VALUE ...]
+  diffence import-torch --help    makes a saved model of a published PyTorch checkpoint
 
   --config=FILE[:VARIANT]    the experiment, a Python file with get_config(variant), for
                              example configs/digits.py, or configs/digits.py:smoke
@@ -57,6 +58,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _run(argv):
+  if argv[1:2] == ["import-torch"]:
+    return _import_torch(argv[2:])
   if any(argument in ("--help", "-help", "-h", "--helpfull") for argument in argv[1:]):
     print(_HELP, end="")
     return 0
@@ -93,6 +96,19 @@ def _run(argv):
   if parallel.is_first():
     print(format_table(results))
     print(f"\nThe whole report: {values.workdir}/report.html")
+  return 0
+
+
+def _import_torch(arguments):
+  from diffence_jax import import_command
+
+  try:
+    import_command.run(arguments)
+  except (ValueError, TypeError, OSError, RuntimeError, ImportError) as error:
+    return _refuse(error)
+  except KeyboardInterrupt:
+    print("\nInterrupted; nothing was written.", file=sys.stderr)
+    return 130
   return 0
 
 

@@ -1,9 +1,11 @@
 """PyTorch state dicts to Flax modules and variables."""
 
 import functools
+import os
 import re
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import flax
 import flax.linen as nn
@@ -11,8 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffence_jax.interop import diffusers
 from diffence_jax.interop.adm_unet import ADM_UNET
 from diffence_jax.interop.ddpm_unet import DDPM_UNET
+from diffence_jax.interop.files import WRAPPERS, read_state_dict, unwrap
 from diffence_jax.interop.layout import Layout
 from diffence_jax.interop.resnet18 import RESNET18
 from diffence_jax.models.binding import init
@@ -35,48 +39,81 @@ _LEAVES = {
 }
 
 
+class Network(NamedTuple):
+  """A published network as one of ours.
+
+  Attributes:
+    module: the module.
+    variables: float32, all collections.
+    image_channels: channels of its images.
+  """
+
+  module: nn.Module
+  variables: dict[str, Any]
+  image_channels: int
+
+
 def from_torch(
-  kind: str, state_dict: Mapping[str, Any], **settings: Any
+  kind: str, state_dict_or_path: Mapping[str, Any] | str | os.PathLike, **settings: Any
 ) -> tuple[nn.Module, dict[str, Any]]:
   """Turns a published network's PyTorch weights into one of our modules.
 
   Args:
     kind: a key of `LAYOUTS`.
-    state_dict: parameters by PyTorch's names, in PyTorch's layout: NumPy arrays or tensors.
+    state_dict_or_path: a state dict, a checkpoint file, or for "ddpm_unet" also the folder of a
+      Diffusers `UNet2DModel` or of a pipeline that holds one. A state dict has parameters by
+      PyTorch's names, in PyTorch's layout: NumPy arrays or tensors. A file is one that
+      `files.read_state_dict` opens: of `torch.save` (.pt, .pth, .pth.tar, .bin; nothing in it
+      is run) or .safetensors. The state dict may lie in a checkpoint under a name such as
+      "ema_model", "state_dict", "model_state_dict", "model" or "net_model"; of several the
+      first of these is taken, so the weights averaged over training (EMA) before all others.
       The prefix "module." of data-parallel training is dropped.
     **settings: fields of the module. Those that shapes and names determine are inferred where
       not given; others (a U-Net's dropout, a classifier's mean and std) have the module's
-      defaults.
+      defaults, or in a Diffusers folder what its config says.
 
   Returns:
     (module, variables), the variables float32, all collections.
 
   Raises:
-    TypeError: `state_dict` is no mapping.
-    ValueError: `kind` or a setting is unknown, or parameters are missing, surplus or misshapen;
-      the message lists them.
+    FileNotFoundError: there is no such file, or a folder lacks one.
+    ImportError: a file needs the extra `torch`.
+    TypeError: there is no mapping of names to arrays.
+    ValueError: `kind` or a setting is unknown; a file is damaged, of a format that is not known
+      or would run code; or parameters are missing, surplus or misshapen; the message lists
+      them.
+  """
+  network = read_network(kind, state_dict_or_path, **settings)
+  return network.module, network.variables
+
+
+def read_network(
+  kind: str, state_dict_or_path: Mapping[str, Any] | str | os.PathLike, /, **settings: Any
+) -> Network:
+  """As `from_torch`, which says what there is to know, with the channels of the images.
+
+  What is read from a file is converted parameter by parameter, so that memory holds the
+  variables and one parameter, besides pages of the file that the system maps and can drop.
   """
   if kind not in LAYOUTS:
     raise unknown_name("kind of network", kind, LAYOUTS)
-  if not isinstance(state_dict, Mapping):
-    raise TypeError(
-      f"state_dict is a {type(state_dict).__name__}; expected a mapping from parameter names "
-      "to arrays. Load a checkpoint file first, with torch.load(path, weights_only=True)."
-    )
-  layout = LAYOUTS[kind]
+  layout, state_dict = _open(kind, state_dict_or_path)
   weights = _weights(state_dict, layout)
   shapes = {name: np.shape(value) for name, value in weights.items()}
   try:
     module = layout.make(kind, **{**layout.infer_settings(shapes), **settings})
-    image_shape = (32, 32, layout.image_channels(module, shapes))
+    image_channels = layout.image_channels(module, shapes)
   except (KeyError, IndexError) as error:
     raise ValueError(
       f"These are not the weights of a {kind}: reading its settings from them failed: {error}. "
       f"They have {len(weights)} parameters: {_listed(list(weights))}. Pass the state dict of "
-      "the network itself; a checkpoint often holds it under a name such as 'ema_model'."
+      f"the network itself; in a checkpoint it was looked for under {', '.join(WRAPPERS)}. "
+      "Weights of Diffusers need the folder with their config.json."
     ) from error
   expected = flax.traverse_util.flatten_dict(
-    jax.eval_shape(functools.partial(init, module, image_shape=image_shape), jax.random.key(0))
+    jax.eval_shape(
+      functools.partial(init, module, image_shape=(32, 32, image_channels)), jax.random.key(0)
+    )
   )
   names = {path: _torch_name(path, layout) for path in expected}
   _check(
@@ -84,17 +121,35 @@ def from_torch(
     shapes,
     {names[path]: _torch_shape(path[-1], leaf.shape) for path, leaf in expected.items()},
   )
-  variables = {
-    path: jnp.asarray(_from_torch_axes(path[-1], weights[names[path]])) for path in expected
-  }
-  return module, flax.traverse_util.unflatten_dict(variables)
+  variables = {}
+  for path in expected:
+    weight = _to_numpy(names[path], weights.pop(names[path]))
+    variables[path] = jnp.asarray(_copy(_from_torch_axes(path[-1], weight)))
+  return Network(module, flax.traverse_util.unflatten_dict(variables), image_channels)
 
 
-def _weights(state_dict: Mapping[str, Any], layout: Layout) -> dict[str, np.ndarray]:
-  """The weights as arrays f32, by their names in the bare network."""
-  bare = {name.removeprefix("module."): value for name, value in state_dict.items()}
+def _open(
+  kind: str, state_dict_or_path: Mapping[str, Any] | str | os.PathLike
+) -> tuple[Layout, Mapping[str, Any]]:
+  """The layout and the state dict, wherever that is."""
+  if not isinstance(state_dict_or_path, str | os.PathLike):
+    return LAYOUTS[kind], unwrap(state_dict_or_path)
+  path = Path(state_dict_or_path)
+  if not path.is_dir():
+    return LAYOUTS[kind], read_state_dict(path)
+  if kind != "ddpm_unet":
+    raise ValueError(
+      f"{path} is a folder; expected a checkpoint file. Only the kind 'ddpm_unet' is read from "
+      "a folder, that of Diffusers."
+    )
+  return diffusers.read_folder(path)
+
+
+def _weights(state_dict: Mapping[str, Any], layout: Layout) -> dict[str, Any]:
+  """The weights, not yet read where they are in a file, by their names in the bare network."""
+  bare = {str(name).removeprefix("module."): value for name, value in state_dict.items()}
   return {
-    name: _to_numpy(name, value)
+    name: value if hasattr(value, "shape") else _to_numpy(name, value)
     for name, value in bare.items()
     if name not in layout.ignored and not name.endswith(".num_batches_tracked")
   }
@@ -111,7 +166,8 @@ def _to_numpy(name: str, value: Any) -> np.ndarray:
   except (TypeError, ValueError) as error:
     raise ValueError(
       f"{name!r} is a {type(value).__name__}; expected an array or a tensor. Pass the state "
-      "dict of the network itself, not the checkpoint around it."
+      "dict of the network itself, not the checkpoint around it; there it was looked for under "
+      f"{', '.join(WRAPPERS)}."
     ) from error
 
 
@@ -131,6 +187,23 @@ def _torch_shape(leaf: str, shape: tuple[int, ...]) -> tuple[int, ...]:
 def _from_torch_axes(leaf: str, weight: np.ndarray) -> np.ndarray:
   """A kernel's [out, in, ...] to [..., in, out]; everything else stays."""
   return weight.transpose(*range(2, weight.ndim), 1, 0) if leaf == "kernel" else weight
+
+
+def _copy(array: np.ndarray, block: int = 64) -> np.ndarray:
+  """A copy in memory of its own and in C order: no mapped file, no tensor of the caller's.
+
+  Of transposed axes it goes block by block, which the processor's cache holds: three times as
+  fast as all at once.
+  """
+  copy = np.empty(array.shape, array.dtype)
+  if array.ndim < 2:
+    copy[...] = array
+    return copy
+  for i in range(0, array.shape[-2], block):
+    for j in range(0, array.shape[-1], block):
+      part = (..., slice(i, i + block), slice(j, j + block))
+      copy[part] = array[part]
+  return copy
 
 
 def _check(

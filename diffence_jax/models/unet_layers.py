@@ -8,13 +8,14 @@ import jax.numpy as jnp
 
 
 class GroupNorm(nn.Module):
-  """Group normalisation in float32, eps 1e-5.
+  """Group normalisation in float32.
 
   The same function as `nn.GroupNorm`, which reduces over split channels and so takes about
   three times as long on XLA's CPU backend: here channels are reduced first, then grouped.
   """
 
   groups: int
+  epsilon: float = 1e-5
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -30,7 +31,7 @@ class GroupNorm(nn.Module):
 
     x = x.astype(jnp.float32)
     x = x - group_mean(x)
-    x = x * jax.lax.rsqrt(group_mean(jnp.square(x)) + 1e-5)
+    x = x * jax.lax.rsqrt(group_mean(jnp.square(x)) + self.epsilon)
     return x * scale[None, None, None, :] + bias[None, None, None, :]
 
 
@@ -42,13 +43,14 @@ def conv(
   dtype: Any,
   name: str,
   strides: int = 1,
+  padding: int | str | None = None,
 ) -> nn.Conv:
-  """A convolution padded alike on every side as in PyTorch, also where it strides."""
+  """A convolution, padded alike on every side as in PyTorch unless told otherwise."""
   return nn.Conv(
     features,
     (size, size),
     strides=strides,
-    padding=size // 2,
+    padding=size // 2 if padding is None else padding,
     kernel_init=kernel_init,
     dtype=dtype,
     name=name,
@@ -69,15 +71,16 @@ def halve(x: jax.Array) -> jax.Array:
   return x.reshape(n, height // 2, 2, width // 2, 2, features).mean(axis=(2, 4))
 
 
-def time_angles(t: jax.Array, size: int) -> jax.Array:
-  """The angles t * 10000^(-2i / size) of a sinusoidal embedding with `size` features.
+def time_angles(t: jax.Array, size: int, shift: int = 0) -> jax.Array:
+  """The angles t * 10000^(-i / (size / 2 - shift)) of an embedding by sines and cosines.
 
   Args:
     t: i32[N], schedule indices.
     size: features, even: a sine and a cosine of every angle.
+    shift: with 1 the slowest frequency is exactly 1 / 10000.
 
   Returns:
     f32[N, size / 2], from the fastest to the slowest.
   """
-  frequency = 10000.0 ** (-jnp.arange(0, size, 2, dtype=jnp.float32) / size)
-  return t.astype(jnp.float32)[:, None] * frequency[None, :]
+  rate = jnp.arange(0, size, 2, dtype=jnp.float32) / (size - 2 * shift)
+  return t.astype(jnp.float32)[:, None] * (10000.0**-rate)[None, :]

@@ -195,9 +195,9 @@ def test_weights_of_another_network_are_refused(resnet):
     from_torch("adm_unet", resnet[0])
 
 
-def test_a_checkpoint_around_the_weights_is_refused(unet):
-  with pytest.raises(ValueError, match=r"'ema_model' is a dict.*not the checkpoint around it"):
-    from_torch("ddpm_unet", {"ema_model": unet[0]})
+def test_a_checkpoint_around_the_weights_under_another_name_is_refused(unet):
+  with pytest.raises(ValueError, match=r"'weights' is a dict.*looked for under ema_model"):
+    from_torch("ddpm_unet", {"weights": unet[0]})
 
 
 def test_unknown_kinds_and_settings_are_met_with_the_nearest(unet):
@@ -207,6 +207,6 @@ def test_unknown_kinds_and_settings_are_met_with_the_nearest(unet):
     from_torch("ddpm_unet", unet[0], drop_out=0.0)
 
 
-def test_a_path_is_refused():
-  with pytest.raises(TypeError, match=r"is a str; expected a mapping.*torch\.load"):
-    from_torch("ddpm_unet", "model.pt")
+def test_what_is_no_mapping_is_refused():
+  with pytest.raises(TypeError, match=r"is a list; expected a mapping"):
+    from_torch("ddpm_unet", [1.0])

@@ -35,25 +35,48 @@ def test_time_embedding_interleaves_sines_and_cosines():
       np.testing.assert_allclose(embedded[row, 2 * i + 1], np.cos(angle), atol=2e-4)
 
 
+@pytest.mark.parametrize("shift", [0, 1])
+def test_time_embedding_in_the_other_layouts(shift):
+  t = jnp.array([0, 160, 999])
+  sines_first = time_embedding(t, 12, layout="sin_cos", shift=shift)
+  for row, step in enumerate((0, 160, 999)):
+    angles = step * 10000 ** (-np.arange(6) / (6 - shift))
+    waves = np.concatenate([np.sin(angles), np.cos(angles)])
+    np.testing.assert_allclose(sines_first[row], waves, atol=2e-4)
+  cosines_first = time_embedding(t, 12, layout="cos_sin", shift=shift)
+  np.testing.assert_array_equal(cosines_first, np.roll(sines_first, 6, axis=1))
+
+
+@pytest.mark.parametrize("epsilon", [1e-5, 0.5])
 @pytest.mark.parametrize(("groups", "features"), [(8, 8), (8, 24), (32, 64)])
-def test_group_norm_is_that_of_flax(groups, features):
+def test_group_norm_is_that_of_flax(groups, features, epsilon):
   rng = np.random.default_rng(groups + features)
   x = jnp.asarray(rng.normal(3.0, 2.0, (2, 5, 4, features)), jnp.float32)
   params = {
     "scale": jnp.asarray(rng.normal(size=features), jnp.float32),
     "bias": jnp.asarray(rng.normal(size=features), jnp.float32),
   }
-  theirs = nn.GroupNorm(groups, epsilon=1e-5, use_fast_variance=False)
+  theirs = nn.GroupNorm(groups, epsilon=epsilon, use_fast_variance=False)
   np.testing.assert_allclose(
-    GroupNorm(groups).apply({"params": params}, x),
+    GroupNorm(groups, epsilon).apply({"params": params}, x),
     theirs.apply({"params": params}, x),
     atol=1e-5,
   )
 
 
-@pytest.mark.parametrize("size", [(28, 28), (8, 8), (7, 9), (1, 5)])
-def test_any_size_gives_noise_of_that_size(size):
-  module = SMALL(multipliers=(1, 1, 1, 1), attention_levels=(3,))
+@pytest.mark.parametrize(
+  ("size", "padding"),
+  [
+    ((28, 28), "symmetric"),
+    ((8, 8), "symmetric"),
+    ((7, 9), "symmetric"),
+    ((1, 5), "symmetric"),
+    ((7, 9), "same"),
+    ((1, 5), "same"),
+  ],
+)
+def test_any_size_gives_noise_of_that_size(size, padding):
+  module = SMALL(multipliers=(1,) * 4, attention_levels=(3,), downsample_padding=padding)
   variables = drawn_variables(module)
   x, t = noised(2, size)
   out = jax.jit(module.apply)(variables, x, t)
@@ -135,6 +158,14 @@ def test_bfloat16_is_close_to_float32_and_keeps_float32_parameters():
     ({"channels": 7}, "channels is 7"),
     ({"channels": 0}, "channels is 0"),
     ({"attention_levels": (0, 2)}, r"attention_levels has \[2\]"),
+    ({"time_layout": "sin"}, "time_layout is 'sin'; expected one of interleaved, sin_cos, cos"),
+    (
+      {"time_shift": 4},
+      "time_shift is 4; expected 0 or more, and less than .*, 4",
+    ),
+    ({"downsample_padding": "none"}, "downsample_padding is 'none'; expected one of symmetric"),
+    ({"head_features": 3}, "head_features is 3; expected a divisor of .*, 16"),
+    ({"head_features": -8}, "head_features is -8"),
     ({"out_channels": 3}, r"x has shape \(1, 8, 8, 1\)"),
   ],
 )

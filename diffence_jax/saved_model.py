@@ -1,0 +1,251 @@
+"""Models on disk: a folder that says which network it is, and holds its variables.
+
+    FOLDER/model.json      the network: its name and fields, the variables' shapes, digests
+    FOLDER/variables.npz   the variables
+
+The variables are an uncompressed `.npz`, not one of orbax's folders: a single file, which is
+hashed and copied as it is, holds no pickle, needs no package beyond NumPy, and is written and
+read one variable at a time, so that two gigabytes take two in memory and not four.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffence_jax.checkpoint import save_arrays
+from diffence_jax.disk import file_digest, sync
+from diffence_jax.models.registry import CLASSIFIERS, DENOISERS, make_classifier, make_denoiser
+
+_MANIFEST = "model.json"
+_VARIABLES = "variables.npz"
+_FORMAT = 1
+_ROLES = {"classifier": (CLASSIFIERS, make_classifier), "denoiser": (DENOISERS, make_denoiser)}
+
+
+class Manifest(NamedTuple):
+  """What is known of a saved model without its variables.
+
+  Attributes:
+    role: "classifier" or "denoiser".
+    kind: the kind of network that `interop.from_torch` read it as, or its name.
+    name: its name in the model registry.
+    fields: all fields of the module, as JSON has them.
+    image_channels: channels of the images it is for.
+    source: the files that it was made of, by name, with their SHA-256; empty where it was not
+      made of files.
+    shapes: the variables' shapes and dtypes, by "collection/submodule/.../leaf".
+    files: the model's own files, by name, with their SHA-256.
+  """
+
+  role: str
+  kind: str
+  name: str
+  fields: dict[str, Any]
+  image_channels: int
+  source: dict[str, str]
+  shapes: dict[str, list]
+  files: dict[str, str]
+
+  @property
+  def digest(self) -> str:
+    """SHA-256, in hexadecimal, of the network and its variables, wherever they came from."""
+    about = [self.role, self.name, self.fields, self.image_channels, self.shapes, self.files]
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+
+  @property
+  def variable_shapes(self) -> dict[str, Any]:
+    """The variables as `jax.ShapeDtypeStruct`s, in their nested dicts."""
+    return flax.traverse_util.unflatten_dict(
+      {
+        name: jax.ShapeDtypeStruct(tuple(shape), jnp.dtype(dtype))
+        for name, (shape, dtype) in self.shapes.items()
+      },
+      sep="/",
+    )
+
+  def make_module(self) -> nn.Module:
+    """Builds the module.
+
+    Raises:
+      ValueError: this version has no such network, or it has no such field.
+    """
+    return _ROLES[self.role][1](self.name, **self.fields)
+
+
+def save_model(
+  path: str | os.PathLike,
+  module: nn.Module,
+  variables: Mapping[str, Any],
+  *,
+  image_channels: int,
+  kind: str | None = None,
+  source: Mapping[str, str] | None = None,
+) -> Manifest:
+  """Writes a model to a new folder, which is there whole or not at all.
+
+  Args:
+    path: the folder.
+    module: a module of the registry.
+    variables: its variables, nested dicts of arrays.
+    image_channels: channels of the images it is for.
+    kind: the kind of network that it was read as; None for its name in the registry.
+    source: the files that it was made of, name to SHA-256.
+
+  Returns:
+    What was written.
+
+  Raises:
+    FileExistsError: `path` is there already.
+    ValueError: the module is none of the registry, a field is not one that JSON has, or a
+      variable's dtype is not one that NumPy has.
+  """
+  path = Path(path).absolute()
+  check_free(path)
+  role, name = _registered(module)
+  fields = {
+    field.name: _to_json(field.name, getattr(module, field.name))
+    for field in dataclasses.fields(module)
+    if field.name not in ("parent", "name")
+  }
+  flat = flax.traverse_util.flatten_dict(dict(variables), sep="/")
+  for leaf, array in flat.items():
+    if np.dtype(array.dtype).kind == "V":  # .npz would keep the bytes and forget the type
+      raise ValueError(f"{leaf} is {array.dtype}; expected a dtype of NumPy, such as float32.")
+  path.parent.mkdir(parents=True, exist_ok=True)
+  partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+  partial.mkdir()
+  try:
+    save_arrays(partial / _VARIABLES, variables)
+    manifest = Manifest(
+      role=role,
+      kind=kind or name,
+      name=name,
+      fields=fields,
+      image_channels=image_channels,
+      source=dict(source or {}),
+      shapes={leaf: [list(array.shape), str(array.dtype)] for leaf, array in flat.items()},
+      files={_VARIABLES: file_digest(partial / _VARIABLES)},
+    )
+    content = {"format": _FORMAT, "digest": manifest.digest, **manifest._asdict()}
+    text = json.dumps(content, indent=1)
+    (partial / _MANIFEST).write_text(text + "\n", encoding="utf-8")
+    for file in (partial / _VARIABLES, partial / _MANIFEST, partial):
+      sync(file)
+    check_free(path)  # renaming would replace an empty folder made in the meantime
+    partial.rename(path)
+  except BaseException:
+    shutil.rmtree(partial, ignore_errors=True)
+    raise
+  sync(path.parent)
+  return manifest
+
+
+def load_model(path: str | os.PathLike) -> tuple[nn.Module, dict[str, Any]]:
+  """Reads what `save_model` wrote, after a look at whether it still is that.
+
+  Args:
+    path: the folder.
+
+  Returns:
+    (module, variables), as they were.
+
+  Raises:
+    FileNotFoundError: there is no saved model.
+    ValueError: it is damaged, or of a later version.
+  """
+  path = Path(path)
+  manifest = read_manifest(path)
+  for name, expected in manifest.files.items():
+    if not (path / name).is_file():
+      raise _damaged(path / name, "is missing")
+    if file_digest(path / name) != expected:
+      raise _damaged(path / name, "is not what was written")
+  with np.load(path / _VARIABLES, allow_pickle=False) as arrays:
+    # One at a time: NumPy's copy of each goes before the next is read.
+    flat = {name: jnp.asarray(arrays[name]) for name in arrays.files}
+  return manifest.make_module(), flax.traverse_util.unflatten_dict(flat, sep="/")
+
+
+def read_manifest(path: str | os.PathLike) -> Manifest:
+  """Reads what a saved model is, without its variables: a few kilobytes.
+
+  Args:
+    path: the folder.
+
+  Returns:
+    The manifest; `load_model` is what checks the variables against it.
+
+  Raises:
+    FileNotFoundError: there is no saved model.
+    ValueError: the manifest is damaged, or of a later version.
+  """
+  manifest_path = Path(path) / _MANIFEST
+  if not manifest_path.is_file():
+    raise FileNotFoundError(
+      f"There is no saved model {path}, for lack of {manifest_path}; expected a folder that "
+      "`diffence import-torch KIND FILE --output=FOLDER` made."
+    )
+  try:
+    content = json.loads(manifest_path.read_text(encoding="utf-8"))
+    version = content.pop("format")
+  except (ValueError, KeyError, TypeError, AttributeError) as error:
+    raise _damaged(manifest_path, "is not one of a saved model") from error
+  if version != _FORMAT:
+    raise ValueError(
+      f"{manifest_path} is of format {version!r}; this version of diffence_jax reads format "
+      f"{_FORMAT}. Update it, or import the model again."
+    )
+  digest = content.pop("digest", None)
+  try:
+    manifest = Manifest(**content)
+  except TypeError as error:
+    raise _damaged(manifest_path, "lacks something or holds something else") from error
+  if manifest.digest != digest:
+    raise _damaged(manifest_path, "is not what was written")
+  return manifest
+
+
+def check_free(path: str | os.PathLike) -> None:
+  """Raises FileExistsError where there is something at `path`."""
+  if os.path.lexists(path):
+    raise FileExistsError(
+      f"{path} is there already, and is not overwritten. Delete it, or choose another folder."
+    )
+
+
+def _registered(module: nn.Module) -> tuple[str, str]:
+  """The role and the name of a module's type."""
+  for role, (models, _) in _ROLES.items():
+    for name, model in models.items():
+      if type(module) is model:
+        return role, name
+  raise ValueError(
+    f"A {type(module).__name__} cannot be saved; expected a module of "
+    f"{', '.join([*CLASSIFIERS, *DENOISERS])}."
+  )
+
+
+def _to_json(field: str, value: Any) -> Any:
+  """A field as JSON has it; the registry makes tuples of lists and dtypes of names again."""
+  if field == "dtype":
+    return jnp.dtype(value).name
+  if isinstance(value, tuple):
+    return [_to_json(field, item) for item in value]
+  if value is None or isinstance(value, bool | int | float | str):
+    return value
+  raise ValueError(f"{field} is {value!r}, which JSON does not have; so it cannot be saved.")
+
+
+def _damaged(path: Path, what: str) -> ValueError:
+  return ValueError(f"{path} {what}; the saved model is damaged. Copy it or import it again.")

@@ -1,0 +1,199 @@
+"""Checkpoint files: what is in them arrives bit for bit, and nothing in them is run."""
+
+import os
+import pickle
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from fixtures.load import load_fixture, pseudo_state_dict
+
+from diffence_jax.interop import files, from_torch
+from diffence_jax.interop.files import read_state_dict, unwrap
+
+
+@pytest.fixture(scope="module")
+def torch():
+  return pytest.importorskip("torch", reason="writes checkpoints with torch.save")
+
+
+@pytest.fixture(scope="module")
+def safetensors():
+  return pytest.importorskip("safetensors.numpy", reason="writes safetensors files")
+
+
+@pytest.fixture(scope="module")
+def unet():
+  """(state dict, variables) of the U-Net fixture."""
+  state_dict = pseudo_state_dict(load_fixture("ddpm_unet")[0])
+  return state_dict, from_torch("ddpm_unet", state_dict)[1]
+
+
+def tensors(torch, state_dict):
+  return {name: torch.from_numpy(np.array(value)) for name, value in state_dict.items()}
+
+
+def assert_same(variables, expected):
+  assert jax.tree.structure(variables) == jax.tree.structure(expected)
+  assert jax.tree.all(jax.tree.map(np.array_equal, variables, expected))
+
+
+@pytest.mark.parametrize("name", ["a.pt", "a.pth", "a.pth.tar", "A.BIN"])
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_files_of_torch_give_the_same_state_dict(torch, unet, tmp_path, name, is_zip):
+  path = tmp_path / name
+  torch.save(tensors(torch, unet[0]), path, _use_new_zipfile_serialization=is_zip)
+  read = read_state_dict(path)
+  assert list(read) == list(unet[0])
+  assert all(np.array_equal(read[key].numpy(), unet[0][key]) for key in read)
+
+
+def test_files_of_torch_give_the_same_variables(torch, unet, tmp_path):
+  torch.save(tensors(torch, unet[0]), tmp_path / "a.pt")
+  _, variables = from_torch("ddpm_unet", tmp_path / "a.pt")
+  # Not mapped from the file any more: they outlive it.
+  (tmp_path / "a.pt").write_bytes(bytes((tmp_path / "a.pt").stat().st_size))
+  assert_same(variables, unet[1])
+
+
+def test_safetensors_give_the_same_variables(safetensors, unet, tmp_path):
+  safetensors.save_file(unet[0], tmp_path / "a.safetensors")
+  _, variables = from_torch("ddpm_unet", str(tmp_path / "a.safetensors"))
+  assert_same(variables, unet[1])
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_a_network_in_half_precision_arrives_as_float32(
+  torch, safetensors, unet, tmp_path, dtype
+):
+  half = {name: value.astype(jnp.dtype(dtype)) for name, value in unet[0].items()}
+  safetensors.save_file(half, tmp_path / "a.safetensors")
+  halves = {
+    name: value.to(getattr(torch, dtype)) for name, value in tensors(torch, unet[0]).items()
+  }
+  torch.save(halves, tmp_path / "a.pt")
+  rounded = lambda leaf: np.asarray(leaf).astype(jnp.dtype(dtype)).astype(np.float32)
+  expected = jax.tree.map(rounded, unet[1])
+  for name in ("a.safetensors", "a.pt"):
+    _, variables = from_torch("ddpm_unet", tmp_path / name)
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+    assert_same(variables, expected)
+
+
+@pytest.mark.parametrize("wrapper", files.WRAPPERS)
+def test_wrapped_and_prefixed_weights_are_found(torch, unet, tmp_path, wrapper):
+  inner = {f"module.{name}": value for name, value in tensors(torch, unet[0]).items()}
+  torch.save({wrapper: inner, "step": 5, "optim": {"state": {0: 1.0}}}, tmp_path / "a.pt")
+  assert_same(from_torch("ddpm_unet", tmp_path / "a.pt")[1], unet[1])
+
+
+def test_averaged_weights_are_preferred_wherever_they_lie():
+  averaged, others = {"w": np.ones(2)}, {"w": np.zeros(2)}
+  assert unwrap({"net_model": others, "ema_model": averaged}) is averaged
+  assert unwrap({"model": others, "state_dict": averaged}) is averaged
+  assert unwrap({"model": {"net_model": others, "ema_model": averaged}}) is averaged
+  assert unwrap({"ema_model": None, "net_model": others}) is others
+  assert unwrap(others) is others
+
+
+def test_what_would_run_code_is_refused_and_not_run(torch, tmp_path):
+  trace = tmp_path / "it-ran"
+
+  class Malicious:
+    def __reduce__(self):
+      return os.mkdir, (str(trace),)
+
+  pickle.loads(pickle.dumps(Malicious()))
+  assert trace.exists()  # the trap works
+  trace.rmdir()
+  torch.save({"state_dict": {"w": Malicious()}}, tmp_path / "zip.pt")
+  torch.save({"w": Malicious()}, tmp_path / "legacy.pth", _use_new_zipfile_serialization=False)
+  with open(tmp_path / "plain.bin", "wb") as handle:
+    pickle.dump({"w": Malicious()}, handle, protocol=2)
+  torch.save(torch.nn.Linear(2, 2), tmp_path / "module.pt")
+  for name in ("zip.pt", "legacy.pth", "plain.bin", "module.pt"):
+    with pytest.raises(ValueError, match=r"would run code.*refused.*state_dict\(\)"):
+      read_state_dict(tmp_path / name)
+    assert not trace.exists()
+  with pytest.raises(ValueError, match=r"GLOBAL \S*\.mkdir"):
+    read_state_dict(tmp_path / "zip.pt")
+
+
+def test_a_torch_that_can_be_made_to_run_code_is_not_used(torch, tmp_path, monkeypatch):
+  torch.save({"w": torch.ones(2)}, tmp_path / "a.pt")
+  for version in ("2.5.1", "2.9.1+cpu"):
+    monkeypatch.setattr(torch, "__version__", version)
+    with pytest.raises(ImportError, match=rf"torch {version[:5]}.* needs 2\.10 or later"):
+      read_state_dict(tmp_path / "a.pt")
+  monkeypatch.setattr(torch, "__version__", "2.10.0")
+  assert list(read_state_dict(tmp_path / "a.pt")) == ["w"]
+
+
+@pytest.mark.parametrize(("name", "package"), [("a.pt", "torch"), ("a.safetensors", "safeten")])
+def test_a_missing_extra_is_named(tmp_path, monkeypatch, name, package):
+  (tmp_path / name).write_bytes(b"0" * 100)
+  monkeypatch.setitem(sys.modules, "torch", None)
+  monkeypatch.setitem(sys.modules, "safetensors", None)
+  with pytest.raises(ImportError, match=rf"needs the package {package}.*diffence_jax\[torch\]"):
+    read_state_dict(tmp_path / name)
+
+
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_damaged_files_of_torch_are_refused(torch, tmp_path, is_zip):
+  path = tmp_path / "a.pt"
+  torch.save({"w": torch.ones(3000)}, path, _use_new_zipfile_serialization=is_zip)
+  content = path.read_bytes()
+  for part in (b"", content[:40], content[: len(content) // 2], b"hello world"):
+    path.write_bytes(part)
+    with pytest.raises(ValueError, match=r"a\.pt is damaged, truncated or no checkpoint"):
+      read_state_dict(path)
+  start = content.index(b"w") - 20
+  path.write_bytes(content[:start] + b"\xff" * 40 + content[start + 40 :])
+  with pytest.raises(ValueError, match=r"a\.pt (is damaged|holds more)"):
+    read_state_dict(path)
+
+
+def test_damaged_safetensors_are_refused(safetensors, tmp_path):
+  path = tmp_path / "a.safetensors"
+  safetensors.save_file({"w": np.ones(3000, np.float32)}, path)
+  content = path.read_bytes()
+  for part in (b"", content[:-4], content[: len(content) // 2], b"hello world, hello world"):
+    path.write_bytes(part)
+    with pytest.raises(ValueError, match="is damaged, truncated or no checkpoint"):
+      read_state_dict(path)
+
+
+def test_a_dtype_that_numpy_lacks_is_named(torch, tmp_path):
+  save = pytest.importorskip("safetensors.torch", reason="writes a file in 8 bits").save_file
+  save({"w": torch.ones(2).to(torch.float8_e4m3fn)}, tmp_path / "a.safetensors")
+  with pytest.raises(ValueError, match=r"'w' in .* is of the type F8_E4M3"):
+    read_state_dict(tmp_path / "a.safetensors")["w"].numpy()
+
+
+def test_other_files_are_told_what_they_are(tmp_path):
+  with pytest.raises(FileNotFoundError, match=r"There is no file .*nowhere\.pt"):
+    from_torch("ddpm_unet", tmp_path / "nowhere.pt")
+  (tmp_path / "model.onnx").write_bytes(b"0")
+  with pytest.raises(ValueError, match=r"another ending; expected .*\.pt, .*\.safetensors"):
+    from_torch("ddpm_unet", tmp_path / "model.onnx")
+  with pytest.raises(ValueError, match="is a folder; expected a checkpoint"):
+    read_state_dict(tmp_path)
+  (tmp_path / "a.pt").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+  with pytest.raises(ValueError, match="git lfs pull"):
+    from_torch("ddpm_unet", tmp_path / "a.pt")
+
+
+def test_a_file_of_something_else_is_refused(torch, unet, tmp_path):
+  torch.save([torch.ones(2)], tmp_path / "list.pt")
+  with pytest.raises(TypeError, match=r"is a list; expected a mapping.*ema_model"):
+    from_torch("ddpm_unet", tmp_path / "list.pt")
+  torch.save(tensors(torch, unet[0]), tmp_path / "unet.pt")
+  with pytest.raises(ValueError, match="not the weights of a resnet18"):
+    from_torch("resnet18", tmp_path / "unet.pt")
+  whole = tensors(torch, unet[0])
+  broken = {name: value for name, value in whole.items() if name != "tail.0.weight"}
+  torch.save({"ema_model": broken, "net_model": whole}, tmp_path / "broken.pt")
+  with pytest.raises(ValueError, match=r"missing: tail\.0\.weight\. Check"):
+    from_torch("ddpm_unet", tmp_path / "broken.pt")
