@@ -85,6 +85,7 @@ def base_config() -> ConfigDict:
   config.classifier = ConfigDict()
   config.classifier.model = "small_resnet"
   config.classifier.fields = ConfigDict()  # what the model takes: width, mean, ...
+  config.classifier.checkpoint = ""  # a saved model's folder: taken as it is, not trained
   config.classifier.epochs = 50
   config.classifier.batch_size = 64
   config.classifier.learning_rate = 1e-3  # Adam (AMSGrad)
@@ -95,6 +96,7 @@ def base_config() -> ConfigDict:
   config.diffusion = ConfigDict()
   config.diffusion.model = "ddpm_unet"
   config.diffusion.fields = ConfigDict()  # what the model takes: channels, multipliers, ...
+  config.diffusion.checkpoint = ""  # a saved model's folder: taken as it is, not trained
   config.diffusion.image_shape = ()  # (height, width, channels); (): that of the data
   config.diffusion.schedule = ConfigDict()
   config.diffusion.schedule.num_steps = 1000
@@ -181,6 +183,18 @@ def paper_config() -> ConfigDict:
   config.diffusion.checkpoint_every = 10_000
   config.purify.chunk_size = 3840  # 128 images' candidates
   return config
+
+
+def imagenet_purification(config: ConfigDict) -> None:
+  """The paper's settings for the 256x256 ImageNet model of guided-diffusion, T = 200, N = 10."""
+  config.diffusion.model = "adm_unet"
+  config.diffusion.image_shape = (256, 256, 3)
+  config.purify.num_candidates = 10
+  config.purify.respacing = "ddim5"
+  config.purify.step = 2  # of those five: T = 200
+  config.purify.num_ddim_steps = 2
+  config.purify.clip = True
+  config.purify.to_clean = True
 
 
 def shrink(config: ConfigDict) -> None:

@@ -25,6 +25,7 @@ from diffence_jax import (
   data,
   models,
   parallel,
+  pretrained,
   query_stages,
   report,
   shadow_stages,
@@ -165,6 +166,7 @@ def plan(
   seed = config.seed
   if dataset is None:
     dataset = data.load(config.data.source, **config.data.options)
+  config = pretrained.resolve(config, dataset)
   split = _split(config, dataset)
   settings = as_json(config)
 
@@ -187,10 +189,12 @@ def plan(
   _check(config, dataset.images.shape[1:], split, recipe)
   if recipe.needs_reference:
     members["reference"] = fingerprint(split.reference.tolist())
-  classifier = Stage(
+  classifier = pretrained.stage(config, "classifier") or Stage(
     "classifier", stages.classifier_settings(config), (Stage("images", members),)
   )
-  diffusion = stage("diffusion", "diffusion", Stage("images", trained_on))
+  diffusion = pretrained.stage(config, "diffusion") or stage(
+    "diffusion", "diffusion", Stage("images", trained_on)
+  )
   queries = Stage(
     "queries", query_stages.recorded_settings(config), (splits, classifier, diffusion)
   )
@@ -246,6 +250,9 @@ def describe(experiment: Experiment, workdir: str | os.PathLike) -> str:
     "label_only": f"{4 * config.audit.num_label_only} images",
     **shadow_stages.costs(experiment, store),
   }
+  for section in ("classifier", "diffusion"):
+    if config[section].checkpoint:
+      costs[section] = f"a copy of the saved model {config[section].checkpoint}"
   lines = []
   for name, stage in experiment.stages.items():
     state = "cached" if store.is_done(stage) else "to do "
@@ -288,7 +295,7 @@ def _results(experiment, store):
     "diffusion": {
       "model": config.diffusion.model,
       "num_parameters": models.num_parameters(experiment.denoiser.variables),
-      "trained_on": config.diffusion.trained_on,
+      "trained_on": None if config.diffusion.checkpoint else config.diffusion.trained_on,
       "loss": _mean_last_loss(store.path(experiment.stages["diffusion"])),
     },
     "predictors": rows,
@@ -388,7 +395,9 @@ def _split(config, dataset):
 
 
 def _mean_last_loss(path):
-  """The mean of the logged training losses over the last tenth of the steps."""
+  """The mean of the logged losses over the last tenth of the steps; None if not trained here."""
+  if not (path / "metrics.jsonl").is_file():
+    return None
   lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
   last = [line["loss"] for line in lines if line["step"] > 0.9 * lines[-1]["step"]]
   return sum(last) / len(last)

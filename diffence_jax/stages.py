@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import FrozenConfigDict
 
-from diffence_jax import audit, data, models, parallel, rng
+from diffence_jax import audit, data, models, parallel, rng, saved_model
 from diffence_jax.artifacts import Stage, Store
 from diffence_jax.checkpoint import restore_tree, save_tree
 from diffence_jax.config import as_json
@@ -26,8 +26,20 @@ from diffence_jax.queries import Bound
 from diffence_jax.training import Recipe, TrainSettings, train_classifier, train_denoiser
 from diffence_jax.training.registry import make_recipe, source_digest
 
-# Settings that steer how a stage is computed and leave its result as it is, bit for bit.
-_NOT_OF_THE_RESULT = ("checkpoint_every",)
+# Settings that leave a stage's result as it is, bit for bit: how it is computed, and where a
+# saved model lies, whose architecture is in the other settings.
+_NOT_OF_THE_RESULT = ("checkpoint_every", "checkpoint")
+
+# The settings of "diffusion" that training takes as they are.
+_DENOISER_TRAINING = (
+  "num_steps",
+  "batch_size",
+  "learning_rate",
+  "warmup_steps",
+  "clip_norm",
+  "ema_decay",
+  "checkpoint_every",
+)
 
 
 class Experiment(NamedTuple):
@@ -214,6 +226,9 @@ def _compute_split(experiment, store, path):
 def _compute_classifier(experiment, store, path):
   del store
   config = experiment.config
+  if config.classifier.checkpoint:
+    _take(config.classifier.checkpoint, experiment.classifier, path)
+    return
   images, labels = training_set(experiment)
   variables = train_classifier(
     experiment.recipe,
@@ -230,17 +245,29 @@ def _compute_classifier(experiment, store, path):
 def _compute_diffusion(experiment, store, path):
   del store
   config, dataset = experiment.config, experiment.dataset
+  if config.diffusion.checkpoint:
+    _take(config.diffusion.checkpoint, experiment.denoiser, path)
+    return
   trained_on = getattr(experiment.split, config.diffusion.trained_on)
   variables = train_denoiser(
     experiment.denoiser.module,
     dataset.take(trained_on).images,
     schedule_of(config),
     model_shape=model_shape(config, dataset),
-    **_without(config.diffusion, "model", "fields", "schedule", "trained_on", "image_shape"),
+    **{name: config.diffusion[name] for name in _DENOISER_TRAINING},
     seed=config.seed,
     mesh=parallel.batch_mesh(),
     directory=path,
   )
+  save_tree(path / "variables", variables)
+
+
+def _take(checkpoint, bound, path):
+  """Makes an artifact of a saved model, which must be of the shapes that are expected."""
+  _, variables = saved_model.load_model(checkpoint)
+  expected, given = (jax.tree.map(jnp.shape, tree) for tree in (bound.variables, variables))
+  if given != expected:
+    raise ValueError(f"The saved model {checkpoint} is for images of another size or kind.")
   save_tree(path / "variables", variables)
 
 
@@ -305,8 +332,3 @@ def _load_variables(bound, path):
 
 def _to_bytes(images):
   return np.asarray(jnp.round(images * 255.0)).astype(np.uint8)
-
-
-def _without(section, *names):
-  """The settings of a section but for `names`."""
-  return {name: value for name, value in section.items() if name not in names}

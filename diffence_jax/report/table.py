@@ -103,7 +103,7 @@ def facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
     (
       "diffusion",
       f"{diffusion['model']}, {diffusion['num_parameters']:,} parameters, "
-      f"trained on the {diffusion['trained_on']}, loss {diffusion['loss']:.4f}",
+      + _training_of(diffusion),
     ),
     *_other_defenses(results["defense"]),
     (
@@ -120,6 +120,12 @@ def facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
   if results["variant"].endswith("smoke"):
     pairs.append(("variant", "smoke: a shortened run, its figures do not measure the defense"))
   return pairs
+
+
+def _training_of(diffusion):
+  if diffusion["loss"] is None:
+    return "a saved model, not trained here"
+  return f"trained on the {diffusion['trained_on']}, loss {diffusion['loss']:.4f}"
 
 
 def notes(results: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -1,0 +1,108 @@
+"""Saved models that a config names: taken as they are, refused where they do not fit."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+import diffence_jax as dj
+from diffence_jax import pipeline, saved_model
+from diffence_jax.config import as_json, base_config, shrink
+
+
+def config(**changes):
+  own = base_config()
+  own.data.num_members = own.data.num_nonmembers = 48
+  shrink(own)
+  own.update_from_flattened_dict(changes)
+  return own
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+  """A classifier and a denoiser, saved; the index file of the classifier's members."""
+  folder = tmp_path_factory.mktemp("saved")
+  classifier = dj.models.make_classifier("small_resnet", num_classes=10, width=4)
+  colour = dj.models.make_denoiser("ddpm_unet", out_channels=3, channels=8, multipliers=(1, 2))
+  for name, module, channels in (("classifier", classifier, 1), ("denoiser", colour, 3)):
+    variables = dj.models.init(module, jax.random.key(0), (8, 8, channels))
+    saved_model.save_model(folder / name, module, variables, image_channels=channels)
+  ids = np.arange(96).tolist()
+  index = {"members": ids[:48], "nonmembers": ids[48:]}
+  (folder / "index.json").write_text(json.dumps(index))
+  return folder
+
+
+def named(saved, **changes):
+  return config(
+    **{
+      "data.index_file": str(saved / "index.json"),
+      "classifier.checkpoint": str(saved / "classifier"),
+      "diffusion.checkpoint": str(saved / "denoiser"),
+      **changes,
+    }
+  )
+
+
+def test_saved_models_are_run_as_they_are(saved, tmp_path):
+  results = pipeline.run(named(saved), tmp_path)
+  assert results["classifier"]["model"] == "small_resnet"
+  assert results["diffusion"]["trained_on"] is None and results["diffusion"]["loss"] is None
+  # Gray images go through the network for colour ones.
+  assert tuple(results["settings"]["diffusion"]["image_shape"]) == (8, 8, 3)
+  module, variables = saved_model.load_model(saved / "classifier")
+  raw = np.load(next((tmp_path / "queries").glob("*/raw.npy")))
+  experiment = pipeline.plan(named(saved))
+  ids = np.concatenate([experiment.split.members, experiment.split.nonmembers])
+  images = experiment.dataset.take(ids).images.astype(np.float32) / 255.0
+  own = dj.models.predictor(module, variables)(None, images)
+  np.testing.assert_allclose(raw, own, atol=1e-5)
+  assert all(row["label_changes"] == 0 for row in results["predictors"] if "label" in row)
+
+
+def test_the_folder_is_not_part_of_what_a_result_depends_on(saved, tmp_path):
+  moved = tmp_path / "elsewhere"
+  (saved / "classifier").rename(moved)
+  try:
+    there = pipeline.plan(named(saved, **{"classifier.checkpoint": str(moved)})).stages
+  finally:
+    moved.rename(saved / "classifier")
+  here = pipeline.plan(named(saved)).stages
+  assert {n: s.fingerprint for n, s in here.items()} == {
+    n: s.fingerprint for n, s in there.items()
+  }
+  assert (
+    here["classifier"].fingerprint != pipeline.plan(config()).stages["classifier"].fingerprint
+  )
+
+
+@pytest.mark.parametrize(
+  "changes, error, message",
+  [
+    ({"classifier.checkpoint": "nowhere"}, FileNotFoundError, "no saved model nowhere"),
+    ({"classifier.checkpoint": "{saved}/denoiser"}, ValueError, "expected a classifier"),
+    ({"diffusion.checkpoint": "{saved}/classifier"}, ValueError, "expected a denoiser"),
+    ({"data.index_file": ""}, ValueError, "name them in data.index_file"),
+    ({"classifier.defense": "hamp"}, ValueError, "leave one of them out"),
+    ({"shadow.num_canaries": 2}, ValueError, "set it to 0"),
+    ({"data.source": "photographs"}, ValueError, "tells 10 classes apart"),
+    ({"diffusion.image_shape": (8, 8, 1)}, ValueError, "for images of 3 channels"),
+  ],
+)
+def test_what_does_not_fit_is_refused_before_anything_is_computed(
+  saved, changes, error, message
+):
+  changes = {
+    name: value.format(saved=saved) if isinstance(value, str) else value
+    for name, value in changes.items()
+  }
+  with pytest.raises(error, match=message):
+    pipeline.plan(named(saved, **changes))
+
+
+def test_the_architecture_of_a_saved_model_replaces_that_of_the_config(saved):
+  own = as_json(pipeline.plan(named(saved)).config)
+  assert (
+    own["classifier"]["fields"]["width"] == 4 and own["diffusion"]["fields"]["channels"] == 8
+  )
