@@ -73,7 +73,7 @@ def base_config() -> ConfigDict:
   config.seed = 0
 
   config.data = ConfigDict()
-  config.data.source = "digits"  # digits, idx, npz, folder or tfds
+  config.data.source = "digits"  # celeba, digits, folder, idx, npz, tfds or utkface
   config.data.options = ConfigDict()  # what the source takes: path, name, ...
   config.data.num_members = 400
   config.data.num_nonmembers = 400

@@ -32,7 +32,7 @@ from diffence_jax.training.recipe import Recipe
 _NEAR_DUPLICATE = 1
 
 
-def pool_of(experiment: Experiment) -> tuple[np.ndarray, Pool]:
+def pool_of(experiment: Experiment) -> tuple[np.ndarray | data.StreamedImages, Pool]:
   """The samples that shadow models are trained on, in the order of all records.
 
   Those whose membership of the target is known or asked for come first, in the order of
@@ -73,12 +73,12 @@ def plan_stages(experiment: Experiment) -> dict[str, Stage]:
   if not config.shadow.num_models:
     return {}
   images, pool = pool_of(experiment)
-  digest = hashlib.sha256(images)
+  digest = _digest(images)
   digest.update(pool.labels)
   trained_on = {"digest": digest.hexdigest()}
   if experiment.recipe.needs_reference:
     reference = stages.reference_set(experiment)
-    trained_on["reference"] = hashlib.sha256(reference["images"]).hexdigest()
+    trained_on["reference"] = _digest(reference["images"]).hexdigest()
     trained_on["reference_labels"] = reference["labels"].tolist()
   drawn_from = Stage("pool", trained_on)
   # More models leave those that there are as they are.
@@ -377,6 +377,14 @@ COMPUTE = {
 }
 
 
+def _digest(images):
+  """SHA-256 of images, in their order."""
+  digest = hashlib.sha256()
+  for rows in data.chunks(images):
+    digest.update(np.ascontiguousarray(images[rows]))
+  return digest
+
+
 def _defended(config, num):
   """What a defense of the answers costs in an audit, in words."""
   if config.output.defense == "none":
@@ -408,7 +416,7 @@ def _num_versions(config):
 def _pool_images(experiment):
   """The images of the pool without the canaries."""
   images, pool = pool_of(experiment)
-  return images[~pool.is_canary]
+  return data.view(images, ~pool.is_canary)
 
 
 def _read_models(path: Path, num_models: int, versions: int) -> Iterator[ModelRecord]:

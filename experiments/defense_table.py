@@ -79,7 +79,7 @@ def inference_ms(experiment, store) -> dict[str, float]:
   classifier = stages.load_classifier(experiment, store)
   record_step = _record_step(classifier.module, experiment.denoiser.module, config.purify)
   ids = experiment.split.target_nonmembers[:_TIMED_IMAGES]
-  images = experiment.dataset.take(ids).images.astype(np.float32) / 255.0
+  images = np.asarray(experiment.dataset.take(ids).images, np.float32) / 255.0
   denoiser = stages.load_denoiser(experiment, store)
   shared = (
     jax.random.key(0),

@@ -118,7 +118,10 @@ def train_ensemble(
   steps = {name: make_ensemble_step(kind.step, mesh) for name, kind in recipe.kinds.items()}
   shape = members["images"].shape[1:]
   init = _make_init(recipe.init, shape)
-  examples = {"members": dict(members), "reference": dict(reference or {})}
+  # Models draw from all examples at any time: images that are on disk are read here.
+  examples = jax.tree.map(
+    np.asarray, {"members": dict(members), "reference": dict(reference or {})}
+  )
   examples = parallel.replicate(mesh, examples)
   with progress_bar(len(names) * len(recipe.schedule), description, "step") as bar:
     for start in range(0, len(names), group_size):
