@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -215,6 +216,7 @@ _MEMORY = """
 import resource, sys
 from pathlib import Path
 import flax.linen as nn
+import jax
 import numpy as np
 from diffence_jax import data, parallel
 from diffence_jax.training import TrainSettings, train_classifier
