@@ -15,7 +15,7 @@ from diffence_jax import audit, data, models, parallel, rng
 from diffence_jax.artifacts import Stage, Store, write_atomically
 from diffence_jax.checkpoint import restore_tree, save_tree
 from diffence_jax.config import as_json, fingerprint
-from diffence_jax.data import Dataset, Split, StreamedImages
+from diffence_jax.data import Dataset, Images, Split
 from diffence_jax.defense import output
 from diffence_jax.diffusion import Schedule, linear_schedule, reconstruct, sample
 from diffence_jax.queries import Bound, read_model, record_queries
@@ -114,7 +114,7 @@ def canaries_of(config: FrozenConfigDict, split: Split, dataset: Dataset) -> Can
   return Canaries(ids, labels.astype(np.int32), is_member)
 
 
-def training_set(experiment: Experiment) -> tuple[np.ndarray | StreamedImages, np.ndarray]:
+def training_set(experiment: Experiment) -> tuple[Images, np.ndarray]:
   """What the target is trained on: images u8[N,H,W,C] and labels i32[N], canaries last."""
   dataset, split = experiment.dataset, experiment.split
   canaries = canaries_of(experiment.config, split, dataset)
@@ -135,7 +135,7 @@ def training_cost(recipe: Recipe) -> str:
   return f"{cost}; before, {num_teachers} teachers of {training_cost(recipe.teachers.recipe)}"
 
 
-def reference_set(experiment: Experiment) -> dict[str, Any] | None:
+def reference_set(experiment: Experiment) -> dict[str, Images] | None:
   """What defenses train with besides members, but for canaries; None where none needs it."""
   if not experiment.recipe.needs_reference:
     return None

@@ -8,13 +8,14 @@ from diffence_jax.config import nearest
 from diffence_jax.data.augment import augment
 from diffence_jax.data.dataset import Dataset, make_dataset
 from diffence_jax.data.splits import Split, make_split, read_index_file, write_index_file
-from diffence_jax.data.streaming import StreamedImages, chunks, view
+from diffence_jax.data.streaming import Images, StreamedImages, chunks, view
 
 SOURCES = ("celeba", "digits", "folder", "idx", "npz", "tfds", "utkface")
 
 __all__ = [
   "SOURCES",
   "Dataset",
+  "Images",
   "Split",
   "StreamedImages",
   "augment",

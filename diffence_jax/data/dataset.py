@@ -5,7 +5,7 @@ import hashlib
 
 import numpy as np
 
-from diffence_jax.data.streaming import StreamedImages, chunks, view
+from diffence_jax.data.streaming import Images, chunks, view
 from diffence_jax.rng import MAX_ID
 
 
@@ -21,7 +21,7 @@ class Dataset:
     part: i8[N], 0 for the source's training part, 1 for its test part; all 0 if it has none.
   """
 
-  images: np.ndarray | StreamedImages
+  images: Images
   labels: np.ndarray
   ids: np.ndarray
   num_classes: int
@@ -107,7 +107,7 @@ class Dataset:
 
 
 def make_dataset(
-  images: np.ndarray | StreamedImages,
+  images: Images,
   labels: np.ndarray,
   ids: np.ndarray | None = None,
   num_classes: int | None = None,

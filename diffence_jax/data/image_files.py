@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from diffence_jax.data.streaming import StreamedImages
+from diffence_jax.data.streaming import Images, StreamedImages
 from diffence_jax.rng import MAX_ID
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -63,9 +63,7 @@ def ids_of(names: Iterable[str]) -> np.ndarray:
   return np.array(list(ids), np.int64)
 
 
-def read_images(
-  files: Sequence[Path], image_size: int | None, in_memory: bool
-) -> np.ndarray | StreamedImages:
+def read_images(files: Sequence[Path], image_size: int | None, in_memory: bool) -> Images:
   """Images of files, all of one size.
 
   Every file is opened for its mode and its size, so that one that is no image is found here;

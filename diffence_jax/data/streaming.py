@@ -63,7 +63,10 @@ class StreamedImages:
     return StreamedImages(self._read, self.shape, self._rows[rows])
 
 
-def view(images: np.ndarray | StreamedImages, rows: Any) -> np.ndarray | StreamedImages:
+Images = np.ndarray | StreamedImages
+
+
+def view(images: Images, rows: Any) -> Images:
   """Some images: those in memory in memory, those on disk on disk.
 
   Args:
@@ -76,7 +79,7 @@ def view(images: np.ndarray | StreamedImages, rows: Any) -> np.ndarray | Streame
   return images.view(rows) if isinstance(images, StreamedImages) else images[rows]
 
 
-def chunks(images: np.ndarray | StreamedImages) -> Iterator[slice]:
+def chunks(images: Images) -> Iterator[slice]:
   """The rows of images u8[N,H,W,C] in their order, in parts that take little memory."""
   num = max(1, _CHUNK_BYTES // math.prod(images.shape[1:]))
   for start in range(0, len(images), num):
