@@ -8,7 +8,7 @@ from diffence_jax.config import nearest
 from diffence_jax.data.augment import augment
 from diffence_jax.data.dataset import Dataset, make_dataset
 from diffence_jax.data.splits import Split, make_split, read_index_file, write_index_file
-from diffence_jax.data.streaming import Images, StreamedImages, chunks, view
+from diffence_jax.data.streaming import Images, StreamedImages, view
 
 SOURCES = ("celeba", "digits", "folder", "idx", "npz", "tfds", "utkface")
 
@@ -19,7 +19,6 @@ __all__ = [
   "Split",
   "StreamedImages",
   "augment",
-  "chunks",
   "load",
   "make_dataset",
   "make_split",

@@ -171,7 +171,7 @@ def small_run(folder, in_memory, **more):
   sizes = {"num_members": 20, "num_nonmembers": 20, "num_reference": 20}
   return {
     "data": {"source": "folder", "options": options, **sizes},
-    "classifier": {"fields": {"width": 4}, "epochs": 1, "batch_size": 8},
+    "classifier": {"fields": {"width": 4, "stages": (1,)}, "epochs": 1, "batch_size": 8},
     "diffusion": {"fields": small, "num_steps": 4, "batch_size": 8, "warmup_steps": 0},
     "purify": {"num_candidates": 2, "chunk_size": 40, "batch_size": 40},
     "samples": {"num_images": 2, "num_reconstructions": 1, "num_ddim_steps": 1},
