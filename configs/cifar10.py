@@ -13,6 +13,28 @@ Result to expect: the paper's averages over CIFAR-10, CIFAR-100 and SVHN, highes
 79.1% undefended and 68.1 / 70.8 / 69.1% in scenarios 1 / 2 / 3, with no accuracy lost.
 `cifar10.py:smoke` runs every stage on a few of the images, too small to learn from, in
 under a minute on two CPU cores.
+
+For the partition of the paper's public code, to audit a checkpoint trained with it, say, give
+original indices: ids are the positions in CIFAR-10's own order, 0 to 49,999 for the training
+images and 50,000 to 59,999 for the test images, whatever their order on disk.
+
+    diffence --config=configs/cifar10.py --workdir=runs/cifar10_published \
+      --config.data.index_file=published.json
+
+`published.json` is `{"members": [...], "nonmembers": [...], "reference": [...]}`, of which
+random halves become known ones, or has the five groups of `data.Split`. There the members are
+the first 25,000 entries of the permutation of the training images in `cifar_shuffle.pkl`, known
+ones first, and the reference set the others; test images are permuted by NumPy's
+`RandomState(2000)`, and the first half is known (a pickle can run code: open it where that
+does no harm):
+
+    import json, pickle, numpy as np
+    train = np.array(pickle.load(open("cifar_shuffle.pkl", "rb")))
+    test = 50_000 + np.random.RandomState(2000).permutation(10_000)
+    groups = [*np.split(train[:25_000], 2), *np.split(test, 2), train[25_000:]]
+    names = ["known_members", "target_members", "known_nonmembers", "target_nonmembers",
+             "reference"]
+    json.dump({n: g.tolist() for n, g in zip(names, groups)}, open("published.json", "w"))
 """
 
 from ml_collections import ConfigDict

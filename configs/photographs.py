@@ -62,6 +62,4 @@ def get_config(variant: str = "") -> ConfigDict:
 
   if variant == "smoke":
     shrink(config)
-    config.diffusion.image_shape = (64, 64, 3)
-    config.purify.chunk_size = 12
   return config

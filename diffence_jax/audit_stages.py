@@ -50,7 +50,7 @@ def _compute_label_only(experiment, store, path):
   }
   ids = np.concatenate(list(groups.values()))
   samples = dataset.take(ids)
-  images = samples.images.astype(np.float32) / 255.0
+  images = np.asarray(samples.images, np.float32) / 255.0
   bound = stages.load_classifier(experiment, store)
   predict = jax.jit(models.predictor(*bound))
   key = lambda name: rng.stream(config.seed, f"label_only/{name}")
@@ -99,7 +99,7 @@ COMPUTE = {"label_only": _compute_label_only, "audit": _compute_audit}
 
 
 def _images(experiment):
-  """Group to images u8[N,H,W,C]."""
+  """Group to images u8[N,H,W,C]; who asks for all of a group, reads it into memory."""
   groups = stages.queried_groups(experiment.split).items()
   return {group: experiment.dataset.take(ids).images for group, ids in groups}
 

@@ -73,7 +73,7 @@ def base_config() -> ConfigDict:
   config.seed = 0
 
   config.data = ConfigDict()
-  config.data.source = "digits"  # digits, idx, npz, folder or tfds
+  config.data.source = "digits"  # celeba, digits, folder, idx, npz, tfds or utkface
   config.data.options = ConfigDict()  # what the source takes: path, name, ...
   config.data.num_members = 400
   config.data.num_nonmembers = 400
@@ -186,10 +186,11 @@ def paper_config() -> ConfigDict:
 
 
 def imagenet_purification(config: ConfigDict) -> None:
-  """The paper's settings for the 256x256 ImageNet model of guided-diffusion, T = 200, N = 10."""
+  """The paper's settings for guided-diffusion's ImageNet model at 256x256: T = 200, N = 10."""
   config.diffusion.model = "adm_unet"
   config.diffusion.image_shape = (256, 256, 3)
   config.purify.num_candidates = 10
+  config.purify.chunk_size = 40  # four images' candidates, half a GiB each
   config.purify.respacing = "ddim5"
   config.purify.step = 2  # of those five: T = 200
   config.purify.num_ddim_steps = 2
@@ -207,7 +208,12 @@ def shrink(config: ConfigDict) -> None:
   config.classifier.batch_size = 16
   config.classifier.checkpoint_every = 2
   small = {"channels": 16, "multipliers": (1, 2), "attention_levels": (1,), "num_res_blocks": 1}
+  if config.diffusion.model == "adm_unet":
+    small["num_head_channels"] = 8
   config.diffusion.fields = ConfigDict({**config.diffusion.fields, **small})
+  config.diffusion.checkpoint = ""
+  if config.diffusion.image_shape:
+    config.diffusion.image_shape = (32, 32, 3)
   config.defenses.early_stopping.stop_after = 1
   config.defenses.selena.num_teachers = 4
   config.defenses.selena.num_left_out = 2

@@ -395,7 +395,7 @@ def _split(config, dataset):
 
 
 def _mean_last_loss(path):
-  """The mean of the logged losses over the last tenth of the steps; None if not trained here."""
+  """The mean of the logged losses over the last tenth of the steps; None: not trained here."""
   if not (path / "metrics.jsonl").is_file():
     return None
   lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]

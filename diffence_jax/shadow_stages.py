@@ -1,6 +1,5 @@
 """The stages of an audit with shadow models: train them, ask all models, attack."""
 
-import hashlib
 import importlib.util
 import json
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from diffence_jax.audit.answers import (
 )
 from diffence_jax.audit.shadow import adaptive_rows, leave_one_out_rows, target_scores, view_of
 from diffence_jax.checkpoint import restore_arrays, save_arrays
+from diffence_jax.config import fingerprint
 from diffence_jax.progress import progress_bar
 from diffence_jax.queries import Bound, read_model
 from diffence_jax.stages import Experiment
@@ -32,7 +32,7 @@ from diffence_jax.training.recipe import Recipe
 _NEAR_DUPLICATE = 1
 
 
-def pool_of(experiment: Experiment) -> tuple[np.ndarray, Pool]:
+def pool_of(experiment: Experiment) -> tuple[data.Images, Pool]:
   """The samples that shadow models are trained on, in the order of all records.
 
   Those whose membership of the target is known or asked for come first, in the order of
@@ -44,10 +44,8 @@ def pool_of(experiment: Experiment) -> tuple[np.ndarray, Pool]:
   Returns:
     u8[N,H,W,C], the images, and the pool.
   """
-  split, dataset = experiment.split, experiment.dataset
-  groups = stages.queried_groups(split)
-  canaries = stages.canaries_of(experiment.config, split, dataset)
-  samples = dataset.take(np.concatenate([*groups.values(), canaries.ids]))
+  groups, canaries = _pool_groups(experiment)
+  samples = experiment.dataset.take(np.concatenate([*groups.values(), canaries.ids]))
   sizes = [len(ids) for ids in groups.values()]
   each = lambda *values: np.repeat(values, [*sizes, len(canaries.ids)])
   is_member = each(True, True, False, False, False)
@@ -72,14 +70,16 @@ def plan_stages(experiment: Experiment) -> dict[str, Stage]:
   config = experiment.config
   if not config.shadow.num_models:
     return {}
-  images, pool = pool_of(experiment)
-  digest = hashlib.sha256(images)
-  digest.update(pool.labels)
-  trained_on = {"digest": digest.hexdigest()}
+  before = experiment.stages
+  # The data and the ids stand for the images, which are not read again.
+  groups, canaries = _pool_groups(experiment)
+  trained_on = {
+    "data": before["split"].settings["data"],
+    "ids": fingerprint(np.concatenate(list(groups.values())).tolist()),
+    "canaries": fingerprint([canaries.ids.tolist(), canaries.labels.tolist()]),
+  }
   if experiment.recipe.needs_reference:
-    reference = stages.reference_set(experiment)
-    trained_on["reference"] = hashlib.sha256(reference["images"]).hexdigest()
-    trained_on["reference_labels"] = reference["labels"].tolist()
+    trained_on["reference"] = fingerprint(experiment.split.reference.tolist())
   drawn_from = Stage("pool", trained_on)
   # More models leave those that there are as they are.
   names = [model.fingerprint for model in _model_stages(config, drawn_from)]
@@ -88,7 +88,6 @@ def plan_stages(experiment: Experiment) -> dict[str, Stage]:
     **query_stages.recorded_settings(config),
     "augmentation": config.shadow.augmentation,
   }
-  before = experiment.stages
   target = (drawn_from, before["classifier"], before["diffusion"])
   found = [shadow, Stage("shadow_queries", asked, (shadow, before["diffusion"]))]
   if config.shadow.augmentation != "none":
@@ -387,10 +386,16 @@ def _num_versions(config):
   return data.augment(np.zeros((1, 3, 3, 1)), config.shadow.augmentation).shape[1]
 
 
+def _pool_groups(experiment):
+  """The ids of the pool by group, and the canaries, which follow them."""
+  canaries = stages.canaries_of(experiment.config, experiment.split, experiment.dataset)
+  return stages.queried_groups(experiment.split), canaries
+
+
 def _pool_images(experiment):
   """The images of the pool without the canaries."""
   images, pool = pool_of(experiment)
-  return images[~pool.is_canary]
+  return data.view(images, ~pool.is_canary)
 
 
 def _read_models(path: Path, num_models: int, versions: int) -> Iterator[ModelRecord]:

@@ -12,7 +12,7 @@ from diffence_jax import audit, data, models, parallel, rng, saved_model
 from diffence_jax.artifacts import Stage, Store
 from diffence_jax.checkpoint import restore_tree, save_tree
 from diffence_jax.config import as_json
-from diffence_jax.data import Dataset, Split
+from diffence_jax.data import Dataset, Images, Split
 from diffence_jax.defense import output
 from diffence_jax.diffusion import (
   Schedule,
@@ -47,7 +47,7 @@ class Experiment(NamedTuple):
 
   Attributes:
     config: all settings.
-    dataset: the images, in memory.
+    dataset: the images, in memory or on disk.
     split: who is a member.
     recipe: how the classifier is trained.
     classifier: what answers queries, and the shapes of its variables.
@@ -145,7 +145,7 @@ def canaries_of(config: FrozenConfigDict, split: Split, dataset: Dataset) -> Can
   return Canaries(ids, labels.astype(np.int32), is_member)
 
 
-def training_set(experiment: Experiment) -> tuple[np.ndarray, np.ndarray]:
+def training_set(experiment: Experiment) -> tuple[Images, np.ndarray]:
   """What the target is trained on: images u8[N,H,W,C] and labels i32[N], canaries last."""
   dataset, split = experiment.dataset, experiment.split
   canaries = canaries_of(experiment.config, split, dataset)
@@ -166,7 +166,7 @@ def training_cost(recipe: Recipe) -> str:
   return f"{cost}; before, {num_teachers} teachers of {training_cost(recipe.teachers.recipe)}"
 
 
-def reference_set(experiment: Experiment) -> dict[str, np.ndarray] | None:
+def reference_set(experiment: Experiment) -> dict[str, Images] | None:
   """What defenses train with besides members, but for canaries; None where none needs it."""
   if not experiment.recipe.needs_reference:
     return None
@@ -279,7 +279,7 @@ def _compute_samples(experiment, store, path):
   schedule, sampler = sampler_of(config)
   half = -(-settings.num_images // 2)
   ids = np.concatenate([split.target_members[:half], split.target_nonmembers[:half]])
-  raw = experiment.dataset.take(ids).images
+  raw = np.asarray(experiment.dataset.take(ids).images)
   shape = (settings.num_images, *model_shape(config, experiment.dataset))
   key = rng.stream(config.seed, "samples")
 

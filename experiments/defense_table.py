@@ -83,7 +83,7 @@ def inference_ms(experiment, store) -> dict[str, float]:
     classifier.module, experiment.denoiser.module, tuple(settings.items())
   )
   ids = experiment.split.target_nonmembers[:_TIMED_IMAGES]
-  images = experiment.dataset.take(ids).images.astype(np.float32) / 255.0
+  images = np.asarray(experiment.dataset.take(ids).images, np.float32) / 255.0
   denoiser = stages.load_denoiser(experiment, store)
   shared = (jax.random.key(0), classifier.variables, denoiser.variables, schedule)
   finish = lambda logits: logits

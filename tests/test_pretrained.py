@@ -11,6 +11,12 @@ from diffence_jax import pipeline, saved_model
 from diffence_jax.config import as_json, base_config, shrink
 
 
+@pytest.fixture(autouse=True)
+def as_users_run_it():
+  with jax.numpy_dtype_promotion("standard"):
+    yield
+
+
 def config(**changes):
   own = base_config()
   own.data.num_members = own.data.num_nonmembers = 48

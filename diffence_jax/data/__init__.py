@@ -8,18 +8,22 @@ from diffence_jax.config import nearest
 from diffence_jax.data.augment import augment
 from diffence_jax.data.dataset import Dataset, make_dataset
 from diffence_jax.data.splits import Split, make_split, read_index_file, write_index_file
+from diffence_jax.data.streaming import Images, StreamedImages, view
 
-SOURCES = ("digits", "folder", "idx", "npz", "tfds")
+SOURCES = ("celeba", "digits", "folder", "idx", "npz", "photographs", "tfds", "utkface")
 
 __all__ = [
   "SOURCES",
   "Dataset",
+  "Images",
   "Split",
+  "StreamedImages",
   "augment",
   "load",
   "make_dataset",
   "make_split",
   "read_index_file",
+  "view",
   "write_index_file",
 ]
 
@@ -32,7 +36,7 @@ def load(source: str, **options: Any) -> Dataset:
     **options: what the source's own `load` takes.
 
   Returns:
-    The dataset, in memory.
+    The dataset, in memory unless an option of the source says otherwise.
 
   Raises:
     ValueError: an unknown source or option, or damaged data.

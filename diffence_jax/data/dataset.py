@@ -1,10 +1,11 @@
-"""A labelled set of images in memory, every sample with a stable id."""
+"""A labelled set of images, in memory or on disk, every sample with a stable id."""
 
 import dataclasses
 import hashlib
 
 import numpy as np
 
+from diffence_jax.data.streaming import Images, chunks, view
 from diffence_jax.rng import MAX_ID
 
 
@@ -13,14 +14,14 @@ class Dataset:
   """Images, labels and ids; checked when made.
 
   Attributes:
-    images: u8[N,H,W,C].
+    images: u8[N,H,W,C]; streamed ones are read whenever rows of them are asked for.
     labels: i32[N], 0 to K-1.
     ids: i64[N], unique, 0 to 2**31 - 1, the same whatever the order on disk.
     num_classes: K, 2 to 2**31 - 1.
     part: i8[N], 0 for the source's training part, 1 for its test part; all 0 if it has none.
   """
 
-  images: np.ndarray
+  images: Images
   labels: np.ndarray
   ids: np.ndarray
   num_classes: int
@@ -68,7 +69,7 @@ class Dataset:
       ids: i[M].
 
     Returns:
-      A dataset of M samples.
+      A dataset of M samples; images that are on disk stay there.
 
     Raises:
       ValueError: an id is not in the dataset.
@@ -84,25 +85,29 @@ class Dataset:
         f"it has {len(self.ids)} samples."
       )
     return Dataset(
-      self.images[rows], self.labels[rows], self.ids[rows], self.num_classes, self.part[rows]
+      view(self.images, rows),
+      self.labels[rows],
+      self.ids[rows],
+      self.num_classes,
+      self.part[rows],
     )
 
   def digest(self) -> str:
-    """64 hexadecimal digits that name the content, whatever its order."""
+    """64 hexadecimal digits that name the content, whatever its order.
+
+    The same for images in memory and on disk; those on disk are all read for it.
+    """
     order = np.argsort(self.ids)
     digest = hashlib.sha256(f"{self.images.shape} {self.num_classes}".encode())
-    for values, dtype in (
-      (self.ids, "<i8"),
-      (self.labels, "<i8"),
-      (self.part, "|i1"),
-      (self.images, "|u1"),
-    ):
+    for values, dtype in ((self.ids, "<i8"), (self.labels, "<i8"), (self.part, "|i1")):
       digest.update(np.ascontiguousarray(values[order], dtype))
+    for rows in chunks(self.images):
+      digest.update(np.ascontiguousarray(self.images[order[rows]]))
     return digest.hexdigest()
 
 
 def make_dataset(
-  images: np.ndarray,
+  images: Images,
   labels: np.ndarray,
   ids: np.ndarray | None = None,
   num_classes: int | None = None,

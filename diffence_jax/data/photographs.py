@@ -1,4 +1,4 @@
-"""Tiles of the two photographs that scikit-learn ships: real colour images, without downloads."""
+"""Tiles of the two photographs that scikit-learn ships: colour images without downloads."""
 
 import numpy as np
 

@@ -1,10 +1,12 @@
 """TensorFlow Datasets, read without TensorFlow."""
 
+import contextlib
 import re
 
 import numpy as np
 
 from diffence_jax.data.dataset import Dataset, make_dataset
+from diffence_jax.data.streaming import StreamedImages
 
 
 def load(
@@ -12,6 +14,7 @@ def load(
   data_dir: str | None = None,
   train_split: str = "train",
   test_split: str | None = "test",
+  in_memory: bool = True,
 ) -> Dataset:
   """Reads a dataset that has been prepared in a random-access format.
 
@@ -20,6 +23,8 @@ def load(
     data_dir: where it has been prepared; None for TFDS's own place.
     train_split: its training part.
     test_split: its test part; None if it has none.
+    in_memory: whether all images are decoded now and kept; False decodes them whenever they
+      are asked for (but of parquet, TFDS keeps the encoded ones in memory).
 
   Returns:
     The training part, then the test part. An id is the number in the feature `id` where there
@@ -57,7 +62,10 @@ def load(
       f"{name} has the features {', '.join(features)}; expected image and label."
     )
   try:
-    parts = [_read(builder.as_data_source(split=split)) for split in splits]
+    with _damage_named(builder):
+      labels, ids = zip(*(_read_labels(builder, split) for split in splits), strict=True)
+      images = _stream(builder, splits)
+      images = np.asarray(images) if in_memory else images
   except NotImplementedError as error:
     # TFDS refuses to prepare a second format in the same place.
     raise FileNotFoundError(
@@ -65,31 +73,57 @@ def load(
       "which only TensorFlow reads, and TFDS keeps one format in a place. In another: "
       + _how_to_prepare(name, "data/array_record")
     ) from error
-  except (RuntimeError, OSError) as error:
-    raise ValueError(f"The dataset in {builder.data_path} is damaged: {error}") from error
-  start, ids = 0, []
-  for _, _, part_ids in parts:
-    ids.append(start + part_ids)
-    start = int(ids[-1].max()) + 1
+  # The test part's ids follow those of the training part.
+  starts = np.cumsum([0, *(own.max() + 1 for own in ids[:-1])])
   return make_dataset(
-    np.concatenate([images for images, _, _ in parts]),
-    np.concatenate([labels for _, labels, _ in parts]),
-    np.concatenate(ids),
+    images,
+    np.concatenate(labels),
+    np.concatenate([start + own for start, own in zip(starts, ids, strict=True)]),
     num_classes=getattr(features["label"], "num_classes", None),
-    part=np.repeat(np.arange(len(parts)), [len(labels) for _, labels, _ in parts]),
+    part=np.repeat(np.arange(len(splits)), [len(own) for own in labels]),
   )
 
 
-def _read(source):
-  """Images, labels and ids, from 0, of one split."""
-  images, labels, ids = [], [], []
-  for position, example in enumerate(source):
-    images.append(np.asarray(example["image"]))
+def _read_labels(builder, split):
+  """Labels and ids, from 0, of one split."""
+  import tensorflow_datasets as tfds
+
+  labels, ids = [], []
+  undecoded = {"image": tfds.decode.SkipDecoding()}
+  for position, example in enumerate(builder.as_data_source(split=split, decoders=undecoded)):
     labels.append(int(example["label"]))
     ids.append(_number(example["id"]) if "id" in example else position)
-  if len({image.shape for image in images}) > 1:
-    raise ValueError("The images differ in size; expected all of one size.")
-  return np.stack(images), np.array(labels), np.array(ids, np.int64)
+  return np.array(labels), np.array(ids, np.int64)
+
+
+def _stream(builder, splits):
+  """The images of all splits, one after another."""
+  sources = [builder.as_data_source(split=split) for split in splits]
+  ends = np.cumsum([len(source) for source in sources])
+  shape = np.shape(sources[0][0]["image"])
+
+  def read(rows: np.ndarray) -> np.ndarray:
+    images = []
+    with _damage_named(builder):
+      for source, end in zip(sources, ends, strict=True):
+        own = rows[(rows >= end - len(source)) & (rows < end)] - (end - len(source))
+        images += [example["image"] for example in source.__getitems__(own.tolist())]
+    if any(np.shape(image) != shape for image in images):
+      raise ValueError("The images differ in size; expected all of one size.")
+    return np.stack(images)
+
+  return StreamedImages(read, (int(ends[-1]), *shape))
+
+
+@contextlib.contextmanager
+def _damage_named(builder):
+  """Says where the files are that turn out to be damaged."""
+  try:
+    yield
+  except NotImplementedError:  # a RuntimeError too
+    raise
+  except (RuntimeError, OSError) as error:
+    raise ValueError(f"The dataset in {builder.data_path} is damaged: {error}") from error
 
 
 def _number(name):

@@ -8,6 +8,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from diffence_jax import rng
+from diffence_jax.data import Images
 from diffence_jax.training.ensemble import teach
 from diffence_jax.training.loop import compile_step, fit, take
 from diffence_jax.training.recipe import Recipe
@@ -15,8 +16,8 @@ from diffence_jax.training.recipe import Recipe
 
 def train_classifier(
   recipe: Recipe,
-  members: Mapping[str, np.ndarray],
-  reference: Mapping[str, np.ndarray] | None = None,
+  members: Mapping[str, Images],
+  reference: Mapping[str, Images] | None = None,
   *,
   checkpoint_every: int,
   seed: int,
@@ -27,7 +28,8 @@ def train_classifier(
 
   Args:
     recipe: how.
-    members: "images" u8[n,H,W,C] and "labels" i[n].
+    members: "images" u8[n,H,W,C] and "labels" i[n]; of images on disk a batch is in memory at
+      a time, but all of them where there are teachers, an ensemble.
     reference: likewise; needed where `recipe.needs_reference`.
     checkpoint_every: steps between checkpoints.
     seed: of initialisation, order, dropout and noise.

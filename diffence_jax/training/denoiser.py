@@ -5,12 +5,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from flax import linen as nn
 from jax.sharding import Mesh
 
 from diffence_jax import models, rng
+from diffence_jax.data import Images
 from diffence_jax.diffusion import Schedule, ddpm_loss, fit_images
 from diffence_jax.training.loop import (
   Loss,
@@ -24,7 +24,7 @@ from diffence_jax.training.loop import (
 
 def train_denoiser(
   module: nn.Module,
-  images: np.ndarray,
+  images: Images,
   schedule: Schedule,
   *,
   num_steps: int,
@@ -43,7 +43,7 @@ def train_denoiser(
 
   Args:
     module: `(x_t f32[N,H,W,C], t i32[N], train) -> predicted noise f32[N,H,W,C]`.
-    images: u8[N,H,W,C].
+    images: u8[N,H,W,C]; of those on disk a batch is in memory at a time.
     schedule: the noise schedule.
     num_steps: training steps.
     batch_size: over all devices.

@@ -17,6 +17,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from diffence_jax import models, parallel, rng
+from diffence_jax.data import Images
 from diffence_jax.progress import progress_bar
 from diffence_jax.training.loop import Step, take
 from diffence_jax.training.recipe import Recipe, Teachers
@@ -68,8 +69,8 @@ def make_ensemble_step(step: Step, mesh: Mesh) -> Callable[..., Any]:
 
 def train_ensemble(
   recipe: Recipe,
-  members: Mapping[str, np.ndarray],
-  reference: Mapping[str, np.ndarray] | None,
+  members: Mapping[str, Images],
+  reference: Mapping[str, Images] | None,
   membership: np.ndarray,
   *,
   names: Sequence[str],
@@ -86,7 +87,8 @@ def train_ensemble(
 
   Args:
     recipe: how each is trained.
-    members: "images" u8[N,H,W,C] and "labels" i[N] of the examples that they draw from.
+    members: "images" u8[N,H,W,C] and "labels" i[N] of the examples that they draw from; they
+      are copied to every device, so images on disk are read into memory.
     reference: likewise of the reference set, the same for all, where the recipe needs one.
     membership: bool[S,N], who is in which model's training set.
     names: S names of streams of randomness, for initialisation, order, dropout and noise.
@@ -112,14 +114,14 @@ def train_ensemble(
     raise ValueError(f"models_at_once is {models_at_once}; expected at least 1.")
   if not len(names):
     return
+  members, reference = _in_memory(members), _in_memory(reference or {})
   # Groups of one size, so that the last one is not filled up in vain.
   num_groups = -(-len(names) // (mesh.size * models_at_once))
   group_size = mesh.size * -(-len(names) // (mesh.size * num_groups))
   steps = {name: make_ensemble_step(kind.step, mesh) for name, kind in recipe.kinds.items()}
   shape = members["images"].shape[1:]
   init = _make_init(recipe.init, shape)
-  examples = {"members": dict(members), "reference": dict(reference or {})}
-  examples = parallel.replicate(mesh, examples)
+  examples = parallel.replicate(mesh, {"members": members, "reference": reference})
   with progress_bar(len(names) * len(recipe.schedule), description, "step") as bar:
     for start in range(0, len(names), group_size):
       group = list(range(start, min(start + group_size, len(names))))
@@ -164,7 +166,7 @@ def train_ensemble(
 
 def teach(
   teachers: Teachers,
-  members: Mapping[str, np.ndarray],
+  members: Mapping[str, Images],
   membership: np.ndarray,
   *,
   names: Sequence[str],
@@ -193,6 +195,7 @@ def teach(
   """
   if teachers.recipe.needs_reference:
     raise ValueError("Teachers cannot be trained with a reference set; choose another recipe.")
+  members = _in_memory(members)
   rows, own = [], [np.flatnonzero(one) for one in membership]
   for name, chosen in zip(names, own, strict=True):
     taught = teachers.membership(len(chosen), rng.numpy_seed(seed, f"{name}/teachers"))
@@ -242,6 +245,11 @@ def _make_init(init, image_shape):
   return jax.jit(jax.vmap(lambda key: init(key, image_shape)))
 
 
+def _in_memory(examples):
+  """Models draw from all examples at any time: images that are on disk are read."""
+  return {name: np.asarray(values) for name, values in examples.items()}
+
+
 def _answers(answer, variables, images):
   """Logits f32[N,K] of images u8[N,H,W,C], in batches of one size."""
   parts = []
@@ -261,7 +269,7 @@ def _stack(*rows):
 
 def _batches(recipe, own, reference, seed, name) -> Iterator[dict[str, np.ndarray]]:
   """One model's batches in the order of the schedule: rows of all examples."""
-  sizes = {"members": len(own), "reference": len((reference or {}).get("images", ()))}
+  sizes = {"members": len(own), "reference": len(reference.get("images", ()))}
   for _, rows in recipe.batches(sizes, rng.numpy_seed(seed, f"{name}/order")):
     members = np.where(rows["members"] < 0, -1, own[rows["members"]])
     yield {**rows, "members": members}

@@ -29,14 +29,14 @@ def encoded(array):
   return file
 
 
-def build(folder, with_id):
-  """Prepares a small dataset in array_record; TFDS hashes the order on disk."""
+def build(folder, with_id, in_order=False):
+  """Prepares a small dataset in array_record; TFDS hashes the order on disk, or not."""
 
   class TinyImages(tfds.core.GeneratorBasedBuilder):
     """Six by six."""
 
     VERSION = tfds.core.Version("1.0.0")
-    name = "tiny_with_id" if with_id else "tiny"
+    name = ("tiny_with_id" if with_id else "tiny") + "_in_order" * in_order
 
     def _info(self):
       features = {
@@ -45,7 +45,11 @@ def build(folder, with_id):
       }
       if with_id:
         features["id"] = tfds.features.Text()
-      return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+      return tfds.core.DatasetInfo(
+        builder=self,
+        features=tfds.features.FeaturesDict(features),
+        disable_shuffling=in_order,
+      )
 
     def _split_generators(self, dl_manager):
       del dl_manager
@@ -56,7 +60,7 @@ def build(folder, with_id):
         example = {"image": encoded(image(split, i)), "label": i % 3}
         if with_id:
           example["id"] = f"{split}_{i:05d}"
-        yield f"{split}{i}", example
+        yield (i if in_order else f"{split}{i}"), example
 
   builder = TinyImages(data_dir=str(folder), file_format="array_record")
   builder.download_and_prepare()
@@ -80,6 +84,43 @@ def test_ids_carry_the_original_order(folder):
   np.testing.assert_array_equal(ordered.images, expected)
   np.testing.assert_array_equal(ordered.labels, [i % 3 for n in NUM.values() for i in range(n)])
   np.testing.assert_array_equal(ordered.part, [0] * 12 + [1] * 5)
+
+
+def test_an_index_file_names_images_by_their_original_order(folder, tmp_path):
+  """Whatever their order on disk, as the reference's partition of CIFAR-10 does."""
+  groups = {"members": [7, 2, 11, 0], "nonmembers": [16, 12, 13, 15], "reference": [5, 3]}
+  index_file = tmp_path / "split.json"
+  index_file.write_text(json.dumps(groups))
+  originals = [(split, i) for split in NUM for i in range(NUM[split])]
+  orders, splits = [], []
+  in_order = build(tmp_path, with_id=True, in_order=True)
+  for name, data_dir in (("tiny_with_id", folder), (in_order, str(tmp_path))):
+    dataset = data.load("tfds", name=name, data_dir=data_dir)
+    split = data.read_index_file(index_file, dataset)
+    for side in groups:
+      ids = getattr(split, side)
+      assert set(ids) == set(groups[side])
+      samples = dataset.take(ids)
+      np.testing.assert_array_equal(samples.images, [image(*originals[i]) for i in ids])
+      np.testing.assert_array_equal(samples.labels, [originals[i][1] % 3 for i in ids])
+      np.testing.assert_array_equal(samples.part, [originals[i][0] == "test" for i in ids])
+    orders.append(dataset.ids)
+    splits.append(split.groups())
+  assert not np.array_equal(*orders)
+  for name in splits[0]:
+    np.testing.assert_array_equal(splits[0][name], splits[1][name])
+
+
+@pytest.mark.parametrize("name", ["tiny_with_id", "tiny"])
+def test_images_on_disk_are_those_in_memory(folder, name):
+  memory = data.load("tfds", name=name, data_dir=folder)
+  disk = data.load("tfds", name=name, data_dir=folder, in_memory=False)
+  assert isinstance(disk.images, data.StreamedImages)
+  assert disk.digest() == memory.digest()
+  ids = memory.ids[[16, 3, 3, 12]]
+  np.testing.assert_array_equal(disk.take(ids[:2]).images, memory.take(ids[:2]).images)
+  rows = [16, 3, 3, 12]
+  np.testing.assert_array_equal(disk.images[rows], memory.images[rows])
 
 
 def test_without_ids_the_position_on_disk_is_used(folder):
