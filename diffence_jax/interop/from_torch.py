@@ -12,14 +12,23 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffence_jax.interop.ddpm_unet import DDPM_UNET
+from diffence_jax.interop.densenet121 import DENSENET121
 from diffence_jax.interop.layout import Layout
 from diffence_jax.interop.resnet18 import RESNET18
+from diffence_jax.interop.vgg16_bn import VGG16_BN
+from diffence_jax.interop.vit import VIT
 from diffence_jax.models.binding import init
 from diffence_jax.models.registry import unknown_name
 
-LAYOUTS: Mapping[str, Layout] = {"ddpm_unet": DDPM_UNET, "resnet18": RESNET18}
+LAYOUTS: Mapping[str, Layout] = {
+  "ddpm_unet": DDPM_UNET,
+  "resnet18": RESNET18,
+  "densenet121": DENSENET121,
+  "vgg16_bn": VGG16_BN,
+  "vit": VIT,
+}
 
-# Our name of a leaf to PyTorch's.
+# Our name of a layer's leaf to PyTorch's; parameters of their own keep theirs.
 _LEAVES = {
   "kernel": "weight",
   "scale": "weight",
@@ -62,7 +71,8 @@ def from_torch(
   shapes = {name: np.shape(value) for name, value in weights.items()}
   try:
     module = layout.make(kind, **{**layout.infer_settings(shapes), **settings})
-    image_shape = (32, 32, layout.image_channels(module, shapes))
+    size = layout.image_size(module, shapes)
+    image_shape = (size, size, layout.image_channels(module, shapes))
   except (KeyError, IndexError) as error:
     raise ValueError(
       f"These are not the weights of a {kind}: reading its settings from them failed: {error}. "
@@ -74,9 +84,13 @@ def from_torch(
   )
   names = {path: _torch_name(path, layout) for path in expected}
   _check(
-    kind, shapes, {names[path]: _torch_shape(leaf.shape) for path, leaf in expected.items()}
+    kind,
+    shapes,
+    {names[path]: _torch_shape(path, leaf.shape) for path, leaf in expected.items()},
   )
-  variables = {path: jnp.asarray(_from_torch_axes(weights[names[path]])) for path in expected}
+  variables = {
+    path: jnp.asarray(_from_torch_axes(path, weights[names[path]])) for path in expected
+  }
   return module, flax.traverse_util.unflatten_dict(variables)
 
 
@@ -110,17 +124,19 @@ def _torch_name(path: tuple[str, ...], layout: Layout) -> str:
   submodule = functools.reduce(
     lambda name, rule: re.sub(*rule, name), layout.names, ".".join(path[1:-1])
   )
-  return f"{submodule}.{_LEAVES[path[-1]]}"
+  return ".".join(filter(None, (submodule, _LEAVES.get(path[-1], path[-1]))))
 
 
-def _torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-  """The shape of our variable in PyTorch: [..., in, out] is [out, in, ...] there."""
-  return (*shape[:-3:-1], *shape[:-2])
+def _torch_shape(path: tuple[str, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
+  """The shape of our variable in PyTorch: a kernel [..., in, out] is [out, in, ...] there."""
+  return (*shape[:-3:-1], *shape[:-2]) if path[-1] == "kernel" else shape
 
 
-def _from_torch_axes(weight: np.ndarray) -> np.ndarray:
-  """[out, in, ...] to [..., in, out]; vectors stay."""
-  return weight.transpose(*range(2, weight.ndim), *range(min(weight.ndim, 2))[::-1])
+def _from_torch_axes(path: tuple[str, ...], weight: np.ndarray) -> np.ndarray:
+  """A kernel [out, in, ...] to [..., in, out]; all else stays."""
+  if path[-1] != "kernel":
+    return weight
+  return weight.transpose(*range(2, weight.ndim), 1, 0)
 
 
 def _check(

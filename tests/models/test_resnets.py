@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from diffence_jax.models import ResNet18, SmallResNet, init, num_parameters
-from diffence_jax.models.resnet18 import normalise, num_groups
+from diffence_jax.models.layers import normalise, num_groups
 
 TINY = functools.partial(SmallResNet, num_classes=3, width=8, stages=(1, 1))
 
