@@ -64,7 +64,7 @@ class DenseNet121(nn.Module):
         x = norm(x, self.norm, train, name=f"transition{stage - 1}_norm")
         name = f"transition{stage - 1}_conv"
         x = conv(x.shape[-1] // 2, 1, dtype=self.dtype, name=name)(x)
-        x = nn.avg_pool(x, (2, 2), (2, 2), padding="SAME", count_include_pad=False)
+        x = _halve(x)
       for layer in range(num_layers):
         bottleneck = Bottleneck(
           self.width // 2, self.dtype, self.norm, name=f"stage{stage}_layer{layer}"
@@ -89,3 +89,11 @@ class Bottleneck(nn.Module):
     x = conv(4 * self.features, 1, dtype=self.dtype, name="conv1")(x)
     x = nn.relu(norm(x, self.norm, train, name="norm2"))
     return conv(self.features, 3, dtype=self.dtype, name="conv2")(x)
+
+
+def _halve(x: jax.Array) -> jax.Array:
+  """Means, taken in float32, of 2x2 blocks of [N,H,W,C]; at the edges of what there is."""
+  means = nn.avg_pool(
+    x.astype(jnp.float32), (2, 2), (2, 2), padding="SAME", count_include_pad=False
+  )
+  return means.astype(x.dtype)

@@ -121,8 +121,10 @@ class Attention(nn.Module):
       )
     qkv = nn.Dense(3 * self.features, use_bias=False, dtype=self.dtype, name="qkv")(x)
     qkv = qkv.reshape(*x.shape[:2], 3, self.heads, self.features // self.heads)
-    h = jax.nn.dot_product_attention(*jnp.moveaxis(qkv, 2, 0))
-    h = h.reshape(*x.shape[:2], self.features)
+    query, key, value = jnp.moveaxis(qkv, 2, 0)
+    scores = jnp.einsum("nqhd,nkhd->nhqk", query, key, preferred_element_type=jnp.float32)
+    weights = nn.softmax(scores * query.shape[-1] ** -0.5).astype(self.dtype)
+    h = jnp.einsum("nhqk,nkhd->nqhd", weights, value).reshape(*x.shape[:2], self.features)
     return nn.Dense(x.shape[-1], dtype=self.dtype, name="out")(h)
 
 
@@ -134,6 +136,8 @@ def _layer_norm(x: jax.Array, name: str) -> jax.Array:
 def _patches(images: jax.Array, size: int) -> jax.Array:
   """Cuts [N,H,W,C] into [N,P,size*size*C]: row by row, in a patch too, channels last."""
   n, height, width, channels = images.shape
+  if size < 1:
+    raise ValueError(f"patch is {size}; expected at least 1.")
   if height % size or width % size:
     raise ValueError(
       f"The images are {height}x{width}; expected multiples of the patch, {size}. Set patch to "
