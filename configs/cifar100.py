@@ -14,7 +14,8 @@ Result to expect: the paper's averages over CIFAR-10, CIFAR-100 and SVHN, highes
 `cifar100.py:densenet121`, `:vgg16_bn` and `:vit` train the paper's other classifiers; in the
 same workdir they take the diffusion model from the run with ResNet18.
 `cifar100.py:smoke` runs every stage on a few of the images, too small to learn from, in
-under a minute on two CPU cores; `:densenet121_smoke`, `:vgg16_bn_smoke` and `:vit_smoke` too.
+under a minute on two CPU cores; `:densenet121_smoke`, `:vgg16_bn_smoke` and `:vit_smoke` do
+so with the other classifiers, in a little more.
 """
 
 from ml_collections import ConfigDict
