@@ -27,6 +27,13 @@ VARIANTS = [(path, variant) for path in CONFIGS for variant in ("", "smoke")] + 
   if path.stem in AUDITED
   for variant in ("audit", "audit_smoke")
 ]
+PAPER = [path for path in CONFIGS if path.stem in ("cifar10", "cifar100", "svhn")]
+OTHER_CLASSIFIERS = ("densenet121", "vgg16_bn", "vit")
+VARIANTS += [
+  (PAPER[0], f"{classifier}{smoke}")
+  for classifier in OTHER_CLASSIFIERS
+  for smoke in ("", "_smoke")
+]
 
 
 @pytest.mark.parametrize(
@@ -47,6 +54,21 @@ def test_every_config_is_valid_and_names_models_that_exist(path, variant):
       lambda key, m=module: models.init(m, key, (28, 28, 3)), jax.random.key(0)
     )
     assert models.num_parameters(shapes) > 1000
+
+
+@pytest.mark.parametrize("path", PAPER, ids=lambda path: path.stem)
+def test_another_classifier_is_all_that_such_a_variant_changes(path):
+  usual = get_config(path, "")
+  for classifier in OTHER_CLASSIFIERS:
+    config = get_config(path, classifier)
+    assert config.classifier.model == classifier
+    assert config.classifier.fields == usual.classifier.fields
+    # Section VI.A of the paper.
+    assert config.classifier.learning_rate == (1e-4 if classifier == "vit" else 1e-3)
+    for name in ("model", "learning_rate"):
+      config.classifier[name] = usual.classifier[name]
+    config.variant = ""
+    assert config == usual
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

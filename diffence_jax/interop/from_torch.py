@@ -16,19 +16,25 @@ import numpy as np
 from diffence_jax.interop import diffusers
 from diffence_jax.interop.adm_unet import ADM_UNET
 from diffence_jax.interop.ddpm_unet import DDPM_UNET
+from diffence_jax.interop.densenet121 import DENSENET121
 from diffence_jax.interop.files import WRAPPERS, read_state_dict, unwrap
 from diffence_jax.interop.layout import Layout
 from diffence_jax.interop.resnet18 import RESNET18
+from diffence_jax.interop.vgg16_bn import VGG16_BN
+from diffence_jax.interop.vit import VIT
 from diffence_jax.models.binding import init
 from diffence_jax.models.registry import unknown_name
 
 LAYOUTS: Mapping[str, Layout] = {
   "adm_unet": ADM_UNET,
   "ddpm_unet": DDPM_UNET,
+  "densenet121": DENSENET121,
   "resnet18": RESNET18,
+  "vgg16_bn": VGG16_BN,
+  "vit": VIT,
 }
 
-# Our name of a leaf to PyTorch's.
+# Our name of a layer's leaf to PyTorch's; parameters of their own keep theirs.
 _LEAVES = {
   "kernel": "weight",
   "embedding": "weight",
@@ -103,6 +109,7 @@ def read_network(
   try:
     module = layout.make(kind, **{**layout.infer_settings(shapes), **settings})
     image_channels = layout.image_channels(module, shapes)
+    size = layout.image_size(module, shapes)
   except (KeyError, IndexError) as error:
     raise ValueError(
       f"These are not the weights of a {kind}: reading its settings from them failed: {error}. "
@@ -112,7 +119,8 @@ def read_network(
     ) from error
   expected = flax.traverse_util.flatten_dict(
     jax.eval_shape(
-      functools.partial(init, module, image_shape=(32, 32, image_channels)), jax.random.key(0)
+      functools.partial(init, module, image_shape=(size, size, image_channels)),
+      jax.random.key(0),
     )
   )
   names = {path: _torch_name(path, layout) for path in expected}
@@ -176,7 +184,7 @@ def _torch_name(path: tuple[str, ...], layout: Layout) -> str:
   submodule = functools.reduce(
     lambda name, rule: re.sub(*rule, name), layout.names, ".".join(path[1:-1])
   )
-  return f"{submodule}.{_LEAVES[path[-1]]}"
+  return ".".join(filter(None, (submodule, _LEAVES.get(path[-1], path[-1]))))
 
 
 def _torch_shape(leaf: str, shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -19,6 +19,8 @@ class Layout(NamedTuple):
     names: (pattern, replacement) pairs that, one after the other, turn our submodule's dotted
       path into PyTorch's.
     ignored: what the state dict may hold although it is no weight.
+    image_size: `image_size(module, shapes)`, the height and width of images that the weights
+      are for; where they are for any, one that will do.
   """
 
   make: Callable[..., nn.Module]
@@ -26,3 +28,4 @@ class Layout(NamedTuple):
   image_channels: Callable[[nn.Module, Shapes], int]
   names: tuple[tuple[str, str], ...]
   ignored: tuple[str, ...] = ()
+  image_size: Callable[[nn.Module, Shapes], int] = lambda module, shapes: 32

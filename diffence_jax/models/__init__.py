@@ -9,17 +9,23 @@ from diffence_jax.models.binding import (
   predictor,
 )
 from diffence_jax.models.ddpm_unet import DDPMUNet
+from diffence_jax.models.densenet121 import DenseNet121
 from diffence_jax.models.registry import CLASSIFIERS, DENOISERS, make_classifier, make_denoiser
 from diffence_jax.models.resnet18 import ResNet18
 from diffence_jax.models.small_resnet import SmallResNet
+from diffence_jax.models.vgg16_bn import VGG16BN
+from diffence_jax.models.vit import ViT
 
 __all__ = [
   "CLASSIFIERS",
   "DENOISERS",
+  "VGG16BN",
   "ADMUNet",
   "DDPMUNet",
+  "DenseNet121",
   "ResNet18",
   "SmallResNet",
+  "ViT",
   "compiled_predictor",
   "denoiser",
   "init",

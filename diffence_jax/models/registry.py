@@ -10,11 +10,17 @@ import jax.numpy as jnp
 
 from diffence_jax.models.adm_unet import ADMUNet
 from diffence_jax.models.ddpm_unet import DDPMUNet
+from diffence_jax.models.densenet121 import DenseNet121
 from diffence_jax.models.resnet18 import ResNet18
 from diffence_jax.models.small_resnet import SmallResNet
+from diffence_jax.models.vgg16_bn import VGG16BN
+from diffence_jax.models.vit import ViT
 
 CLASSIFIERS: Mapping[str, type[nn.Module]] = {
   "resnet18": ResNet18,
+  "densenet121": DenseNet121,
+  "vgg16_bn": VGG16BN,
+  "vit": ViT,
   "small_resnet": SmallResNet,
 }
 DENOISERS: Mapping[str, type[nn.Module]] = {"adm_unet": ADMUNet, "ddpm_unet": DDPMUNet}

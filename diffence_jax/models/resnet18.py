@@ -7,10 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-# Group normalisation has at most so many groups, as De et al. (2022) train ResNets with
-# differential privacy, of at least so many channels: one channel alone would lose its mean.
-_MOST_GROUPS = 16
-_FEWEST_CHANNELS = 4
+from diffence_jax.models.layers import conv, norm, normalise
 
 
 class ResNet(nn.Module):
@@ -53,8 +50,8 @@ class ResNet(nn.Module):
         no such `norm`.
     """
     x = normalise(images, self.mean, self.std)
-    x = _conv(self.width, 3, dtype=self.dtype, name="stem_conv")(x)
-    x = nn.relu(_norm(x, self.norm, train, "stem_norm"))
+    x = conv(self.width, 3, dtype=self.dtype, name="stem_conv")(x)
+    x = nn.relu(norm(x, self.norm, train, name="stem_norm"))
     for stage, num_blocks in enumerate(self.stages):
       for block in range(num_blocks):
         x = BasicBlock(
@@ -83,75 +80,12 @@ class BasicBlock(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
     """Maps [N,H,W,C] to [N,H/strides,W/strides,features], sizes rounded up."""
-    conv = functools.partial(_conv, self.features, dtype=self.dtype)
-    h = conv(3, strides=self.strides, name="conv1")(x)
-    h = nn.relu(_norm(h, self.norm, train, "norm1"))
-    h = _norm(conv(3, name="conv2")(h), self.norm, train, "norm2")
+    convolve = functools.partial(conv, self.features, dtype=self.dtype)
+    normed = functools.partial(norm, kind=self.norm, train=train)
+    h = convolve(3, strides=self.strides, name="conv1")(x)
+    h = nn.relu(normed(h, name="norm1"))
+    h = normed(convolve(3, name="conv2")(h), name="norm2")
     if self.strides != 1 or x.shape[-1] != self.features:
-      x = conv(1, strides=self.strides, name="shortcut_conv")(x)
-      x = _norm(x, self.norm, train, "shortcut_norm")
+      x = convolve(1, strides=self.strides, name="shortcut_conv")(x)
+      x = normed(x, name="shortcut_norm")
     return nn.relu(h + x)
-
-
-def normalise(images: jax.Array, mean: tuple[float, ...], std: tuple[float, ...]) -> jax.Array:
-  """(images - mean) / std, channel by channel.
-
-  Args:
-    images: f32[N,H,W,C].
-    mean: C numbers, or one for all channels.
-    std: C numbers, or one for all channels.
-
-  Returns:
-    f32[N,H,W,C].
-
-  Raises:
-    ValueError: `images` has another rank, or `mean` or `std` another length.
-  """
-  if images.ndim != 4:
-    raise ValueError(f"images has shape {images.shape}; expected [N, H, W, C].")
-  for name, values in (("mean", mean), ("std", std)):
-    if len(values) not in (1, images.shape[-1]):
-      raise ValueError(
-        f"{name} has {len(values)} values for images of {images.shape[-1]} channels; give one "
-        "a channel, or a single one."
-      )
-  per_channel = lambda values: jnp.asarray(values, jnp.float32).reshape(1, 1, 1, -1)
-  return (images.astype(jnp.float32) - per_channel(mean)) / per_channel(std)
-
-
-def _conv(features: int, size: int, *, strides: int = 1, dtype: Any, name: str) -> nn.Conv:
-  """A convolution without bias, padded alike on every side as in PyTorch."""
-  return nn.Conv(
-    features,
-    (size, size),
-    strides=strides,
-    padding=size // 2,
-    use_bias=False,
-    kernel_init=nn.initializers.he_normal(),
-    dtype=dtype,
-    name=name,
-  )
-
-
-def _norm(x: jax.Array, norm: str, train: bool, name: str) -> jax.Array:
-  """Normalisation in float32, with PyTorch's epsilon and momentum (0.1 there)."""
-  if norm == "batch":
-    layer = nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5, name=name)
-  elif norm == "group":
-    layer = nn.GroupNorm(num_groups=num_groups(x.shape[-1]), epsilon=1e-5, name=name)
-  else:
-    raise ValueError(f"norm is {norm!r}; expected 'batch' or 'group'.")
-  return layer(x.astype(jnp.float32)).astype(x.dtype)
-
-
-def num_groups(channels: int) -> int:
-  """The groups that group normalisation divides channels into: all of one size.
-
-  Args:
-    channels: at least 1.
-
-  Returns:
-    The most, up to 16, that divide the channels into groups of 4 at least; else 1.
-  """
-  most = max(1, min(_MOST_GROUPS, channels // _FEWEST_CHANNELS))
-  return max(groups for groups in range(1, most + 1) if channels % groups == 0)

@@ -1,13 +1,25 @@
 """Published PyTorch weights: exact outputs, inferred settings, and errors that list."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from fixtures.load import load_fixture, pseudo_state_dict
+from fixtures.pseudo_weights import pseudo_weight
 
 from diffence_jax.interop import from_torch
-from diffence_jax.models import ADMUNet, denoiser, predictor
+from diffence_jax.interop.from_torch import LAYOUTS
+from diffence_jax.models import (
+  ADMUNet,
+  denoiser,
+  make_classifier,
+  num_parameters,
+  predictor,
+)
+
+CLASSIFIERS = ("resnet18", "densenet121", "vgg16_bn", "vit")
 
 
 def load(kind):
@@ -16,8 +28,46 @@ def load(kind):
   return pseudo_state_dict(manifest), arrays
 
 
+def shapes_of(kind):
+  """(name, shape) of the parameters of a fixture."""
+  return load_fixture(kind)[0]["state_dict"].items()
+
+
 def nhwc(x):
   return jnp.asarray(x.transpose(0, 2, 3, 1))
+
+
+def vit_shapes(*, width, patch, size, channels, depth, attention, mlp, num_classes):
+  """Names and shapes of a ViT's state dict, as vit-pytorch has them."""
+  shapes = {
+    "pos_embedding": (1, (size // patch) ** 2 + 1, width),
+    "cls_token": (1, 1, width),
+    "to_patch_embedding.1.weight": (width, patch * patch * channels),
+    "to_patch_embedding.1.bias": (width,),
+    "mlp_head.0.weight": (width,),
+    "mlp_head.0.bias": (width,),
+    "mlp_head.1.weight": (num_classes, width),
+    "mlp_head.1.bias": (num_classes,),
+  }
+  for layer in range(depth):
+    for name, shape in {
+      "0.norm.weight": (width,),
+      "0.norm.bias": (width,),
+      "0.fn.to_qkv.weight": (3 * attention, width),
+      "0.fn.to_out.0.weight": (width, attention),
+      "0.fn.to_out.0.bias": (width,),
+      "1.norm.weight": (width,),
+      "1.norm.bias": (width,),
+      "1.fn.net.0.weight": (mlp, width),
+      "1.fn.net.0.bias": (mlp,),
+      "1.fn.net.3.weight": (width, mlp),
+      "1.fn.net.3.bias": (width,),
+    }.items():
+      shapes[f"transformer.layers.{layer}.{name}"] = shape
+  return shapes
+
+
+SMALL_VIT = {"width": 24, "size": 18, "depth": 2, "attention": 16, "mlp": 40, "num_classes": 5}
 
 
 @pytest.fixture(scope="module")
@@ -49,11 +99,18 @@ def test_the_adm_unet_predicts_the_published_noise_and_variance(adm):
   np.testing.assert_allclose(out, nhwc(arrays["out"]), atol=2e-5)
 
 
-def test_the_resnet_gives_the_published_logits(resnet):
-  state_dict, arrays = resnet
-  module, variables = from_torch("resnet18", state_dict, mean=(0.0,), std=(1.0,))
+@pytest.mark.parametrize("kind", CLASSIFIERS)
+def test_a_classifier_gives_the_published_logits(kind):
+  state_dict, arrays = load(kind)
+  module, variables = from_torch(kind, state_dict, mean=(0.0,), std=(1.0,))
   out = jax.jit(predictor(module, variables))(None, nhwc(arrays["x"]))
   np.testing.assert_allclose(out, arrays["logits"], atol=1e-5)
+  trained = [
+    value.size
+    for name, value in state_dict.items()
+    if not name.endswith(("running_mean", "running_var", "num_batches_tracked"))
+  ]
+  assert num_parameters(variables) == sum(trained)
 
 
 def test_settings_are_read_off_the_weights_and_explicit_ones_kept(unet, resnet):
@@ -119,6 +176,64 @@ def test_a_missing_parameter_does_not_mislead_the_settings_of_an_adm_unet(adm, n
   broken = {key: value for key, value in adm[0].items() if key != name}
   with pytest.raises(ValueError, match=f"missing: {name}. Check"):
     from_torch("adm_unet", broken, num_head_channels=16)
+
+
+@pytest.mark.parametrize("kind", CLASSIFIERS)
+def test_the_published_classifiers_have_the_default_settings(kind):
+  weights = {name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes_of(kind)}
+  module, _ = from_torch(kind, weights)
+  if kind == "vit":
+    assert (module.attention_width, module.mlp_width) == (512, 512)
+    module = module.clone(attention_width=None, mlp_width=None)
+  assert module == make_classifier(kind, num_classes=10)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("patch", [1, 3, 6])
+def test_a_vit_of_any_size_is_read_off_its_weights(patch, channels):
+  shapes = vit_shapes(**SMALL_VIT, patch=patch, channels=channels)
+  weights = {name: pseudo_weight(name, shape) for name, shape in shapes.items()}
+  module, variables = from_torch("vit", weights, heads=4, dropout=0.0)
+  assert (module.num_classes, module.width, module.patch, module.depth) == (5, 24, patch, 2)
+  assert (module.attention_width, module.mlp_width, module.heads) == (16, 40, 4)
+  # Parameters of no layer keep their axes.
+  for name in ("cls_token", "pos_embedding"):
+    np.testing.assert_array_equal(variables["params"][name], weights[name])
+  images = jax.ShapeDtypeStruct((2, 18, 18, channels), jnp.float32)
+  assert jax.eval_shape(predictor(module, variables), None, images).shape == (2, 5)
+
+
+def test_a_patch_that_contradicts_the_weights_is_refused():
+  shapes = vit_shapes(**SMALL_VIT, patch=6, channels=3)
+  weights = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+  message = r"embedding.1.weight is \[24, 108\], expected \[24, 27\]"
+  with pytest.raises(ValueError, match=message):
+    from_torch("vit", weights, patch=3)
+
+
+@pytest.mark.parametrize(
+  ("kind", "name"),
+  [
+    ("densenet121", "features.transition_layer_2.down_sample.0.running_var"),
+    ("densenet121", "features.dense_block3.bottle_neck_layer_4.bottle_neck.5.weight"),
+    ("vgg16_bn", "features.40.bias"),
+    ("vit", "cls_token"),
+    ("vit", "transformer.layers.5.1.fn.net.3.weight"),
+  ],
+)
+def test_what_a_classifier_misses_or_has_too_much_is_listed(kind, name):
+  weights = {key: np.broadcast_to(np.float32(0), shape) for key, shape in shapes_of(kind)}
+  del weights[name]
+  weights["another.weight"] = np.zeros(3, np.float32)
+  message = f"don't fit a {kind}; missing: {re.escape(name)}; surplus: another.weight. Check"
+  with pytest.raises(ValueError, match=message):
+    from_torch(kind, weights)
+
+
+def test_the_depth_of_a_densenet_is_read_off_its_names():
+  later = re.compile(r"bottle_neck_layer_[2-9]|bottle_neck_layer_\d\d")
+  shapes = {name: shape for name, shape in shapes_of("densenet121") if not later.search(name)}
+  assert LAYOUTS["densenet121"].infer_settings(shapes)["stages"] == (2, 2, 2, 2)
 
 
 def test_prefix_frozen_table_and_batch_counters_are_dropped(unet):

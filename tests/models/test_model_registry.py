@@ -4,10 +4,13 @@ import jax.numpy as jnp
 import pytest
 
 from diffence_jax.models import (
+  VGG16BN,
   ADMUNet,
   DDPMUNet,
+  DenseNet121,
   ResNet18,
   SmallResNet,
+  ViT,
   make_classifier,
   make_denoiser,
 )
@@ -16,6 +19,9 @@ from diffence_jax.models import (
 def test_names_give_the_modules_with_their_fields():
   assert make_classifier("resnet18", num_classes=7, width=16) == ResNet18(7, width=16)
   assert make_classifier("small_resnet", num_classes=7) == SmallResNet(7)
+  assert make_classifier("densenet121", num_classes=7, width=8) == DenseNet121(7, width=8)
+  assert make_classifier("vgg16_bn", num_classes=7, norm="group") == VGG16BN(7, norm="group")
+  assert make_classifier("vit", num_classes=7, dropout=0.0) == ViT(7, dropout=0.0)
   assert make_denoiser("ddpm_unet", out_channels=1, dropout=0.0) == DDPMUNet(1, dropout=0.0)
 
 
@@ -48,7 +54,7 @@ def test_a_misspelt_name_is_met_with_the_nearest(call, nearest):
 
 
 def test_all_names_are_listed_where_none_is_near():
-  with pytest.raises(ValueError, match="Choose from: resnet18, small_resnet") as error:
+  with pytest.raises(ValueError, match="Choose from: densenet121, resnet18, small_r") as error:
     make_classifier("xyz", num_classes=2)
   assert "Did you mean" not in str(error.value)
 

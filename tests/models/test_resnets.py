@@ -9,7 +9,6 @@ import optax
 import pytest
 
 from diffence_jax.models import ResNet18, SmallResNet, init, num_parameters
-from diffence_jax.models.resnet18 import normalise, num_groups
 
 TINY = functools.partial(SmallResNet, num_classes=3, width=8, stages=(1, 1))
 
@@ -83,26 +82,9 @@ def test_group_normalisation_takes_each_image_and_group_for_itself():
   np.testing.assert_allclose(normed, expected.reshape(raw.shape), atol=1e-4)
 
 
-@pytest.mark.parametrize(
-  ("channels", "groups"),
-  [(1, 1), (4, 1), (8, 2), (12, 3), (17, 1), (22, 2), (64, 16), (96, 16), (512, 16)],
-)
-def test_groups_divide_the_channels(channels, groups):
-  assert num_groups(channels) == groups
-
-
 def test_another_normalisation_is_refused():
   with pytest.raises(ValueError, match="norm is 'layer'; expected 'batch' or 'group'"):
     jax.eval_shape(TINY(norm="layer").init, jax.random.key(0), images(1))
-
-
-def test_images_are_normalised_channel_by_channel():
-  mean, std = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
-  raw = images(2, channels=3)
-  expected = (np.asarray(raw) - np.array(mean)) / np.array(std)
-  np.testing.assert_allclose(normalise(raw, mean, std), expected, atol=1e-5)
-  expected = (np.asarray(raw) - 0.5) / 0.25
-  np.testing.assert_allclose(normalise(raw, (0.5,), (0.25,)), expected, atol=1e-5)
 
 
 def test_normalisation_is_part_of_the_classifier(tiny_variables):
