@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     scaled_logit,
     select,
   )
-  from diffence_jax.diffusion import Schedule, linear_schedule, reconstruct, sample
+  from diffence_jax.diffusion import Schedule, linear_schedule, reconstruct, respaced, sample
   from diffence_jax.pipeline import run
 
 _MODULES = (
@@ -43,6 +43,7 @@ _HOMES = {
   "member_interval": "defense",
   "protect": "defense",
   "reconstruct": "diffusion",
+  "respaced": "diffusion",
   "run": "pipeline",
   "sample": "diffusion",
   "scaled_logit": "defense",
@@ -67,6 +68,7 @@ __all__ = [  # noqa: RUF022, modules first
   "member_interval",
   "protect",
   "reconstruct",
+  "respaced",
   "run",
   "sample",
   "scaled_logit",

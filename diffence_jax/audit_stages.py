@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from diffence_jax import attacks, audit, models, rng, shadow_stages, stages
+from diffence_jax import attacks, audit, models, query_stages, rng, shadow_stages, stages
 from diffence_jax.artifacts import Stage
 from diffence_jax.attacks.hop_skip_jump import hop_skip_jump
 from diffence_jax.attacks.label_only import augmentation_robustness, noise_robustness
@@ -65,7 +65,7 @@ def _compute_label_only(experiment, store, path):
 
 def _compute_audit(experiment, store, path):
   config, protocol = experiment.config, experiment.config.audit.protocol
-  records = stages.load_records(experiment, store)
+  records = query_stages.load_records(experiment, store)
   answers = audit.predictors(records, protocol)
   answers = audit.with_output_defense(answers, stages.fit_output(config, "target"))
   images = _images(experiment)

@@ -95,6 +95,7 @@ def base_config() -> ConfigDict:
   config.diffusion = ConfigDict()
   config.diffusion.model = "ddpm_unet"
   config.diffusion.fields = ConfigDict()  # what the model takes: channels, multipliers, ...
+  config.diffusion.image_shape = ()  # (height, width, channels); (): that of the data
   config.diffusion.schedule = ConfigDict()
   config.diffusion.schedule.num_steps = 1000
   config.diffusion.schedule.beta_start = 1e-4
@@ -112,6 +113,9 @@ def base_config() -> ConfigDict:
   config.purify.num_candidates = 30
   config.purify.step = 160
   config.purify.num_ddim_steps = 1
+  config.purify.respacing = ""  # "ddim5": steps are counted among 5 of the schedule's
+  config.purify.clip = False  # predicted clean images, to [-1, 1]
+  config.purify.to_clean = False  # indices of guided-diffusion, down to the clean image
   config.purify.chunk_size = 256  # re-generations through the networks at a time
   config.purify.batch_size = 512  # images between two commits of the record
 
@@ -248,10 +252,11 @@ def validate(config: ConfigDict | Mapping[str, Any]) -> FrozenConfigDict:
     if (least is not None and not value >= least) or (most is not None and not value <= most):
       bounds = f"at least {least}" if most is None else f"{least} to {most}"
       raise ValueError(f"{path} is {value}; expected {bounds}.")
-  if flat["purify.step"] >= flat["diffusion.schedule.num_steps"]:
+  shape = flat["diffusion.image_shape"]
+  if shape and not (len(shape) == 3 and all(type(side) is int and side > 0 for side in shape)):
     raise ValueError(
-      f"purify.step is {flat['purify.step']}; expected less than "
-      f"diffusion.schedule.num_steps, {flat['diffusion.schedule.num_steps']}."
+      f"diffusion.image_shape is {shape}; expected (height, width, channels), or () for that "
+      "of the data."
     )
   chosen = (flat["classifier.defense"], flat["output.defense"])
   _check_defenses(resolved["defenses"], [name for name in chosen if ":" in name])

@@ -20,14 +20,28 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from diffence_jax import audit_stages, data, models, parallel, report, shadow_stages, stages
+from diffence_jax import (
+  audit_stages,
+  data,
+  models,
+  parallel,
+  query_stages,
+  report,
+  shadow_stages,
+  stages,
+)
 from diffence_jax.artifacts import Stage, Store, locked, write_atomically
 from diffence_jax.config import as_json, fingerprint, validate
 from diffence_jax.defense.candidates import check_settings
 from diffence_jax.diffusion.sampler import ddim_timesteps
 from diffence_jax.stages import Experiment
 
-_COMPUTE = {**stages.COMPUTE, **shadow_stages.COMPUTE, **audit_stages.COMPUTE}
+_COMPUTE = {
+  **stages.COMPUTE,
+  **query_stages.COMPUTE,
+  **shadow_stages.COMPUTE,
+  **audit_stages.COMPUTE,
+}
 
 # What is chosen for a training-time or an output defense where there is none.
 _NO_DEFENSE = ("undefended", "none")
@@ -170,24 +184,23 @@ def plan(
   if len(canaries.ids):
     members["canaries"] = fingerprint([values.tolist() for values in canaries])
   recipe = stages.recipe_of(config, dataset, len(split.members) + int(canaries.is_member.sum()))
-  _check(config, split, recipe)
+  _check(config, dataset.images.shape[1:], split, recipe)
   if recipe.needs_reference:
     members["reference"] = fingerprint(split.reference.tolist())
   classifier = Stage(
     "classifier", stages.classifier_settings(config), (Stage("images", members),)
   )
   diffusion = stage("diffusion", "diffusion", Stage("images", trained_on))
-  asked = {
-    **stages.settings_of(config, "purify"),
-    "num_candidates": stages.num_recorded(config),
-  }
-  queries = Stage("queries", asked, (splits, classifier, diffusion))
+  queries = Stage(
+    "queries", query_stages.recorded_settings(config), (splits, classifier, diffusion)
+  )
+  _, sampler = stages.sampler_of(config)
   samples = Stage(
     "samples",
     {
       **settings["samples"],
-      "step": config.purify.step,
-      "num_reconstruction_steps": config.purify.num_ddim_steps,
+      **{f"purify_{name}": value for name, value in sampler.items()},
+      "purify_respacing": config.purify.respacing,
       "seed": seed,
     },
     (splits, diffusion),
@@ -219,7 +232,7 @@ def describe(experiment: Experiment, workdir: str | os.PathLike) -> str:
   """
   config, split, store = experiment.config, experiment.split, Store(workdir)
   num_queries = sum(map(len, stages.queried_groups(split).values()))
-  calls = num_queries * stages.num_recorded(config) * config.purify.num_ddim_steps
+  calls = num_queries * query_stages.num_recorded(config) * config.purify.num_ddim_steps
   images = config.samples.num_images
   costs = {
     "split": f"{len(experiment.dataset.ids)} images to divide",
@@ -319,14 +332,12 @@ def _shadow_results(experiment, store):
   }
 
 
-def _check(config, split, recipe):
+def _check(config, image_shape, split, recipe):
   """Raises ValueError now for what would fail only after some training."""
-  schedule = stages.schedule_of(config)
+  schedule, sampler = stages.sampler_of(config)
   purify = config.purify
-  check_settings(
-    schedule, purify.num_candidates, purify.step, purify.num_ddim_steps, purify.chunk_size
-  )
-  ddim_timesteps(schedule.num_steps - 1, config.samples.num_ddim_steps)
+  check_settings(schedule, image_shape, purify.num_candidates, purify.chunk_size, **sampler)
+  ddim_timesteps(config.diffusion.schedule.num_steps - 1, config.samples.num_ddim_steps)
   stages.fit_output(config, "target")
   if recipe.needs_reference and len(split.reference) <= config.shadow.num_canaries:
     raise ValueError(

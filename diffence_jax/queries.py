@@ -31,7 +31,7 @@ def make_record_step(
   classifier: nn.Module | Callable[..., jax.Array],
   denoiser: nn.Module,
   mesh: Mesh,
-  **purify: int,
+  **purify: Any,
 ):
   """Builds the compiled step: raw and candidate logits of one batch.
 
@@ -69,7 +69,7 @@ def record_queries(
   mesh: Mesh,
   directory: Path,
   num_models: int | None = None,
-  **purify: int,
+  **purify: Any,
 ) -> None:
   """Writes `raw.npy` f32[N,K] and `candidates.npy` f32[N,M,K] to `directory`.
 

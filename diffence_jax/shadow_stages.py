@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from diffence_jax import audit, data, parallel, rng, stages
+from diffence_jax import audit, data, parallel, query_stages, rng, stages
 from diffence_jax.artifacts import Stage, Store
 from diffence_jax.attacks.shadow import ensemble_logits, membership_matrix
 from diffence_jax.audit.answers import (
@@ -23,7 +23,7 @@ from diffence_jax.audit.answers import (
 from diffence_jax.audit.shadow import adaptive_rows, leave_one_out_rows, target_scores, view_of
 from diffence_jax.checkpoint import restore_arrays, save_arrays
 from diffence_jax.progress import progress_bar
-from diffence_jax.queries import Bound, read_model, record_queries
+from diffence_jax.queries import Bound, read_model
 from diffence_jax.stages import Experiment
 from diffence_jax.training.ensemble import default_models_at_once, train_ensemble
 from diffence_jax.training.recipe import Recipe
@@ -85,8 +85,7 @@ def plan_stages(experiment: Experiment) -> dict[str, Stage]:
   names = [model.fingerprint for model in _model_stages(config, drawn_from)]
   shadow = Stage("shadow", {"models": names}, (drawn_from,))
   asked = {
-    **stages.settings_of(config, "purify"),
-    "num_candidates": stages.num_recorded(config),
+    **query_stages.recorded_settings(config),
     "augmentation": config.shadow.augmentation,
   }
   before = experiment.stages
@@ -123,7 +122,7 @@ def costs(experiment: Experiment, store: Store) -> dict[str, str]:
   cached = sum(
     store.is_done(model) for model in _model_stages(config, *experiment.stages["shadow"].inputs)
   )
-  recorded, versions = stages.num_recorded(config), _num_versions(config)
+  recorded, versions = query_stages.num_recorded(config), _num_versions(config)
   per_image = versions * recorded * config.purify.num_ddim_steps
   return {
     "shadow": f"{num_models} models, {cached} of them cached, each "
@@ -208,8 +207,8 @@ def _record_versions(experiment, store, path, classifier, images, num_models):
     versions = data.augment(images[rows // num_versions], kind)
     return versions[np.arange(len(rows)), rows % num_versions]
 
-  num_rows = len(images) * num_versions
-  _record(experiment, store, path, classifier, read, num_rows, num_models=num_models)
+  rows = np.arange(len(images) * num_versions)
+  query_stages.record(experiment, store, path, classifier, read, rows, num_models=num_models)
 
 
 def _compute_near_duplicates(experiment, store, path):
@@ -229,27 +228,8 @@ def _compute_near_duplicates(experiment, store, path):
     return np.clip(near, 0, 255).astype(np.uint8)
 
   classifier = stages.load_classifier(experiment, store)
-  num_rows = len(images) * num_queries
-  _record(experiment, store, path, classifier, read, num_rows, num_candidates=1)
-
-
-def _record(
-  experiment, store, path, classifier, read, num_rows, num_models=None, num_candidates=None
-):
-  """Records what `read` gives for each row."""
-  config = experiment.config
-  record_queries(
-    rng.stream(config.seed, path.parent.name),
-    classifier,
-    stages.load_denoiser(experiment, store),
-    stages.schedule_of(config),
-    read,
-    np.arange(num_rows),
-    mesh=parallel.batch_mesh(),
-    directory=path,
-    num_models=num_models,
-    **{**config.purify, "num_candidates": num_candidates or stages.num_recorded(config)},
-  )
+  rows = np.arange(len(images) * num_queries)
+  query_stages.record(experiment, store, path, classifier, read, rows, num_candidates=1)
 
 
 def load_ensemble_statistics(
@@ -290,7 +270,9 @@ def _compute_shadow_audit(experiment, store, path):
   asked = {"num_candidates": config.purify.num_candidates, "queries": config.shadow.queries}
   membership, shadow = load_ensemble_statistics(experiment, store, config.shadow.queries)
   # The target's intervals are those of the defense as it is deployed.
-  answers = audit.predictors(stages.load_records(experiment, store), config.audit.protocol)
+  answers = audit.predictors(
+    query_stages.load_records(experiment, store), config.audit.protocol
+  )
   intervals = audit.selecting_intervals(answers)
   finish = audit.fit_finish(answers, stages.fit_output(config, "target"))
   labels = pool.labels[~pool.is_canary]
@@ -382,7 +364,7 @@ def _defended(config, num):
   if config.output.defense == "none":
     return ""
   once = num * _num_versions(config) * (config.shadow.num_models + 1)
-  most = once * (2 + 3 * min(max(config.shadow.queries), stages.num_recorded(config)))
+  most = once * (2 + 3 * min(max(config.shadow.queries), query_stages.num_recorded(config)))
   return f", {5 * once} to {most} of them through {config.output.defense} first"
 
 

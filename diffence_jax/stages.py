@@ -1,9 +1,6 @@
 """What every stage computes: the models it makes, the files it writes, and how to load them."""
 
 import collections
-import json
-import shutil
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -12,13 +9,20 @@ import numpy as np
 from ml_collections import FrozenConfigDict
 
 from diffence_jax import audit, data, models, parallel, rng
-from diffence_jax.artifacts import Stage, Store, write_atomically
+from diffence_jax.artifacts import Stage, Store
 from diffence_jax.checkpoint import restore_tree, save_tree
-from diffence_jax.config import as_json, fingerprint
+from diffence_jax.config import as_json
 from diffence_jax.data import Dataset, Split
 from diffence_jax.defense import output
-from diffence_jax.diffusion import Schedule, linear_schedule, reconstruct, sample
-from diffence_jax.queries import Bound, read_model, record_queries
+from diffence_jax.diffusion import (
+  Schedule,
+  fit_images,
+  linear_schedule,
+  reconstruct,
+  respaced,
+  sample,
+)
+from diffence_jax.queries import Bound
 from diffence_jax.training import Recipe, TrainSettings, train_classifier, train_denoiser
 from diffence_jax.training.registry import make_recipe, source_digest
 
@@ -71,16 +75,31 @@ def classifier_shapes(recipe: Recipe, dataset: Dataset) -> Bound:
 
 def denoiser_shapes(config: FrozenConfigDict, dataset: Dataset) -> Bound:
   """The noise-prediction network that the config describes; ValueError as above."""
+  shape = model_shape(config, dataset)
   module = models.make_denoiser(
-    config.diffusion.model, out_channels=dataset.images.shape[-1], **config.diffusion.fields
+    config.diffusion.model, out_channels=shape[-1], **config.diffusion.fields
   )
-  init = lambda key: models.init(module, key, dataset.images.shape[1:])
+  init = lambda key: models.init(module, key, shape)
   return Bound(module, jax.eval_shape(init, jax.random.key(0)))
 
 
 def schedule_of(config: FrozenConfigDict) -> Schedule:
   """The noise schedule that the config describes."""
   return linear_schedule(**config.diffusion.schedule)
+
+
+def model_shape(config: FrozenConfigDict, dataset: Dataset) -> tuple[int, int, int]:
+  """(H,W,C) of the images that the diffusion model is for: those of the data by default."""
+  return tuple(config.diffusion.image_shape) or dataset.images.shape[1:]
+
+
+def sampler_of(config: FrozenConfigDict) -> tuple[Schedule, dict[str, Any]]:
+  """How images are re-generated: the schedule, and the settings that `reconstruct` takes."""
+  purify, schedule = config.purify, schedule_of(config)
+  settings = {name: purify[name] for name in ("step", "num_ddim_steps", "clip", "to_clean")}
+  if config.diffusion.image_shape:
+    settings["model_shape"] = tuple(config.diffusion.image_shape)
+  return respaced(schedule, purify.respacing) if purify.respacing else schedule, settings
 
 
 def queried_groups(split: Split) -> dict[str, np.ndarray]:
@@ -143,11 +162,6 @@ def reference_set(experiment: Experiment) -> dict[str, np.ndarray] | None:
     experiment.split.reference[experiment.config.shadow.num_canaries :]
   )
   return {"images": samples.images, "labels": samples.labels}
-
-
-def num_recorded(config: FrozenConfigDict) -> int:
-  """R: how many candidates of every image are recorded; the defense draws the first M."""
-  return config.shadow.num_recorded or config.purify.num_candidates
 
 
 def settings_of(config: FrozenConfigDict, section: str) -> dict[str, Any]:
@@ -221,7 +235,8 @@ def _compute_diffusion(experiment, store, path):
     experiment.denoiser.module,
     dataset.take(trained_on).images,
     schedule_of(config),
-    **_without(config.diffusion, "model", "fields", "schedule", "trained_on"),
+    model_shape=model_shape(config, dataset),
+    **_without(config.diffusion, "model", "fields", "schedule", "trained_on", "image_shape"),
     seed=config.seed,
     mesh=parallel.batch_mesh(),
     directory=path,
@@ -229,103 +244,28 @@ def _compute_diffusion(experiment, store, path):
   save_tree(path / "variables", variables)
 
 
-def _compute_queries(experiment, store, path):
-  _record(experiment, store, path, load_classifier(experiment, store))
-
-
-def _record(experiment, store, path, classifier, num_models=None):
-  config = experiment.config
-  ids = np.concatenate(list(queried_groups(experiment.split).values()))
-  record_queries(
-    rng.stream(config.seed, "queries"),
-    classifier,
-    load_denoiser(experiment, store),
-    schedule_of(config),
-    experiment.dataset.take(ids).images.__getitem__,
-    ids,
-    mesh=parallel.batch_mesh(),
-    directory=path,
-    num_models=num_models,
-    **{**config.purify, "num_candidates": num_recorded(config)},
-  )
-
-
-def record_together(experiments: Sequence[Experiment], store: Store) -> None:
-  """Records the queries of experiments that differ in how the classifier is trained.
-
-  Every image is re-generated once for all classifiers; what is recorded already is left as it
-  is. The record of each is what it is alone, but for rounding. Killed, it goes on where it was
-  when it is called with the same experiments again.
-
-  Args:
-    experiments: with the same data, diffusion model, seed and settings of "purify", all of
-      whose classifiers and diffusion models are computed.
-    store: where their artifacts are; the workdir is to be locked.
-
-  Raises:
-    ValueError: they differ in more than their classifiers.
-  """
-  queries = {e.stages["queries"].fingerprint: e for e in experiments}
-  alike = {
-    fingerprint(
-      [stage.settings, [i.fingerprint for i in stage.inputs if i.name != "classifier"]]
-    )
-    for stage in (e.stages["queries"] for e in queries.values())
-  }
-  if len(alike) > 1:
-    raise ValueError("The experiments differ in more than their classifiers.")
-  folder = store.workdir / "queries" / f"{fingerprint(sorted(queries))}.together"
-  listed = folder / "classifiers.json"
-  if not listed.is_file():
-    pending = [name for name, e in queries.items() if not store.is_done(e.stages["queries"])]
-    if len(pending) < 2:
-      return
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(listed, json.dumps(pending))
-  recorded = [queries[name] for name in json.loads(listed.read_text())]
-  classifiers = [load_classifier(e, store) for e in recorded]
-
-  def answer(variables, images):
-    predict = [
-      models.predictor(c.module, v) for c, v in zip(classifiers, variables, strict=True)
-    ]
-    return jnp.concatenate([own(None, images) for own in predict], axis=-1)
-
-  together = Bound(answer, [c.variables for c in classifiers])
-  _record(recorded[0], store, folder, together, num_models=len(recorded))
-  for number, own in enumerate(recorded):
-
-    def write(path, number=number):
-      for name in ("raw.npy", "candidates.npy"):
-        np.save(path / name, read_model(folder / name, number))
-
-    store.compute(own.stages["queries"], write)
-  shutil.rmtree(folder)
-
-
 def _compute_samples(experiment, store, path):
   """Draws images from noise, and re-generates target samples of both sides, to look at."""
   config, split = experiment.config, experiment.split
-  settings, purify = config.samples, config.purify
+  settings = config.samples
   bound = load_denoiser(experiment, store)
-  schedule = schedule_of(config)
+  schedule, sampler = sampler_of(config)
   half = -(-settings.num_images // 2)
   ids = np.concatenate([split.target_members[:half], split.target_nonmembers[:half]])
   raw = experiment.dataset.take(ids).images
-  shape = (settings.num_images, *raw.shape[1:])
+  shape = (settings.num_images, *model_shape(config, experiment.dataset))
   key = rng.stream(config.seed, "samples")
 
   @jax.jit
   def draw(variables):
     denoise = models.denoiser(bound.module, variables)
-    return sample(key, denoise, schedule, shape, num_ddim_steps=settings.num_ddim_steps)
+    num_steps = settings.num_ddim_steps
+    return sample(key, denoise, schedule_of(config), shape, num_ddim_steps=num_steps)
 
   @jax.jit
   def regenerate(variables, images, key):
     denoise = models.denoiser(bound.module, variables)
-    return reconstruct(
-      key, denoise, schedule, images, step=purify.step, num_ddim_steps=purify.num_ddim_steps
-    )
+    return reconstruct(key, denoise, schedule, images, **sampler)
 
   images = raw.astype(np.float32) / 255.0
   keys = [rng.stream(config.seed, f"samples/{i}") for i in range(settings.num_reconstructions)]
@@ -335,7 +275,7 @@ def _compute_samples(experiment, store, path):
     **{
       "images/raw": raw,
       "images/reconstructed": np.stack([_to_bytes(r) for r in reconstructed], axis=1),
-      "images/samples": _to_bytes(draw(bound.variables)),
+      "images/samples": _to_bytes(fit_images(draw(bound.variables), raw.shape[1:])),
     },
   )
 
@@ -345,7 +285,6 @@ COMPUTE = {
   "split": _compute_split,
   "classifier": _compute_classifier,
   "diffusion": _compute_diffusion,
-  "queries": _compute_queries,
   "samples": _compute_samples,
 }
 
@@ -358,23 +297,6 @@ def load_classifier(experiment: Experiment, store: Store) -> Bound:
 def load_denoiser(experiment: Experiment, store: Store) -> Bound:
   """The trained noise-prediction network of an experiment that has run."""
   return _load_variables(experiment.denoiser, store.path(experiment.stages["diffusion"]))
-
-
-def load_records(experiment: Experiment, store: Store) -> dict[str, audit.Record]:
-  """The recorded queries of an experiment that has run, group by group.
-
-  The candidates are the M that the defense draws, of the R that are recorded.
-  """
-  path = store.path(experiment.stages["queries"])
-  raw, candidates = (np.load(path / f"{name}.npy") for name in ("raw", "candidates"))
-  num_candidates = experiment.config.purify.num_candidates
-  records, start = {}, 0
-  for group, ids in queried_groups(experiment.split).items():
-    rows = slice(start, start + len(ids))
-    labels = experiment.dataset.take(ids).labels
-    records[group] = audit.Record(raw[rows], candidates[rows, :num_candidates], labels)
-    start += len(ids)
-  return records
 
 
 def _load_variables(bound, path):

@@ -73,23 +73,24 @@ def config_of(config, defense: str, seed: int):
 
 def inference_ms(experiment, store) -> dict[str, float]:
   """Milliseconds a sample, alone and with Diffence; compiled, the median of rounds."""
-  from diffence_jax import audit, models, stages
+  from diffence_jax import audit, models, query_stages, stages
 
   config = experiment.config
   classifier = stages.load_classifier(experiment, store)
-  record_step = _record_step(classifier.module, experiment.denoiser.module, config.purify)
+  schedule, sampler = stages.sampler_of(config)
+  settings = {k: config.purify[k] for k in ("num_candidates", "chunk_size")} | sampler
+  record_step = _record_step(
+    classifier.module, experiment.denoiser.module, tuple(settings.items())
+  )
   ids = experiment.split.target_nonmembers[:_TIMED_IMAGES]
   images = experiment.dataset.take(ids).images.astype(np.float32) / 255.0
   denoiser = stages.load_denoiser(experiment, store)
-  shared = (
-    jax.random.key(0),
-    classifier.variables,
-    denoiser.variables,
-    stages.schedule_of(config),
-  )
+  shared = (jax.random.key(0), classifier.variables, denoiser.variables, schedule)
   finish = lambda logits: logits
   if fit := stages.fit_output(config, "target"):
-    answers = audit.predictors(stages.load_records(experiment, store), config.audit.protocol)
+    answers = audit.predictors(
+      query_stages.load_records(experiment, store), config.audit.protocol
+    )
     chosen = [own for own in answers if own.name == "scenario 3"]
     finish = audit.fit_finish(chosen, fit)["scenario 3"]
   predict = models.compiled_predictor(classifier.module)
@@ -108,13 +109,12 @@ def inference_ms(experiment, store) -> dict[str, float]:
 
 
 @functools.lru_cache(maxsize=4)
-def _record_step(module, denoiser, purify):
+def _record_step(module, denoiser, settings):
   from diffence_jax import parallel
   from diffence_jax.queries import make_record_step
 
-  settings = {name: value for name, value in purify.items() if name != "batch_size"}
   one_device = parallel.batch_mesh(jax.local_devices()[:1])
-  return make_record_step(module, denoiser, one_device, **settings)
+  return make_record_step(module, denoiser, one_device, **dict(settings))
 
 
 def _median_seconds(function):
@@ -172,7 +172,7 @@ def facts_of(results: dict[str, Any], cells) -> list[tuple[str, str]]:
 
 def run(config, workdir: Path, defenses: list[str], seeds: list[int]) -> str:
   """Runs all experiments and writes the table, which is returned as text."""
-  from diffence_jax import artifacts, data, pipeline, stages
+  from diffence_jax import artifacts, data, pipeline, query_stages, stages
   from diffence_jax.artifacts import Stage
   from diffence_jax.report.defense_table import format_defense_table, write_defense_table
 
@@ -191,7 +191,7 @@ def run(config, workdir: Path, defenses: list[str], seeds: list[int]) -> str:
       for defense, experiment in own.items():
         print(f"{defense}, seed {seed}", file=sys.stderr)
         pipeline.compute(experiment, store, _BEFORE_QUERIES)
-      stages.record_together(list(own.values()), store)
+      query_stages.record_together(list(own.values()), store)
       for defense, experiment in own.items():
         print(f"{defense}, seed {seed}", file=sys.stderr)
         # Images to look at are for the report of a single run.

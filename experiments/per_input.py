@@ -33,15 +33,15 @@ def main(_) -> None:
   shadow = statistics["scenario 3"]
   images, pool = shadow_stages.pool_of(experiment)
   images, labels = images[~pool.is_canary], pool.labels[~pool.is_canary]
-  purify = {
-    k: config.purify[k] for k in ("num_candidates", "step", "num_ddim_steps", "chunk_size")
-  }
+  schedule, sampler = stages.sampler_of(config)
   protected = dj.protect(
     jax.jit(dj.models.predictor(*stages.load_classifier(experiment, store))),
     dj.models.denoiser(*stages.load_denoiser(experiment, store)),
-    stages.schedule_of(config),
+    schedule,
+    num_candidates=config.purify.num_candidates,
+    chunk_size=config.purify.chunk_size,
     randomness="per_input",
-    **purify,
+    **sampler,
   )
   secret = rng.stream(config.seed, "per_input")
   draw = np.random.default_rng(rng.numpy_seed(config.seed, "per_input"))

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from diffence_jax import artifacts, main, pipeline, queries, stages
+from diffence_jax import artifacts, main, pipeline, queries, query_stages
 from diffence_jax.defense import scaled_logit
 
 ROOT = Path(__file__).parents[1]
@@ -111,7 +111,7 @@ def test_a_users_own_defenses_run_by_where_they_are_imported_from(tmp_path, monk
   with np.load(audit / "arrays.npz") as arrays:
     phi = arrays["undefended/phi_members"]
   store = pipeline.open_store(tmp_path / "run")
-  raw = stages.load_records(experiment, store)["target_members"].raw
+  raw = query_stages.load_records(experiment, store)["target_members"].raw
   np.testing.assert_allclose(phi, scaled_logit(np.round(raw, 1)), rtol=1e-5)
   # Another text of the function is another defense.
   before = experiment.stages["classifier"].fingerprint
@@ -150,7 +150,7 @@ def test_recording_together_takes_only_what_fits_together(tmp_path):
     own.seed = seed
     seeds.append(pipeline.plan(own))
   with pytest.raises(ValueError, match="differ in more than their classifiers"):
-    stages.record_together(seeds, pipeline.open_store(tmp_path))
+    query_stages.record_together(seeds, pipeline.open_store(tmp_path))
 
 
 def test_recording_together_is_what_each_records_alone(tmp_path, monkeypatch):
@@ -172,16 +172,16 @@ def test_recording_together_is_what_each_records_alone(tmp_path, monkeypatch):
   with monkeypatch.context() as patch:
     patch.setattr(artifacts.Store, "compute", dying)
     with pytest.raises(KeyboardInterrupt):
-      stages.record_together(experiments, stores[0])
+      query_stages.record_together(experiments, stores[0])
   assert stores[0].is_done(experiments[0].stages["queries"])
   with monkeypatch.context() as patch:
     patch.setattr(queries, "write_rows", None)
-    stages.record_together(experiments, stores[0])
+    query_stages.record_together(experiments, stores[0])
   records = []
   for store in stores:
     for experiment in experiments:
       pipeline.compute(experiment, store, ("queries",))
-    records.append([stages.load_records(experiment, store) for experiment in experiments])
+    records.append([query_stages.load_records(experiment, store) for experiment in experiments])
   assert not list((tmp_path / "together" / "queries").glob("*.together"))
   for together, alone in zip(*records, strict=True):
     for group, record in alone.items():

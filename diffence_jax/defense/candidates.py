@@ -1,12 +1,14 @@
 """Candidates: predictions for re-generated versions of every input."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from diffence_jax import rng
 from diffence_jax.defense.checks import check_images
-from diffence_jax.diffusion.sampler import check_step, ddim_timesteps, reconstruct
+from diffence_jax.diffusion.sampler import check_sampler, reconstruct
 from diffence_jax.diffusion.schedule import Schedule
 from diffence_jax.predictor import Denoise, Predict
 
@@ -23,9 +25,9 @@ def candidate_logits(
   *,
   num_candidates: int = 30,
   step: int = 160,
-  num_ddim_steps: int = 1,
   ids: jax.Array | None = None,
   chunk_size: int = 256,
+  **sampler: Any,
 ) -> jax.Array:
   """Logits of `num_candidates` re-generations of every image, all drawn in one call.
 
@@ -42,20 +44,24 @@ def candidate_logits(
     images: f[N,H,W,C] in [0, 1].
     num_candidates: M, at least 1.
     step: diffusion steps of noise, 1 to `schedule.num_steps - 1`.
-    num_ddim_steps: network evaluations a candidate, 1 to `step`.
     ids: i32[N], stable ids of the samples; None for their positions in the batch.
     chunk_size: re-generations that go through the networks at a time.
+    **sampler: how else each is re-generated, as `reconstruct` takes it: `num_ddim_steps`,
+      `clip`, `to_clean`, `model_shape`.
 
   Returns:
     f[N,M,K], the predictor's logits.
 
   Raises:
-    TypeError: the images are not floating point.
+    TypeError: the images are not floating point, or there is no such setting.
     ValueError: images of a wrong shape, out of range or not finite, or a setting out of range.
   """
   images = check_images(images)
   ids = check_ids(ids, len(images))
-  check_settings(schedule, num_candidates, step, num_ddim_steps, chunk_size)
+  sampler = {"step": step, **sampler}
+  image_shape = images.shape[1:]
+  check_settings(schedule, image_shape, num_candidates, chunk_size, **sampler)
+  noise_shape = sampler.get("model_shape") or image_shape
   total = images.shape[0] * num_candidates
   chunk_size = min(chunk_size, total)
   num_chunks = -(-total // chunk_size)
@@ -65,16 +71,8 @@ def candidate_logits(
   def one_chunk(positions):
     sample, candidate = positions // num_candidates, positions % num_candidates
     keys = rng.candidate_keys(key, ids[sample], candidate)
-    noise = jax.vmap(lambda k: jax.random.normal(k, images.shape[1:], jnp.float32))(keys)
-    purified = reconstruct(
-      None,
-      denoise,
-      schedule,
-      images[sample],
-      step=step,
-      num_ddim_steps=num_ddim_steps,
-      noise=noise,
-    )
+    noise = jax.vmap(lambda k: jax.random.normal(k, noise_shape, jnp.float32))(keys)
+    purified = reconstruct(None, denoise, schedule, images[sample], noise=noise, **sampler)
     # Neither the noise's key nor another chunk's: a predictor may be randomised itself.
     own_key = rng.candidate_keys(predict_key, ids[sample[:1]], candidate[:1])[0]
     return predict(own_key, purified)
@@ -88,11 +86,14 @@ def candidate_logits(
 
 
 def check_settings(
-  schedule: Schedule, num_candidates: int, step: int, num_ddim_steps: int, chunk_size: int
+  schedule: Schedule,
+  image_shape: tuple[int, ...] | None,
+  num_candidates: int,
+  chunk_size: int,
+  **sampler: Any,
 ) -> None:
   """Raises ValueError unless the purification settings are in their ranges."""
-  check_step(schedule, step)
-  ddim_timesteps(step, num_ddim_steps)
+  check_sampler(schedule, image_shape, **sampler)
   for name, value in (("num_candidates", num_candidates), ("chunk_size", chunk_size)):
     if value < 1:
       raise ValueError(f"{name} is {value}; expected at least 1.")

@@ -1,7 +1,7 @@
 """Diffence as a wrapper: a predictor in, a predictor with the same labels out."""
 
 import functools
-from typing import Protocol
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -38,11 +38,11 @@ def protect(
   *,
   num_candidates: int = 30,
   step: int = 160,
-  num_ddim_steps: int = 1,
   interval: tuple[float, float] | None = None,
   chunk_size: int = 256,
   mesh: Mesh | None = None,
   randomness: str = "per_call",
+  **sampler: Any,
 ) -> ProtectedPredict:
   """Protects a predictor with Diffence.
 
@@ -59,7 +59,6 @@ def protect(
     schedule: the noise schedule of `denoise`.
     num_candidates: M, at least 1.
     step: diffusion steps of noise, 1 to `schedule.num_steps - 1`.
-    num_ddim_steps: network evaluations a candidate, 1 to `step`.
     interval: (lo, hi) on phi from `fit_interval` or `member_interval`; None for scenario 3.
     chunk_size: re-generations that go through the networks at a time, on every device.
     mesh: as `parallel.batch_mesh` makes it: every batch, then a multiple of its devices, is
@@ -68,25 +67,25 @@ def protect(
       follows from the image, rounded to 8 bits, and from one secret key that is passed with
       every call. An image that is sent again gets the same answer, so nothing is gained by
       asking twice. It does not stop who sends many images that are nearly the same.
+    **sampler: how else candidates are re-generated, as `reconstruct` takes it:
+      `num_ddim_steps`, `clip`, `to_clean`, `model_shape`.
 
   Returns:
     `protected(key, images, ids=None) -> logits [N,K]`. The key draws the noise. `ids` i32[N]
     are the samples' stable ids; None numbers the batch, or is what there is "per_input".
 
   Raises:
+    TypeError: there is no such setting.
     ValueError: a setting is out of its range.
   """
   if randomness not in ("per_call", "per_input"):
     raise ValueError(f"randomness is {randomness!r}; expected 'per_call' or 'per_input'.")
-  check_settings(schedule, num_candidates, step, num_ddim_steps, chunk_size)
+  sampler = {"step": step, **sampler}
+  check_settings(schedule, None, num_candidates, chunk_size, **sampler)
   if interval is not None:
     interval = check_interval(interval)
   draw = functools.partial(
-    candidate_logits,
-    num_candidates=num_candidates,
-    step=step,
-    num_ddim_steps=num_ddim_steps,
-    chunk_size=chunk_size,
+    candidate_logits, num_candidates=num_candidates, chunk_size=chunk_size, **sampler
   )
 
   def choose(key, batch):

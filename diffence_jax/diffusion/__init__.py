@@ -1,8 +1,9 @@
 """Diffusion: the noise schedule, the training loss and the DDIM sampler."""
 
-from diffence_jax.diffusion.loss import ddpm_loss
+from diffence_jax.diffusion.loss import ddpm_loss, predicted_noise
+from diffence_jax.diffusion.resize import fit_images
 from diffence_jax.diffusion.sampler import ddim, ddim_timesteps, reconstruct, sample
-from diffence_jax.diffusion.schedule import Schedule, add_noise, linear_schedule
+from diffence_jax.diffusion.schedule import Schedule, add_noise, linear_schedule, respaced
 
 __all__ = [
   "Schedule",
@@ -10,7 +11,10 @@ __all__ = [
   "ddim",
   "ddim_timesteps",
   "ddpm_loss",
+  "fit_images",
   "linear_schedule",
+  "predicted_noise",
   "reconstruct",
+  "respaced",
   "sample",
 ]

@@ -1,10 +1,38 @@
-"""The DDPM training loss."""
+"""What a network says about noise, and the DDPM training loss."""
 
 import jax
 import jax.numpy as jnp
 
 from diffence_jax.diffusion.schedule import Schedule, add_noise
 from diffence_jax.predictor import Denoise
+
+
+def predicted_noise(
+  denoise: Denoise, schedule: Schedule, x: jax.Array, t: jax.Array
+) -> jax.Array:
+  """The noise that a network sees in images.
+
+  Args:
+    denoise: `(x_t f32[N,H,W,C] in model units, step i32[N]) -> f32[N,H,W,C]`, the noise; or
+      f32[N,H,W,2C], of which the second half, a learned variance, is left unread.
+    schedule: the noise schedule; says which steps of the network its indices are.
+    x: f32[N,H,W,C], noised images.
+    t: i32[N], indices into the schedule.
+
+  Returns:
+    f32[N,H,W,C].
+
+  Raises:
+    ValueError: the network gives neither shape.
+  """
+  noise = denoise(x, schedule.timesteps[t])
+  *places, channels = x.shape
+  if noise.shape not in (x.shape, (*places, 2 * channels)):
+    raise ValueError(
+      f"The network turns images of shape {x.shape} into {noise.shape}; expected the same "
+      "shape, or twice the channels where it learns a variance too."
+    )
+  return noise[..., :channels].astype(jnp.float32)
 
 
 def ddpm_loss(
@@ -14,7 +42,7 @@ def ddpm_loss(
 
   Args:
     key: a JAX random key for the steps and the noise.
-    denoise: `(x_t f32[N,H,W,C] in model units, t i32[N]) -> predicted noise f32[N,H,W,C]`.
+    denoise: as `predicted_noise` takes it; a learned variance is not trained.
     schedule: the noise schedule.
     images: f32[N,H,W,C] in [0, 1].
 
@@ -25,5 +53,5 @@ def ddpm_loss(
   clean = 2.0 * images - 1.0
   t = jax.random.randint(step_key, (images.shape[0],), 0, schedule.num_steps)
   noise = jax.random.normal(noise_key, clean.shape, clean.dtype)
-  predicted = denoise(add_noise(schedule, clean, noise, t), t)
-  return jnp.mean(jnp.square(predicted.astype(jnp.float32) - noise))
+  predicted = predicted_noise(denoise, schedule, add_noise(schedule, clean, noise, t), t)
+  return jnp.mean(jnp.square(predicted - noise))

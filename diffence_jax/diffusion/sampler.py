@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffence_jax.diffusion.loss import predicted_noise
+from diffence_jax.diffusion.resize import fit_images
 from diffence_jax.diffusion.schedule import Schedule, add_noise
 from diffence_jax.predictor import Denoise
 
@@ -42,21 +44,22 @@ def ddim(
   would change nothing.
 
   Args:
-    denoise: `(x_t f32[N,H,W,C] in model units, t i32[N]) -> predicted noise f32[N,H,W,C]`.
+    denoise: as `predicted_noise` takes it.
     schedule: the noise schedule.
     x: f32[N,H,W,C], noised images at index `timesteps[0]`.
-    timesteps: i32[S + 1], strictly decreasing schedule indices.
+    timesteps: i32[S + 1], strictly decreasing schedule indices; -1 is the clean image.
     clip: keeps the clean image that every step predicts within [-1, 1], and the noise in
       accord with it; without, an error at a high index is blown up by 1 / sqrt(alpha_bar).
 
   Returns:
     f32[N,H,W,C] at index `timesteps[-1]`, in model units.
   """
-  alpha_bar = schedule.alpha_bar[np.asarray(timesteps)]
+  # The last entry, which -1 stands for, is an image without noise.
+  alpha_bar = jnp.append(schedule.alpha_bar, 1.0)[np.asarray(timesteps)]
 
   def step(x, inputs):
     t, now, after = inputs
-    noise = denoise(x, jnp.full((x.shape[0],), t)).astype(x.dtype)
+    noise = predicted_noise(denoise, schedule, x, jnp.full((x.shape[0],), t)).astype(x.dtype)
     clean = (x - jnp.sqrt(1.0 - now) * noise) / jnp.sqrt(now)
     if clip:
       clean = jnp.clip(clean, -1.0, 1.0)
@@ -76,37 +79,60 @@ def reconstruct(
   step: int = 160,
   num_ddim_steps: int = 1,
   noise: jax.Array | None = None,
+  clip: bool = False,
+  to_clean: bool = False,
+  model_shape: tuple[int, int, int] | None = None,
 ) -> jax.Array:
   """Re-generates images: a little forward noise, then denoising.
 
-  Diffence's purification with the indices of its published code: noise as after `step`
-  diffusion steps (`alpha_bar[step - 1]`), then DDIM from `alpha_bar[step]` down to
-  `alpha_bar[0]`.
+  Both published pipelines of Diffence are settings of it. With the DDPM U-Net: noise as after
+  `step` diffusion steps (`alpha_bar[step - 1]`), then DDIM from `alpha_bar[step]` down to
+  `alpha_bar[0]`. With the guided-diffusion network `clip`, `to_clean`, as many `num_ddim_steps`
+  as `step` has, and a schedule that is `respaced`.
 
   Args:
     key: a JAX random key for the noise; may be None where `noise` is given.
-    denoise: `(x_t f32[N,H,W,C] in model units, t i32[N]) -> predicted noise f32[N,H,W,C]`.
+    denoise: as `predicted_noise` takes it.
     schedule: the noise schedule.
     images: f32[N,H,W,C] in [0, 1].
     step: diffusion steps of noise, 1 to `schedule.num_steps - 1`.
     num_ddim_steps: network evaluations, 1 to `step`.
     noise: f32[N,H,W,C], standard normal; replaces the drawn noise.
+    clip: keeps the clean images that the network predicts within [-1, 1].
+    to_clean: begins the way back at the index of the noise, and ends it at the clean image;
+      all indices are then lower by one, and `step` may be `schedule.num_steps`.
+    model_shape: (H', W', C') of the images the network is for; the images are scaled to it,
+      antialiased, and back, gray ones repeated in all channels. None: that of the images.
 
   Returns:
     f32[N,H,W,C] in [0, 1].
 
   Raises:
-    ValueError: `step` or `num_ddim_steps` out of range, or no source of noise.
+    ValueError: `step` or `num_ddim_steps` out of range, no source of noise, noise of a wrong
+      shape, or a gray network for images in colour.
   """
-  check_step(schedule, step)
-  timesteps = ddim_timesteps(step, num_ddim_steps)
-  clean = 2.0 * images.astype(jnp.float32) - 1.0
+  check_sampler(
+    schedule,
+    images.shape[1:],
+    step=step,
+    num_ddim_steps=num_ddim_steps,
+    clip=clip,
+    to_clean=to_clean,
+    model_shape=model_shape,
+  )
+  shape = images.shape[1:]
+  images = fit_images(images.astype(jnp.float32), model_shape or shape)
+  clean = 2.0 * images - 1.0
   if noise is None:
     if key is None:
       raise ValueError("reconstruct got neither a key nor noise; pass one of them.")
     noise = jax.random.normal(key, clean.shape, clean.dtype)
+  if noise.shape != clean.shape:
+    raise ValueError(f"noise has shape {noise.shape}; expected {clean.shape}.")
   noised = add_noise(schedule, clean, noise, jnp.full((clean.shape[0],), step - 1))
-  return to_unit(ddim(denoise, schedule, noised, timesteps))
+  timesteps = ddim_timesteps(step, num_ddim_steps) - int(to_clean)
+  regenerated = to_unit(ddim(denoise, schedule, noised, timesteps, clip=clip))
+  return fit_images(regenerated, shape)
 
 
 def sample(
@@ -142,10 +168,30 @@ def to_unit(x: jax.Array) -> jax.Array:
   return jnp.clip(0.5 * (x + 1.0), 0.0, 1.0)
 
 
-def check_step(schedule: Schedule, step: int) -> None:
-  """Raises ValueError unless `step` diffusion steps can be added and removed."""
-  if not 1 <= step < schedule.num_steps:
+def check_sampler(
+  schedule: Schedule,
+  image_shape: tuple[int, ...] | None = None,
+  *,
+  step: int = 160,
+  num_ddim_steps: int = 1,
+  clip: bool = False,
+  to_clean: bool = False,
+  model_shape: tuple[int, int, int] | None = None,
+) -> None:
+  """Raises ValueError unless `reconstruct` can use its settings on such images."""
+  del clip
+  most = schedule.num_steps - 1 + int(to_clean)
+  if not 1 <= step <= most:
     raise ValueError(
-      f"step is {step}; with a schedule of {schedule.num_steps} steps expected "
-      f"1 to {schedule.num_steps - 1}."
+      f"step is {step}; with a schedule of {schedule.num_steps} steps expected 1 to {most}."
+    )
+  ddim_timesteps(step, num_ddim_steps)
+  if model_shape is None:
+    return
+  if len(model_shape) != 3 or min(model_shape) < 1:
+    raise ValueError(f"model_shape is {model_shape}; expected height, width and channels.")
+  if image_shape is not None and model_shape[2] < image_shape[2]:
+    raise ValueError(
+      f"model_shape is {model_shape}, and the images have {image_shape[2]} channels; a network "
+      "for gray images cannot re-generate colours. Use one for colour images."
     )

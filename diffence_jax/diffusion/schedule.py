@@ -1,5 +1,6 @@
 """The noise schedule: how much of an image is left after t diffusion steps."""
 
+import re
 from typing import NamedTuple
 
 import jax
@@ -13,9 +14,12 @@ class Schedule(NamedTuple):
   Attributes:
     alpha_bar: f32[num_steps], decreasing, in (0, 1]: the share of the signal's variance that
       is left after step t, the cumulative product of 1 - beta.
+    timesteps: i32[num_steps], rising: the step that the network is told at every index, 0 to
+      num_steps - 1 unless the schedule is respaced.
   """
 
   alpha_bar: jax.Array
+  timesteps: jax.Array
 
   @property
   def num_steps(self) -> int:
@@ -47,7 +51,46 @@ def linear_schedule(
       "0 < beta_start <= beta_end < 1."
     )
   beta = np.linspace(beta_start, beta_end, num_steps, dtype=np.float64)
-  return Schedule(alpha_bar=jnp.asarray(np.cumprod(1.0 - beta), jnp.float32))
+  alpha_bar = jnp.asarray(np.cumprod(1.0 - beta), jnp.float32)
+  return Schedule(alpha_bar, jnp.arange(num_steps, dtype=jnp.int32))
+
+
+def respaced(schedule: Schedule, respacing: str) -> Schedule:
+  """Keeps some of a schedule's steps, at which its network can be asked as before.
+
+  As guided-diffusion's `space_timesteps` chooses them (Nichol & Dhariwal 2021, section 4).
+
+  Args:
+    schedule: of S steps.
+    respacing: "ddimK": K steps at the same whole distance from each other, from step 0 on;
+      or "K": K steps spread evenly from the first to the last one, rounded.
+
+  Returns:
+    A schedule of K steps, the indices of which count the steps that are kept.
+
+  Raises:
+    ValueError: neither form, or the schedule cannot be divided so.
+  """
+  found = re.fullmatch(r"(ddim)?([1-9]\d*)", respacing)
+  num_steps = schedule.num_steps
+  if not found or int(found[2]) > num_steps:
+    raise ValueError(
+      f"respacing is {respacing!r}; expected 'ddimK' or 'K', such as 'ddim5', with K from 1 to "
+      f"the schedule's {num_steps} steps."
+    )
+  count = int(found[2])
+  if found[1]:
+    strides = range(1, num_steps + 1)
+    stride = next((s for s in strides if len(range(0, num_steps, s)) == count), None)
+    if stride is None:
+      raise ValueError(
+        f"respacing is {respacing!r}, but no whole distance leaves {count} of {num_steps} "
+        f"steps; choose another number, or {str(count)!r} for nearly equal distances."
+      )
+    kept = np.arange(0, num_steps, stride)
+  else:
+    kept = np.linspace(0, num_steps - 1, count).round().astype(np.int64)
+  return Schedule(schedule.alpha_bar[kept], schedule.timesteps[kept])
 
 
 def add_noise(

@@ -11,17 +11,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffence_jax.interop.adm_unet import ADM_UNET
 from diffence_jax.interop.ddpm_unet import DDPM_UNET
 from diffence_jax.interop.layout import Layout
 from diffence_jax.interop.resnet18 import RESNET18
 from diffence_jax.models.binding import init
 from diffence_jax.models.registry import unknown_name
 
-LAYOUTS: Mapping[str, Layout] = {"ddpm_unet": DDPM_UNET, "resnet18": RESNET18}
+LAYOUTS: Mapping[str, Layout] = {
+  "adm_unet": ADM_UNET,
+  "ddpm_unet": DDPM_UNET,
+  "resnet18": RESNET18,
+}
 
 # Our name of a leaf to PyTorch's.
 _LEAVES = {
   "kernel": "weight",
+  "embedding": "weight",
   "scale": "weight",
   "bias": "bias",
   "mean": "running_mean",
@@ -74,9 +80,13 @@ def from_torch(
   )
   names = {path: _torch_name(path, layout) for path in expected}
   _check(
-    kind, shapes, {names[path]: _torch_shape(leaf.shape) for path, leaf in expected.items()}
+    kind,
+    shapes,
+    {names[path]: _torch_shape(path[-1], leaf.shape) for path, leaf in expected.items()},
   )
-  variables = {path: jnp.asarray(_from_torch_axes(weights[names[path]])) for path in expected}
+  variables = {
+    path: jnp.asarray(_from_torch_axes(path[-1], weights[names[path]])) for path in expected
+  }
   return module, flax.traverse_util.unflatten_dict(variables)
 
 
@@ -113,14 +123,14 @@ def _torch_name(path: tuple[str, ...], layout: Layout) -> str:
   return f"{submodule}.{_LEAVES[path[-1]]}"
 
 
-def _torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-  """The shape of our variable in PyTorch: [..., in, out] is [out, in, ...] there."""
-  return (*shape[:-3:-1], *shape[:-2])
+def _torch_shape(leaf: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+  """The shape of our variable in PyTorch: a kernel's [..., in, out] is [out, in, ...] there."""
+  return (*shape[:-3:-1], *shape[:-2]) if leaf == "kernel" else shape
 
 
-def _from_torch_axes(weight: np.ndarray) -> np.ndarray:
-  """[out, in, ...] to [..., in, out]; vectors stay."""
-  return weight.transpose(*range(2, weight.ndim), *range(min(weight.ndim, 2))[::-1])
+def _from_torch_axes(leaf: str, weight: np.ndarray) -> np.ndarray:
+  """A kernel's [out, in, ...] to [..., in, out]; everything else stays."""
+  return weight.transpose(*range(2, weight.ndim), 1, 0) if leaf == "kernel" else weight
 
 
 def _check(

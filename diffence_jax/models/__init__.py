@@ -1,5 +1,6 @@
 """Flax models: classifiers and noise-prediction networks, by name or by class."""
 
+from diffence_jax.models.adm_unet import ADMUNet
 from diffence_jax.models.binding import (
   compiled_predictor,
   denoiser,
@@ -15,6 +16,7 @@ from diffence_jax.models.small_resnet import SmallResNet
 __all__ = [
   "CLASSIFIERS",
   "DENOISERS",
+  "ADMUNet",
   "DDPMUNet",
   "ResNet18",
   "SmallResNet",

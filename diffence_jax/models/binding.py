@@ -56,7 +56,8 @@ def denoiser(module_or_apply: nn.Module | Callable[..., jax.Array], variables: A
     variables: the module's variables, all collections; or what `apply` takes.
 
   Returns:
-    `denoise(x_t, t) -> predicted noise`.
+    `denoise(x_t, t) -> predicted noise`; `denoise(x_t, t, labels i32[N])` where the network
+    is class-conditional.
 
   Raises:
     TypeError: `module_or_apply` is neither.
@@ -68,7 +69,8 @@ def init(module: nn.Module, key: jax.Array, image_shape: tuple[int, int, int]) -
   """Draws a module's first variables.
 
   Args:
-    module: a classifier, called on images, or a denoiser, called on images and steps.
+    module: a classifier, called on images, or a denoiser, called on images and steps and, where
+      it is class-conditional, labels.
     key: a JAX random key.
     image_shape: (H, W, C) of the images it is for.
 
@@ -77,6 +79,9 @@ def init(module: nn.Module, key: jax.Array, image_shape: tuple[int, int, int]) -
   """
   inputs = [jnp.zeros((1, *image_shape), jnp.float32)]
   if len(_required_arguments(module)) > 1:
+    inputs.append(jnp.zeros((1,), jnp.int32))
+  conditional = "labels" in inspect.signature(module.__call__).parameters
+  if conditional and module.num_classes is not None:
     inputs.append(jnp.zeros((1,), jnp.int32))
   # Compiled, the forward pass is dropped and only the draws are left.
   return jax.jit(module.init)(key, *inputs)

@@ -11,7 +11,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from diffence_jax.models import unet_layers
+from diffence_jax.models.unet_layers import GroupNorm, double
+
 _xavier = nn.initializers.xavier_uniform()
+_conv = functools.partial(unet_layers.conv, kernel_init=_xavier)
 # A residual branch starts at (almost) nothing: Xavier with a gain of 1e-5.
 _almost_zero = nn.initializers.variance_scaling(1e-10, "fan_avg", "uniform")
 
@@ -95,7 +99,7 @@ class DDPMUNet(nn.Module):
         h = block(multiplier * self.channels, attend=attend, name=name)(h, time)
         position += 1
       if level != 0:
-        h = conv(h.shape[-1], name=f"up_{position}")(_double(h, skips[-1].shape))
+        h = conv(h.shape[-1], name=f"up_{position}")(double(h, skips[-1].shape))
         position += 1
 
     h = nn.silu(GroupNorm(groups, name="tail_norm")(h))
@@ -133,8 +137,7 @@ def time_embedding(t: jax.Array, size: int) -> jax.Array:
   Returns:
     f32[N, size]: sin, cos, sin, cos, ... from the fastest to the slowest.
   """
-  frequency = 10000.0 ** (-jnp.arange(0, size, 2, dtype=jnp.float32) / size)
-  angle = t.astype(jnp.float32)[:, None] * frequency[None, :]
+  angle = unet_layers.time_angles(t, size)
   return jnp.stack([jnp.sin(angle), jnp.cos(angle)], axis=-1).reshape(t.shape[0], size)
 
 
@@ -191,57 +194,3 @@ class Attention(nn.Module):
     weights = nn.softmax(scores * features**-0.5).astype(self.dtype)
     h = jnp.einsum("nqk,nkc->nqc", weights, value).reshape(x.shape)
     return x + project(kernel_init=_almost_zero, name="out")(h)
-
-
-class GroupNorm(nn.Module):
-  """Group normalisation in float32, eps 1e-5.
-
-  The same function as `nn.GroupNorm`, which reduces over split channels and so takes about
-  three times as long on XLA's CPU backend: here channels are reduced first, then grouped.
-  """
-
-  groups: int
-
-  @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
-    """Maps [N,H,W,C] to f32[N,H,W,C]."""
-    n, _, _, features = x.shape
-    scale = self.param("scale", nn.initializers.ones, (features,), jnp.float32)
-    bias = self.param("bias", nn.initializers.zeros, (features,), jnp.float32)
-
-    def group_mean(v):
-      v = jnp.mean(v, axis=(1, 2)).reshape(n, self.groups, features // self.groups)
-      mean = jnp.broadcast_to(jnp.mean(v, axis=-1, keepdims=True), v.shape)
-      return mean.reshape(n, 1, 1, features)
-
-    x = x.astype(jnp.float32)
-    x = x - group_mean(x)
-    x = x * jax.lax.rsqrt(group_mean(jnp.square(x)) + 1e-5)
-    return x * scale[None, None, None, :] + bias[None, None, None, :]
-
-
-def _conv(
-  features: int,
-  size: int,
-  *,
-  strides: int = 1,
-  kernel_init: Any = _xavier,
-  dtype: Any,
-  name: str,
-) -> nn.Conv:
-  """A convolution padded alike on every side as in PyTorch, also where it strides."""
-  return nn.Conv(
-    features,
-    (size, size),
-    strides=strides,
-    padding=size // 2,
-    kernel_init=kernel_init,
-    dtype=dtype,
-    name=name,
-  )
-
-
-def _double(x: jax.Array, like: tuple[int, ...]) -> jax.Array:
-  """Doubles height and width by repeating pixels, then crops to those of shape `like`."""
-  x = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
-  return x[:, : like[1], : like[2], :]

@@ -8,6 +8,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
+from diffence_jax.models.adm_unet import ADMUNet
 from diffence_jax.models.ddpm_unet import DDPMUNet
 from diffence_jax.models.resnet18 import ResNet18
 from diffence_jax.models.small_resnet import SmallResNet
@@ -16,7 +17,7 @@ CLASSIFIERS: Mapping[str, type[nn.Module]] = {
   "resnet18": ResNet18,
   "small_resnet": SmallResNet,
 }
-DENOISERS: Mapping[str, type[nn.Module]] = {"ddpm_unet": DDPMUNet}
+DENOISERS: Mapping[str, type[nn.Module]] = {"adm_unet": ADMUNet, "ddpm_unet": DDPMUNet}
 
 
 def make_classifier(name: str, *, num_classes: int, **fields: Any) -> nn.Module:
@@ -45,7 +46,8 @@ def make_denoiser(name: str, *, out_channels: int, **fields: Any) -> nn.Module:
     **fields: the module's other fields; lists may stand for tuples, a dtype's name for a dtype.
 
   Returns:
-    A module, `(x f32[N,H,W,C] in model units, t i32[N], *, train=False) -> f32[N,H,W,C]`.
+    A module, `(x f32[N,H,W,C] in model units, t i32[N], *, train=False) -> f32[N,H,W,C]`,
+    or f32[N,H,W,2C] where it has learned variances, which come second.
 
   Raises:
     ValueError: no network has this name, or it has no such field.

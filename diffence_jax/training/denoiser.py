@@ -11,7 +11,7 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from diffence_jax import models, rng
-from diffence_jax.diffusion import Schedule, ddpm_loss
+from diffence_jax.diffusion import Schedule, ddpm_loss, fit_images
 from diffence_jax.training.loop import (
   Loss,
   compile_step,
@@ -37,6 +37,7 @@ def train_denoiser(
   seed: int,
   mesh: Mesh,
   directory: Path,
+  model_shape: tuple[int, int, int] | None = None,
 ) -> dict[str, Any]:
   """Trains by the DDPM loss with Adam, warm-up and clipping; keeps the moving average.
 
@@ -54,20 +55,22 @@ def train_denoiser(
     seed: of initialisation, order, diffusion steps and noise.
     mesh: batches are split over it.
     directory: for checkpoints and metrics; a run resumes from what is there.
+    model_shape: (H',W',C') that the images are scaled to; None: their own.
 
   Returns:
     The variables, {"params": the moving average}.
   """
+  model_shape = model_shape or images.shape[1:]
   if warmup_steps:
     learning_rate = optax.linear_schedule(0.0, learning_rate, warmup_steps)
   optimizer = optax.chain(optax.clip_by_global_norm(clip_norm), optax.adam(learning_rate))
-  variables = models.init(module, rng.stream(seed, "diffusion/init"), images.shape[1:])
+  variables = models.init(module, rng.stream(seed, "diffusion/init"), model_shape)
 
   def batches(first):
     for rows in index_batches(len(images), batch_size, seed, first):
       yield "denoise", {"images": images[rows]}
 
-  step = train_step(noise_prediction(module, schedule), optimizer, ema_decay)
+  step = train_step(noise_prediction(module, schedule, model_shape), optimizer, ema_decay)
   state = fit(
     {"denoise": compile_step(step)},
     init_state(variables, optimizer, average=True),
@@ -82,11 +85,13 @@ def train_denoiser(
   return {"params": state.average}
 
 
-def noise_prediction(module: nn.Module, schedule: Schedule) -> Loss:
-  """The DDPM loss of batches {images u8[N,H,W,C]}."""
+def noise_prediction(
+  module: nn.Module, schedule: Schedule, model_shape: tuple[int, int, int]
+) -> Loss:
+  """The DDPM loss of batches {images u8[N,H,W,C]}, scaled to `model_shape`."""
 
   def loss(params, model_state, batch, key):
-    images = batch["images"].astype(jnp.float32) / 255.0
+    images = fit_images(batch["images"].astype(jnp.float32) / 255.0, model_shape)
     loss_key, dropout_key = jax.random.split(key)
 
     def denoise(x, t):

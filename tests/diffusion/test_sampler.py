@@ -7,7 +7,7 @@ import pytest
 from fixtures.load import load_fixture, pseudo_state_dict
 
 import diffence_jax as dj
-from diffence_jax.diffusion import add_noise, ddim, ddim_timesteps, ddpm_loss
+from diffence_jax.diffusion import add_noise, ddim, ddim_timesteps, ddpm_loss, fit_images
 
 SCHEDULE = dj.linear_schedule()
 
@@ -45,6 +45,35 @@ def test_ddim_matches_the_published_code_before_clipping(published, step, stride
   np.testing.assert_allclose(x, arrays[f"unclipped_T{step}_k{stride}"], atol=1e-4)
 
 
+def test_reconstruct_matches_guided_diffusion():
+  """Noised at the second of five respaced steps, two steps back, the clean image clipped."""
+  manifest, arrays = load_fixture("adm_unet")
+  module, variables = dj.interop.from_torch(
+    "adm_unet", pseudo_state_dict(manifest), num_head_channels=16
+  )
+  schedule = dj.respaced(SCHEDULE, manifest["purify"]["respacing"])
+  np.testing.assert_array_equal(schedule.timesteps, arrays["timesteps"])
+  x, noise, noised, purified = (
+    jnp.asarray(arrays[name].transpose(0, 2, 3, 1))
+    for name in ("x", "noise", "noised", "purified")
+  )
+  num_steps = manifest["purify"]["num_steps"]
+  own = add_noise(schedule, x, noise, jnp.full((len(x),), num_steps - 1))
+  np.testing.assert_allclose(own, noised, atol=1e-5)
+  regenerated = dj.reconstruct(
+    None,
+    jax.jit(dj.models.denoiser(module, variables)),
+    schedule,
+    0.5 * (x + 1.0),
+    step=num_steps,
+    num_ddim_steps=num_steps,
+    noise=noise,
+    clip=True,
+    to_clean=True,
+  )
+  np.testing.assert_allclose(2.0 * regenerated - 1.0, purified, atol=1e-3)
+
+
 @pytest.mark.parametrize("num_ddim_steps", [1, 3, 20])
 def test_the_network_is_evaluated_once_a_step(num_ddim_steps):
   visited = []
@@ -76,6 +105,68 @@ def test_a_perfect_denoiser_gives_the_image_back(num_ddim_steps):
   )
   # What is left is the noise of index 0, of standard deviation 0.01 in model units.
   np.testing.assert_allclose(regenerated, images, atol=0.03)
+
+
+def test_the_way_to_the_clean_image_leaves_no_noise_and_visits_indices_one_lower():
+  schedule = dj.respaced(SCHEDULE, "ddim5")
+  images = jax.random.uniform(jax.random.key(1), (3, 5, 5, 1))
+  told = []
+
+  def denoise(x, t):
+    jax.debug.callback(lambda t: told.append(int(t[0])), t, ordered=True)
+    alpha_bar = SCHEDULE.alpha_bar[t][:, None, None, None]
+    return (x - jnp.sqrt(alpha_bar) * (2.0 * images - 1.0)) / jnp.sqrt(1.0 - alpha_bar)
+
+  regenerated = dj.reconstruct(
+    jax.random.key(0), denoise, schedule, images, step=2, num_ddim_steps=2, to_clean=True
+  )
+  np.testing.assert_allclose(regenerated, images, atol=1e-4)
+  jax.effects_barrier()
+  assert told == [200, 0]
+
+
+def test_a_learned_variance_is_left_unread():
+  images = jax.random.uniform(jax.random.key(1), (2, 5, 5, 3))
+  noise_only = lambda x, t: 0.3 * x
+  both = lambda x, t: jnp.concatenate([0.3 * x, jnp.full_like(x, jnp.nan)], axis=-1)
+  for function in (
+    lambda denoise: dj.reconstruct(jax.random.key(0), denoise, SCHEDULE, images),
+    lambda denoise: ddpm_loss(jax.random.key(0), denoise, SCHEDULE, images),
+  ):
+    np.testing.assert_array_equal(function(both), function(noise_only))
+  with pytest.raises(ValueError, match="expected the same shape, or twice the channels"):
+    dj.reconstruct(jax.random.key(0), lambda x, t: x[..., :1], SCHEDULE, images)
+
+
+def test_a_network_of_another_size_sees_images_of_its_own():
+  seen = []
+
+  def denoise(x, t):
+    seen.append(x.shape)
+    return jnp.zeros_like(x)
+
+  images = jax.random.uniform(jax.random.key(1), (2, 8, 8, 1))
+  settings = {"step": 1, "model_shape": (16, 16, 3)}
+  regenerated = dj.reconstruct(jax.random.key(0), denoise, SCHEDULE, images, **settings)
+  assert seen == [(2, 16, 16, 3)]
+  # One step is next to no noise: what comes back is the image scaled up and down.
+  expected = fit_images(fit_images(images, (16, 16, 3)), (8, 8, 1))
+  np.testing.assert_allclose(regenerated, expected, atol=0.02)
+
+
+@pytest.mark.parametrize(
+  "settings, message",
+  [
+    ({"model_shape": (8, 8, 1)}, "cannot re-generate colours"),
+    ({"model_shape": (8, 8)}, "expected height, width and channels"),
+    ({"noise": jnp.zeros((1, 4, 4, 1))}, "noise has shape"),
+  ],
+)
+def test_shapes_that_do_not_fit_are_refused(settings, message):
+  with pytest.raises(ValueError, match=message):
+    dj.reconstruct(
+      jax.random.key(0), lambda x, t: x, SCHEDULE, jnp.zeros((1, 4, 4, 3)), **settings
+    )
 
 
 def test_sampling_recovers_a_gaussian():

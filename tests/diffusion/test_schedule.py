@@ -29,3 +29,31 @@ def test_noise_keeps_the_variance_of_unit_variance_images():
 def test_settings_out_of_range_are_refused(settings):
   with pytest.raises(ValueError, match=r"expected|at least"):
     dj.linear_schedule(**settings)
+
+
+@pytest.mark.parametrize(
+  "respacing, kept",
+  [
+    ("ddim5", [0, 200, 400, 600, 800]),
+    ("ddim1000", range(1000)),
+    ("4", [0, 333, 666, 999]),
+    ("1", [0]),
+  ],
+)
+def test_respacing_keeps_the_steps_that_guided_diffusion_keeps(respacing, kept):
+  schedule = dj.linear_schedule()
+  own = dj.respaced(schedule, respacing)
+  np.testing.assert_array_equal(own.timesteps, list(kept))
+  np.testing.assert_array_equal(own.alpha_bar, schedule.alpha_bar[np.array(list(kept))])
+  assert own.num_steps == len(list(kept))
+
+
+@pytest.mark.parametrize("respacing", ["", "ddim", "ddim0", "0", "5,5", "ddim1001", "1001"])
+def test_a_respacing_of_no_known_form_is_refused(respacing):
+  with pytest.raises(ValueError, match="expected 'ddimK' or 'K'"):
+    dj.respaced(dj.linear_schedule(), respacing)
+
+
+def test_a_respacing_that_no_distance_gives_is_refused():
+  with pytest.raises(ValueError, match="no whole distance leaves 600 of 1000"):
+    dj.respaced(dj.linear_schedule(), "ddim600")

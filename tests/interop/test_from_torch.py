@@ -7,7 +7,7 @@ import pytest
 from fixtures.load import load_fixture, pseudo_state_dict
 
 from diffence_jax.interop import from_torch
-from diffence_jax.models import denoiser, predictor
+from diffence_jax.models import ADMUNet, denoiser, predictor
 
 
 def load(kind):
@@ -26,6 +26,11 @@ def unet():
 
 
 @pytest.fixture(scope="module")
+def adm():
+  return load("adm_unet")
+
+
+@pytest.fixture(scope="module")
 def resnet():
   return load("resnet18")
 
@@ -35,6 +40,13 @@ def test_the_unet_predicts_the_published_noise(unet):
   denoise = jax.jit(denoiser(*from_torch("ddpm_unet", state_dict)))
   out = denoise(nhwc(arrays["x"]), jnp.asarray(arrays["t"], jnp.int32))
   np.testing.assert_allclose(out, nhwc(arrays["eps"]), atol=2e-5)
+
+
+def test_the_adm_unet_predicts_the_published_noise_and_variance(adm):
+  state_dict, arrays = adm
+  denoise = jax.jit(denoiser(*from_torch("adm_unet", state_dict, num_head_channels=16)))
+  out = denoise(nhwc(arrays["x"]), jnp.asarray(arrays["t"], jnp.int32))
+  np.testing.assert_allclose(out, nhwc(arrays["out"]), atol=2e-5)
 
 
 def test_the_resnet_gives_the_published_logits(resnet):
@@ -51,6 +63,62 @@ def test_settings_are_read_off_the_weights_and_explicit_ones_kept(unet, resnet):
   assert (module.dropout, module.dtype) == (0.0, jnp.bfloat16)
   module, _ = from_torch("resnet18", resnet[0], mean=[0.1, 0.2, 0.3])
   assert (module.num_classes, module.width, module.mean) == (10, 64, (0.1, 0.2, 0.3))
+
+
+def test_settings_of_an_adm_unet_are_read_off_its_weights(adm):
+  module, _ = from_torch("adm_unet", adm[0], num_head_channels=16)
+  assert module == ADMUNet(
+    out_channels=3,
+    channels=32,
+    multipliers=(1, 2),
+    attention_levels=(1,),
+    num_res_blocks=1,
+    num_head_channels=16,
+  )
+  with pytest.raises(ValueError, match="num_heads is 5; attention is over 64 features"):
+    from_torch("adm_unet", adm[0], num_head_channels=None, num_heads=5)
+
+
+def test_a_conditional_adm_unet_that_resamples_by_convolutions_is_recognised(adm):
+  plain = {}
+  for name, value in adm[0].items():
+    # The blocks that halve and double, and the second half of every embedding.
+    if name.startswith(("input_blocks.2.", "output_blocks.1.2.")):
+      continue
+    plain[name] = value[: len(value) // 2] if ".emb_layers." in name else value
+  plain["input_blocks.2.0.op.weight"] = np.full((32, 32, 3, 3), 2.0, np.float32)
+  plain["output_blocks.1.2.conv.weight"] = np.full((64, 64, 3, 3), 3.0, np.float32)
+  plain["input_blocks.2.0.op.bias"] = np.zeros(32, np.float32)
+  plain["output_blocks.1.2.conv.bias"] = np.zeros(64, np.float32)
+  plain["label_emb.weight"] = np.arange(7 * 128, dtype=np.float32).reshape(7, 128)
+  plain["out.2.weight"], plain["out.2.bias"] = plain["out.2.weight"][:3], np.zeros(3)
+  module, variables = from_torch("adm_unet", plain, num_head_channels=16)
+  assert module == ADMUNet(
+    out_channels=3,
+    channels=32,
+    multipliers=(1, 2),
+    attention_levels=(1,),
+    num_res_blocks=1,
+    num_head_channels=16,
+    scale_shift_norm=False,
+    resblock_updown=False,
+    learned_variance=False,
+    num_classes=7,
+  )
+  table = variables["params"]["label_embedding"]["embedding"]
+  np.testing.assert_array_equal(table, plain["label_emb.weight"])
+  qkv = variables["params"]["middle_1"]["qkv"]["kernel"]
+  np.testing.assert_array_equal(qkv[0], plain["middle_block.1.qkv.weight"][:, :, 0].T)
+
+
+@pytest.mark.parametrize(
+  "name",
+  ["out.0.weight", "output_blocks.1.2.in_layers.2.weight", "output_blocks.0.1.qkv.bias"],
+)
+def test_a_missing_parameter_does_not_mislead_the_settings_of_an_adm_unet(adm, name):
+  broken = {key: value for key, value in adm[0].items() if key != name}
+  with pytest.raises(ValueError, match=f"missing: {name}. Check"):
+    from_torch("adm_unet", broken, num_head_channels=16)
 
 
 def test_prefix_frozen_table_and_batch_counters_are_dropped(unet):
@@ -123,6 +191,8 @@ def test_weights_of_another_network_are_refused(resnet):
     from_torch("ddpm_unet", resnet[0])
   with pytest.raises(ValueError, match="not the weights of a resnet18"):
     from_torch("resnet18", {})
+  with pytest.raises(ValueError, match="not the weights of a adm_unet"):
+    from_torch("adm_unet", resnet[0])
 
 
 def test_a_checkpoint_around_the_weights_is_refused(unet):

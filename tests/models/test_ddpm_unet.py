@@ -7,33 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from drawn import drawn_variables, noised
 
 from diffence_jax.models import DDPMUNet, init, num_parameters
-from diffence_jax.models.ddpm_unet import GroupNorm, time_embedding
+from diffence_jax.models.ddpm_unet import time_embedding
+from diffence_jax.models.unet_layers import GroupNorm
 
 SMALL = functools.partial(
   DDPMUNet, out_channels=1, channels=8, multipliers=(1, 2), num_res_blocks=1
 )
-
-
-def drawn_variables(module, seed=0):
-  """Variables of no particular value, without compiling the initialisers."""
-  rng = np.random.default_rng(seed)
-  shapes = jax.eval_shape(
-    functools.partial(init, module, image_shape=(8, 8, module.out_channels)), jax.random.key(0)
-  )
-  return jax.tree.map(
-    lambda leaf: jnp.asarray(
-      rng.normal(size=leaf.shape) / np.sqrt(max(1, np.prod(leaf.shape[:-1]))), jnp.float32
-    ),
-    shapes,
-  )
-
-
-def noised(n, size, channels=1, seed=0):
-  rng = np.random.default_rng(seed)
-  x = jnp.asarray(rng.normal(size=(n, *size, channels)), jnp.float32)
-  return x, jnp.asarray(rng.integers(0, 1000, n), jnp.int32)
 
 
 def test_default_network_has_the_published_number_of_parameters():

@@ -3,13 +3,25 @@
 import jax.numpy as jnp
 import pytest
 
-from diffence_jax.models import DDPMUNet, ResNet18, SmallResNet, make_classifier, make_denoiser
+from diffence_jax.models import (
+  ADMUNet,
+  DDPMUNet,
+  ResNet18,
+  SmallResNet,
+  make_classifier,
+  make_denoiser,
+)
 
 
 def test_names_give_the_modules_with_their_fields():
   assert make_classifier("resnet18", num_classes=7, width=16) == ResNet18(7, width=16)
   assert make_classifier("small_resnet", num_classes=7) == SmallResNet(7)
   assert make_denoiser("ddpm_unet", out_channels=1, dropout=0.0) == DDPMUNet(1, dropout=0.0)
+
+
+def test_the_adm_unet_is_made_by_name():
+  module = make_denoiser("adm_unet", out_channels=3, multipliers=[1, 2], dtype="float16")
+  assert module == ADMUNet(3, multipliers=(1, 2), dtype=jnp.dtype("float16"))
 
 
 def test_lists_and_names_of_dtypes_are_taken_as_a_config_has_them():
