@@ -23,12 +23,14 @@ from pathlib import Path
 import jax, numpy as np
 from jax import export
 
-program = export.deserialize(bytearray(Path(sys.argv[1]).read_bytes()))
-predict = jax.jit(program.call)
-inputs = np.load(sys.argv[2])
-key_data = inputs["key_data"]
-answers = {n: predict(key_data, inputs[n]) for n in inputs if n != "key_data"}
-np.savez(sys.argv[3], **answers)
+inputs = np.load(sys.argv[1])
+answers = {}
+for path in map(Path, sys.argv[3:]):
+  program = export.deserialize(bytearray(path.read_bytes()))
+  predict = jax.jit(program.call)
+  for num in set(inputs) - {"key_data"}:
+    answers[f"{path.name} {num}"] = predict(inputs["key_data"], inputs[num])
+np.savez(sys.argv[2], **answers)
 """
 
 
@@ -61,32 +63,35 @@ def images_of(num):
   return jax.random.uniform(jax.random.key(num), (num, *SHAPE))
 
 
-def run_alone(path, tmp_path):
-  """The program's logits, batch size to f32[N,K]."""
+def run_alone(tmp_path, *paths):
+  """The programs' logits, (file name, batch size) to f32[N,K]."""
   inputs = {str(num): images_of(num) for num in SIZES}
   np.savez(tmp_path / "in.npz", key_data=jax.random.key_data(KEY), **inputs)
-  command = [sys.executable, "-c", ALONE, path, tmp_path / "in.npz", tmp_path / "out.npz"]
+  command = [sys.executable, "-c", ALONE, tmp_path / "in.npz", tmp_path / "out.npz", *paths]
   process = subprocess.run(list(map(str, command)), capture_output=True, text=True)
   assert process.returncode == 0, process.stderr
   with np.load(tmp_path / "out.npz") as answers:
-    return {int(num): answers[num] for num in answers}
+    return {tuple(name.split()): answers[name] for name in answers}
 
 
-@pytest.mark.parametrize(
-  "settings", [{}, {"interval": (1.0, 1.2)}, {"randomness": "per_input", "num_ddim_steps": 2}]
-)
-def test_a_program_answers_as_the_predictor_does(networks, tmp_path, settings):
-  protected = protect(networks, **settings)
-  path = tmp_path / "protected.stablehlo"
-  dj.interop.export(path, protected, SHAPE)
-  answers = run_alone(path, tmp_path)
-  assert set(answers) == set(SIZES)
-  for num, logits in answers.items():
-    images = images_of(num)
+def test_programs_answer_as_the_predictors_do(networks, tmp_path):
+  protected = {
+    "scenario-3": protect(networks),
+    "interval": protect(networks, interval=(1.0, 1.2)),
+    "per-input": protect(networks, randomness="per_input", num_ddim_steps=2),
+  }
+  folder = tmp_path / "programs"
+  folder.mkdir()
+  for name, predict in protected.items():
+    dj.interop.export(folder / name, predict, SHAPE)
+  assert {path.name for path in folder.iterdir()} == set(protected)
+  answers = run_alone(tmp_path, *folder.iterdir())
+  assert len(answers) == len(protected) * len(SIZES)
+  for (name, num), logits in answers.items():
+    images = images_of(int(num))
     labels = np.argmax(networks[0](None, images), axis=-1)
     np.testing.assert_array_equal(np.argmax(logits, axis=-1), labels)
-    np.testing.assert_allclose(logits, protected(KEY, images), atol=1e-5)
-  assert [file.name for file in tmp_path.iterdir() if "tmp" in file.name] == []
+    np.testing.assert_allclose(logits, protected[name](KEY, images), atol=1e-5)
 
 
 def test_another_key_draws_other_noise(networks, tmp_path):
