@@ -178,11 +178,11 @@ def locked(workdir: str | os.PathLike) -> Iterator[None]:
     yield
 
 
-def write_atomically(path: Path, text: str) -> None:
-  """Writes a text file so that it is there whole or not at all."""
+def write_atomically(path: Path, content: str | bytes) -> None:
+  """Writes a file, text as UTF-8, so that it is there whole or not at all."""
   temporary = path.with_name(f".{path.name}.tmp")
-  with open(temporary, "w", encoding="utf-8") as handle:
-    handle.write(text)
+  with open(temporary, "wb") as handle:
+    handle.write(content.encode() if isinstance(content, str) else content)
     handle.flush()
     os.fsync(handle.fileno())
   temporary.replace(path)

@@ -14,6 +14,7 @@ Protects an image classifier with Diffence and measures what that gains.
 
   diffence --config=FILE[:VARIANT] --workdir=FOLDER [--config.SETTING=VALUE ...]
   diffence import-torch --help    makes a saved model of a published PyTorch checkpoint
+  diffence export --help          writes the protected classifier as a program for JAX alone
 
   --config=FILE[:VARIANT]    the experiment, a Python file with get_config(variant), for
                              example configs/digits.py, or configs/digits.py:smoke
@@ -60,7 +61,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _run(argv):
   if argv[1:2] == ["import-torch"]:
     return _import_torch(argv[2:])
-  if any(argument in ("--help", "-help", "-h", "--helpfull") for argument in argv[1:]):
+  if argv[1:2] == ["export"]:
+    return _export([argv[0], *argv[2:]])
+  if _asks_for_help(argv):
     print(_HELP, end="")
     return 0
   try:
@@ -102,9 +105,30 @@ def _run(argv):
 def _import_torch(arguments):
   from diffence_jax import import_command
 
+  return _write(lambda: import_command.run(arguments))
+
+
+def _export(argv):
+  from diffence_jax import export_command
+
+  if _asks_for_help(argv):
+    print(export_command.HELP, end="")
+    return 0
   try:
-    import_command.run(arguments)
-  except (ValueError, TypeError, OSError, RuntimeError, ImportError) as error:
+    values = _parse(argv, _define_export_flags, ("config", "workdir", "output"))
+  except Exception as error:
+    return _refuse(error)
+  given = (values.config, values.workdir, values.output, values.scenario)
+  return _write(lambda: export_command.run(*given))
+
+
+def _write(command):
+  """Runs a command that leaves one file or folder, or nothing."""
+  from diffence_jax.artifacts import ArtifactError
+
+  try:
+    command()
+  except (ValueError, TypeError, OSError, RuntimeError, ImportError, ArtifactError) as error:
     return _refuse(error)
   except KeyboardInterrupt:
     print("\nInterrupted; nothing was written.", file=sys.stderr)
@@ -112,11 +136,25 @@ def _import_torch(arguments):
   return 0
 
 
+def _asks_for_help(argv):
+  return any(argument in ("--help", "-help", "-h", "--helpfull") for argument in argv[1:])
+
+
 def _is_one_of_several():
   return "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized()
 
 
-def _parse(argv):
+def _define_run_flags(values):
+  flags.DEFINE_string("distributed", None, "To share the work.", flag_values=values)
+  flags.DEFINE_bool("dry_run", False, "Print the stages only.", flag_values=values)
+
+
+def _define_export_flags(values):
+  flags.DEFINE_string("output", None, "The program.", flag_values=values)
+  flags.DEFINE_string("scenario", None, "1, 2 or 3.", flag_values=values)
+
+
+def _parse(argv, define=_define_run_flags, required=("config", "workdir")):
   """The flags, in an object of their own: nothing global is touched."""
   values = flags.FlagValues()
   # The config locks itself but for the sections that a source or a model checks: there a key
@@ -131,8 +169,7 @@ def _parse(argv):
     sys_argv=argv,
   )
   flags.DEFINE_string("workdir", None, "For all results.", flag_values=values)
-  flags.DEFINE_string("distributed", None, "To share the work.", flag_values=values)
-  flags.DEFINE_bool("dry_run", False, "Print the stages only.", flag_values=values)
+  define(values)
   try:
     rest = values(argv)[1:]
   except (AttributeError, KeyError) as error:
@@ -148,7 +185,7 @@ def _parse(argv):
     raise ValueError(str(error).strip().splitlines()[-1]) from error
   if rest:
     raise ValueError(f"Got {rest[0]!r}; expected flags only, such as --config=FILE.")
-  for name in ("config", "workdir"):
+  for name in required:
     if not values[name].value:
       raise ValueError(f"--{name} is missing; see diffence --help.")
   # A file that cannot be read is reported when the config is first looked at.

@@ -9,8 +9,13 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
+from jax import export
+
+from diffence_jax import export_command, pipeline
+from diffence_jax.artifacts import Store
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 SMOKE = f"--config={CONFIGS / 'digits.py'}:smoke"
@@ -85,6 +90,41 @@ def test_a_dry_run_tells_what_would_be_done(finished, tmp_path):
   assert states == ["to", "cached", "cached", "to", "to", "to"]
   diffence(SMOKE, f"--workdir={tmp_path / 'new'}", "--dry_run", check=0)
   assert not (tmp_path / "new").exists()
+
+
+def test_a_finished_run_is_exported(finished, tmp_path):
+  workdir, _ = finished
+  path = tmp_path / "protected.stablehlo"
+  diffence("export", SMOKE, f"--workdir={workdir}", f"--output={path}", "--scenario=2", check=0)
+  program = export.deserialize(bytearray(path.read_bytes()))
+  results = json.loads((workdir / "results.json").read_text())
+  experiment = pipeline.plan(results["settings"])
+  protected = export_command.protected_predictor(experiment, Store(workdir), 2)
+  images = experiment.dataset.take(experiment.split.target_members[:3]).images / np.float32(255)
+  key = jax.random.key(0)
+  logits = jax.jit(program.call)(jax.random.key_data(key), images)
+  np.testing.assert_allclose(logits, protected(key, images), atol=1e-4)
+  (record,) = workdir.glob("queries/*/raw.npy")
+  first = len(experiment.split.known_members)
+  labels = np.load(record)[first : first + 3].argmax(axis=-1)
+  np.testing.assert_array_equal(np.argmax(logits, axis=-1), labels)
+
+
+def test_what_cannot_be_exported_is_refused(finished, tmp_path):
+  workdir, path = finished[0], tmp_path / "program"
+  run, output = [SMOKE, f"--workdir={workdir}"], f"--output={path}"
+  for arguments, message in (
+    (run, "--output is missing"),
+    ([*run, output, "--scenario=4"], "--scenario is '4'"),
+    ([*run, output, "--config.seed=7"], "has no classifier of this config"),
+    ([*run, output, "--config.output.defense=memguard"], "cannot be exported"),
+    ([*run, f"--output={tmp_path}/nowhere/program"], "There is no folder"),
+  ):
+    process = diffence("export", *arguments, check=2)
+    assert message in process.stderr and "Traceback" not in process.stderr
+  assert not list(tmp_path.iterdir())
+  text = diffence("export", "--help", check=0).stdout
+  assert "--scenario" in text and "flatbuffers" in text
 
 
 def test_a_damaged_artifact_is_an_error(finished, tmp_path):

@@ -57,13 +57,14 @@ def candidate_logits(
     ValueError: images of a wrong shape, out of range or not finite, or a setting out of range.
   """
   images = check_images(images)
-  ids = check_ids(ids, len(images))
+  ids = check_ids(ids, images.shape[0])
   sampler = {"step": step, **sampler}
   image_shape = images.shape[1:]
   check_settings(schedule, image_shape, num_candidates, chunk_size, **sampler)
   noise_shape = sampler.get("model_shape") or image_shape
   total = images.shape[0] * num_candidates
-  chunk_size = min(chunk_size, total)
+  # Not min: in an exported program N is a symbol.
+  chunk_size = jax.core.min_dim(chunk_size, total)
   num_chunks = -(-total // chunk_size)
 
   predict_key = jax.random.fold_in(key, _NO_ID)
@@ -81,7 +82,7 @@ def candidate_logits(
   positions = jnp.minimum(jnp.arange(num_chunks * chunk_size), total - 1)
   logits = jax.lax.map(one_chunk, positions.reshape(num_chunks, chunk_size))
   num_classes = logits.shape[-1]
-  logits = logits.reshape(-1, num_classes)[:total]
+  logits = logits.reshape(num_chunks * chunk_size, num_classes)[:total]
   return logits.reshape(images.shape[0], num_candidates, num_classes)
 
 

@@ -118,17 +118,27 @@ def _candidates_phi(phi, valid, group):
 
 def _selected_phi(phi, valid, grid, pairs):
   """Phi f64[P,N] that `select` returns for every pair of grid points."""
-  # Compare ranks on the grid, not values: a byte a comparison in the [P, N, M+1] array.
-  rank_below = np.where(valid, np.searchsorted(grid, phi, "right") - 1, -1).astype(np.int8)
-  rank_above = np.searchsorted(grid, phi, "left").astype(np.int8)
-  first, last = pairs.astype(np.int8).T[:, :, None, None]
-  inside = (rank_below >= first) & (rank_above <= last)
-  # A midpoint depends on the sum of the two grid indices alone.
+  first = _first_inside(phi, valid, grid)[pairs[:, 0], pairs[:, 1]]
+  # A midpoint depends on the sum of the two grid indices alone. One at a time stays in cache.
   midpoints = np.linspace(grid[0], grid[-1], 2 * len(grid) - 1)
-  distance = np.abs(phi - midpoints[:, None, None])
-  nearest = np.where(valid, distance, np.inf).argmin(axis=-1)[pairs.sum(axis=1)]
-  index = np.where(inside.any(axis=-1), inside.argmax(axis=-1), nearest)
+  reachable = np.where(valid, phi, np.inf)
+  nearest = np.stack([np.abs(reachable - midpoint).argmin(axis=1) for midpoint in midpoints])
+  index = np.where(first < phi.shape[1], first, nearest[pairs.sum(axis=1)])
   return phi[np.arange(len(phi)), index]
+
+
+def _first_inside(phi, valid, grid):
+  """The first valid option from grid point i to j, i32[G,G,N]; M + 1 where there is none."""
+  # An option is inside for all i up to one grid point and all j from another one: it is noted
+  # there, and spreads. What is outside for all is noted in a last row or column of its own.
+  most_i = np.where(valid, np.searchsorted(grid, phi, "right") - 1, -1)
+  least_j = np.searchsorted(grid, phi, "left")
+  num_samples, num_options = phi.shape
+  first = np.full((len(grid) + 1, len(grid) + 1, num_samples), num_options, np.int32)
+  for option in reversed(range(num_options)):
+    first[most_i[:, option], least_j[:, option], np.arange(num_samples)] = option
+  first = np.minimum.accumulate(first[-2::-1, :-1], axis=0)[::-1]
+  return np.minimum.accumulate(first, axis=1)
 
 
 def _jensen_shannon(members, nonmembers):

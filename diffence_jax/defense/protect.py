@@ -101,7 +101,7 @@ def protect(
       if ids is not None:
         raise ValueError("ids were given, and randomness is 'per_input'; expected ids=None.")
       ids = _image_ids(key, images)
-    ids = check_ids(ids, len(images))
+    ids = check_ids(ids, images.shape[0])
     return choose(key, (images, ids, predict(key, images)))
 
   return protected
@@ -114,7 +114,7 @@ def _image_ids(key, images):
   Multilinear hashing (Carter & Wegman 1979) of the 8-bit values by random multipliers: two
   images collide with a chance of about 2**-31, and then merely share their noise.
   """
-  pixels = jnp.round(images * 255.0).astype(jnp.uint32).reshape(len(images), -1)
+  pixels = jnp.round(images * 255.0).astype(jnp.uint32).reshape(images.shape[0], -1)
   multipliers = jax.random.bits(jax.random.fold_in(key, _HASH), pixels.shape[1:], jnp.uint32)
   # Sums are modulo 2**32; the lowest bit, the least random one, is dropped.
   sums = jnp.sum(pixels * multipliers[None], axis=1, dtype=jnp.uint32)

@@ -99,7 +99,7 @@ def _select(candidate_logits, raw_logits, interval):
   valid = keeps_label(candidate_logits, raw_logits)
   kept = jnp.sum(valid, axis=1, dtype=jnp.int32)
   options = jnp.concatenate([candidate_logits, raw_logits[:, None]], axis=1)
-  valid = jnp.concatenate([valid, jnp.ones((len(valid), 1), bool)], axis=1)
+  valid = jnp.concatenate([valid, jnp.ones((valid.shape[0], 1), bool)], axis=1)
   if interval is None:
     index = jnp.argmax(valid, axis=1)
   else:

@@ -1,5 +1,6 @@
-"""Published PyTorch weights in."""
+"""Published PyTorch weights in, programs out."""
 
+from diffence_jax.interop.export import export
 from diffence_jax.interop.from_torch import from_torch
 
-__all__ = ["from_torch"]
+__all__ = ["export", "from_torch"]

@@ -1,0 +1,99 @@
+"""A predictor as one file that JAX runs without this package.
+
+    from pathlib import Path
+    import jax
+    from jax import export
+
+    program = export.deserialize(bytearray(Path("protected.stablehlo").read_bytes()))
+    predict = jax.jit(program.call)
+    logits = predict(jax.random.key_data(jax.random.key(0)), images)
+
+There it takes `jax` and `flatbuffers`, the small package that JAX reads its own format with
+and does not install itself.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import jax.export
+import jax.numpy as jnp
+
+from diffence_jax.artifacts import write_atomically
+from diffence_jax.predictor import Predict
+
+PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
+
+# Of the keys whose data the program takes: the default of JAX, pinned.
+_KEY_IMPLEMENTATION = "threefry2x32"
+
+
+def export(
+  path: str | os.PathLike,
+  predict: Predict,
+  image_shape: tuple[int, int, int],
+  *,
+  platforms: Sequence[str] = ("cpu", "cuda", "tpu"),
+) -> None:
+  """Writes a predictor, protected or not, as a StableHLO program.
+
+  The program is a function of `(key data u32[2], images f32[N,H,W,C] in [0, 1])`, with any N
+  from 1 on, and returns what `predict(key, images)` does but for rounding. What draws noise
+  asks for new key data with every call, unless it was made with `randomness="per_input"`,
+  where it is the secret: `jax.random.key_data(key)` of a threefry key, JAX's default, or any
+  other 64 random bits. All of it is compiled together, so the raw prediction that the labels
+  follow is the program's own.
+
+  The file holds the program with its constants, that is, weights, the noise schedule and the
+  interval, and no sample; it is as large as the weights. Images are not checked there: values
+  outside [0, 1] are the caller's mistake.
+
+  Args:
+    path: the file, replaced if it is there.
+    predict: `(key, images f32[N,H,W,C]) -> logits [N,K]`, which JAX can trace for a symbolic N;
+      as `dj.protect` returns it, without a mesh. `dj.defense.memguard` searches in rounds that
+      the host counts, and is not exported.
+    image_shape: (H,W,C).
+    platforms: what the program can run on, of `PLATFORMS`. None of them needs to be here;
+      each adds a few per cent to a small file.
+
+  Raises:
+    FileNotFoundError: there is no such folder.
+    TypeError: `predict` is no function.
+    ValueError: an argument is not right, or the predictor cannot be traced.
+  """
+  path, platforms = Path(path), tuple(platforms)
+  if not callable(predict):
+    raise TypeError(f"predict is a {type(predict).__name__}; expected a predictor, a function.")
+  if len(image_shape) != 3 or any(size != int(size) or size < 1 for size in image_shape):
+    raise ValueError(f"image_shape is {image_shape}; expected (height, width, channels).")
+  if not platforms or set(platforms) - set(PLATFORMS):
+    raise ValueError(f"platforms are {platforms}; expected some of {PLATFORMS}.")
+  if not path.parent.is_dir():
+    raise FileNotFoundError(f"There is no folder {path.parent} for {path.name}; make it first.")
+  write_atomically(path, _trace(predict, image_shape, platforms).serialize())
+
+
+def _trace(predict, image_shape, platforms):
+  def program(key_data, images):
+    return predict(jax.random.wrap_key_data(key_data, impl=_KEY_IMPLEMENTATION), images)
+
+  (num,) = jax.export.symbolic_shape("N")
+  inputs = (
+    jax.ShapeDtypeStruct((2,), jnp.uint32),
+    jax.ShapeDtypeStruct((num, *image_shape), jnp.float32),
+  )
+  try:
+    exported = jax.export.export(jax.jit(program), platforms=platforms)(*inputs)
+  except (TypeError, ValueError, jax.errors.InconclusiveDimensionOperation) as error:
+    reason = str(error).strip().partition("\n")[0]
+    raise ValueError(
+      f"The predictor cannot be traced for batches of any size: {reason} It must be a "
+      "function that JAX can compile; write images.shape[0], not len(images), and leave out "
+      "what runs on the host, such as MemGuard."
+    ) from error
+  shapes = [leaf.shape for leaf in exported.out_avals]
+  if len(shapes) != 1 or len(shapes[0]) != 2 or shapes[0][0] != num:
+    raise ValueError(f"The predictor returns arrays of shapes {shapes}; expected one, [N, K].")
+  return exported
