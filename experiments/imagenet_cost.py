@@ -12,12 +12,12 @@ float32, so its figures for bfloat16 are no accelerator's. Takes two minutes on 
 
 import functools
 import json
-from collections import Counter
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 from absl import app, flags
+from network_flops import forward_flops
 
 from diffence_jax.models import ADMUNet, init, num_parameters
 
@@ -28,78 +28,6 @@ _CANDIDATES = flags.DEFINE_integer("candidates", 10, "Candidates a query, N.")
 _EVALUATIONS = flags.DEFINE_integer("evaluations", 2, "Network evaluations a candidate.")
 _PEAK = flags.DEFINE_float("peak_tflops", 312.0, "The accelerator's peak, in 10^12 FLOP/s.")
 _SIZE = 256  # what the public model takes; smaller images are resized to it and back
-
-
-def conv_flops(inputs: int, outputs: int, size: int, kernel: int = 3, stride: int = 1) -> int:
-  """FLOPs of a convolution on `size` x `size` pixels, without those on the padding."""
-  reach = kernel // 2
-  taps = sum(
-    0 <= center + offset < size
-    for center in range(0, size, stride)
-    for offset in range(-reach, reach + 1)
-  )
-  return 2 * inputs * outputs * taps**2
-
-
-def block_flops(module: ADMUNet, inputs: int, outputs: int, size: int) -> Counter:
-  """FLOPs of a residual block whose convolutions see `size` x `size` pixels."""
-  convolutions = conv_flops(inputs, outputs, size) + conv_flops(outputs, outputs, size)
-  if inputs != outputs:
-    convolutions += conv_flops(inputs, outputs, size, kernel=1)
-  shared = 2 if module.scale_shift_norm else 1
-  return Counter(convolutions=convolutions, dense=2 * 4 * module.channels * shared * outputs)
-
-
-def attention_flops(features: int, size: int) -> Counter:
-  """FLOPs of self-attention: projections, then scores and averages, of any number of heads."""
-  length = size**2
-  return Counter(
-    projections=2 * length * features * 4 * features, attention=2 * 2 * length**2 * features
-  )
-
-
-def resampling_flops(module: ADMUNet, features: int, size: int, stride: int) -> Counter:
-  """FLOPs between levels; `size` is where the convolutions start from."""
-  if module.resblock_updown:
-    return block_flops(module, features, features, size // stride)
-  return Counter(convolutions=conv_flops(features, features, size, stride=stride))
-
-
-def forward_flops(module: ADMUNet, size: int) -> Counter:
-  """FLOPs of one image by kind, two for a multiplication and an addition.
-
-  Normalisation, activations, softmax and resampling without weights are left out.
-  """
-  widths = [int(multiplier * module.channels) for multiplier in module.multipliers]
-  total = Counter(dense=2 * (module.channels + 4 * module.channels) * 4 * module.channels)
-  total["convolutions"] += conv_flops(module.out_channels, widths[0], size)
-  features, skips = widths[0], [widths[0]]
-  for level, width in enumerate(widths):
-    for _ in range(module.num_res_blocks):
-      total += block_flops(module, features, width, size)
-      if level in module.attention_levels:
-        total += attention_flops(width, size)
-      features = width
-      skips.append(features)
-    if level < len(widths) - 1:
-      total += resampling_flops(module, features, size, stride=2)
-      skips.append(features)
-      size //= 2
-  total += block_flops(module, features, features, size)
-  total += attention_flops(features, size)
-  total += block_flops(module, features, features, size)
-  for level, width in reversed(list(enumerate(widths))):
-    for _ in range(module.num_res_blocks + 1):
-      total += block_flops(module, features + skips.pop(), width, size)
-      if level in module.attention_levels:
-        total += attention_flops(width, size)
-      features = width
-    if level:
-      size *= 2
-      total += resampling_flops(module, features, size, stride=1)
-  outputs = (2 if module.learned_variance else 1) * module.out_channels
-  total["convolutions"] += conv_flops(features, outputs, size)
-  return total
 
 
 def parameters_of(module: ADMUNet):

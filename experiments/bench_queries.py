@@ -1,0 +1,316 @@
+"""Protected queries a second: all candidates drawn, early exit, and the published procedure.
+
+    pip install torch
+    python experiments/bench_queries.py --output=bench_queries.json
+    python experiments/bench_queries.py --networks=cifar10 --images=256 --chunk_size=1024 \
+      --early_images=1024 --dtype=bfloat16 --output=bench_queries_gpu.json  # on an accelerator
+
+For the networks of each config, on random weights and images: the plain PyTorch version of the
+published procedure (`torch_networks.published_procedure`, the same weights); `dj.protect`
+drawing all candidates; and `dj.protect(..., constant_time=False)` in each scenario. One way
+after the other, in several rounds, in one process. Beside them the floor: the FLOPs of what is
+drawn, over those a second of a product of large matrices.
+
+How long early exit takes depends on how many candidates are accepted, and random networks say
+nothing of that. So a wrapper of the classifier decides it by a hash of the re-generated image,
+at the rates that were measured with trained networks (`ACCEPTANCE`); the classifier is
+evaluated all the same. All of the images' other candidates are refused.
+
+Prints a table in Markdown. Without PyTorch its lines are left out.
+"""
+
+import functools
+import runpy
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import measuring
+import numpy as np
+from absl import app, flags
+
+import diffence_jax as dj
+from diffence_jax import models
+from diffence_jax.defense import make_early_selection
+from diffence_jax.defense.candidates import pair_logits
+
+_CONFIGS = Path(__file__).parents[1] / "configs"
+
+_NETWORKS = flags.DEFINE_list(
+  "networks", ["digits", "fashion_mnist_small", "cifar10"], "Configs whose networks to take."
+)
+_CANDIDATES = flags.DEFINE_integer("candidates", 30, "Candidates a query, N.")
+_STEP = flags.DEFINE_integer("step", 160, "Diffusion steps, T.")
+_IMAGES = flags.DEFINE_integer("images", None, "Images a call, where all is drawn.")
+_EARLY_IMAGES = flags.DEFINE_integer("early_images", None, "Images a call with early exit.")
+_CHUNK = flags.DEFINE_integer("chunk_size", None, "Re-generations at a time.")
+_DTYPE = flags.DEFINE_string("dtype", "float32", "What our diffusion network computes in.")
+_CLASSIFIER_DTYPE = flags.DEFINE_string(
+  "classifier_dtype", "float32", "What our classifier computes in."
+)
+_SMALL = flags.DEFINE_bool("small", False, "Tiny networks, to try the script.")
+_ROUNDS = flags.DEFINE_integer("rounds", 3, "Rounds; the median is reported.")
+_OUTPUT = flags.DEFINE_string("output", None, "A JSON file for the figures.")
+
+
+class Size(NamedTuple):
+  """How much of it to measure on a CPU: images a call, and re-generations at a time."""
+
+  image_shape: tuple[int, int, int]
+  images: int
+  early_images: int
+  chunk_size: int
+
+
+_SIZES = {
+  "digits": Size((8, 8, 1), 100, 1000, 256),
+  "fashion_mnist_small": Size((28, 28, 1), 30, 300, 128),
+  "cifar10": Size((32, 32, 3), 10, 100, 30),
+}
+
+
+class Acceptance(NamedTuple):
+  """How many candidates a query needs.
+
+  Attributes:
+    never: the share of the images of which no candidate is accepted: all are drawn.
+    rate: of each candidate of the others, the chance that it is accepted.
+  """
+
+  never: float
+  rate: float
+
+
+# Measured on trained networks, N=30 (Fashion-MNIST: N=10): docs/results.md.
+ACCEPTANCE = {
+  "early exit, scenario 3 (digits' rates)": Acceptance(0.0008, 0.94),
+  "early exit, scenario 3 (Fashion-MNIST's rates)": Acceptance(0.032, 0.89),
+}
+
+
+def accepting(predict, acceptance: Acceptance):
+  """Wraps a predictor so that selection without an interval accepts candidates at a rate.
+
+  8-bit images, the raw ones, get the label 0, and so do the re-generations that a hash of
+  theirs picks; the others get 1. Dark images are those of which none is ever picked.
+
+  Args:
+    predict: the predictor; its answers are computed, and change nothing but roundings.
+    acceptance: the rates.
+
+  Returns:
+    A predictor.
+  """
+
+  def wrapped(key, images):
+    logits = predict(key, images)
+    bits = jax.lax.bitcast_convert_type(images, jnp.uint32).reshape(images.shape[0], -1)
+    odd = 2 * jax.random.bits(jax.random.key(0), bits.shape[1:], jnp.uint32) + jnp.uint32(1)
+    digest = jnp.sum(bits * odd[None], axis=1, dtype=jnp.uint32) >> 8
+    picked = digest.astype(jnp.float32) / 2.0**24 < acceptance.rate
+    picked &= jnp.mean(images, axis=(1, 2, 3)) > 0.5
+    steps = 255.0 * images
+    raw = jnp.all(jnp.abs(steps - jnp.round(steps)) < 1e-3, axis=(1, 2, 3))
+    label = jnp.where(raw | picked, 0, 1)
+    return jax.nn.one_hot(label, logits.shape[-1]) + 1e-6 * jnp.tanh(logits)
+
+  return wrapped
+
+
+def draw_images(num: int, shape: tuple[int, int, int], never: float) -> np.ndarray:
+  """8-bit images f32[N,H,W,C], the share `never` of them dark, at least by rounding."""
+  draw = np.random.default_rng(0)
+  dark = np.arange(num) < round(never * num)
+  middle = np.where(draw.permuted(dark), 64, 192)
+  values = middle[:, None, None, None] + draw.integers(-60, 61, (num, *shape))
+  return (values / 255.0).astype(np.float32)
+
+
+def networks_of(name: str):
+  """(config, classifier module, diffusion module) of a config."""
+  config = runpy.run_path(str(_CONFIGS / f"{name}.py"))["get_config"]()
+  classifier, diffusion = dict(config.classifier.fields), dict(config.diffusion.fields)
+  if _SMALL.value:
+    classifier["width"] = 8
+    diffusion = {**diffusion, "channels": 32, "num_res_blocks": 1}
+  channels = _SIZES[name].image_shape[-1]
+  return (
+    config,
+    models.make_classifier(config.classifier.model, num_classes=10, **classifier),
+    models.make_denoiser(config.diffusion.model, out_channels=channels, **diffusion),
+  )
+
+
+def with_pytorch(classifier, denoiser, channels: int):
+  """(networks in PyTorch on random weights, our variables of the same), or None."""
+  try:
+    import torch
+    import torch_networks
+  except ModuleNotFoundError:
+    return None
+  torch.manual_seed(0)
+  networks = torch_networks.ResNet(classifier, channels), torch_networks.UNet(denoiser)
+  weights = [torch_networks.state_dict_of(network) for network in networks]
+  kept = {"stages": classifier.stages, "mean": classifier.mean, "std": classifier.std}
+  _, classifier_variables = dj.interop.from_torch("resnet18", weights[0], **kept)
+  _, denoiser_variables = dj.interop.from_torch("ddpm_unet", weights[1])
+  return networks, (classifier_variables, denoiser_variables)
+
+
+def measure(name: str) -> list[dict]:
+  """Figures of the networks of one config, an entry a way."""
+  size = _SIZES[name]
+  num = _IMAGES.value or size.images
+  num_early = _EARLY_IMAGES.value or size.early_images
+  chunk_size = _CHUNK.value or size.chunk_size
+  config, classifier, denoiser = networks_of(name)
+  dtype = jnp.dtype(_DTYPE.value)
+  schedule = dj.linear_schedule(**config.diffusion.schedule)
+  found = with_pytorch(classifier, denoiser, size.image_shape[-1])
+  if found:
+    torch_modules, variables = found
+  else:
+    variables = [
+      models.init(module, jax.random.key(0), size.image_shape)
+      for module in (classifier, denoiser)
+    ]
+  classifier = classifier.clone(dtype=jnp.dtype(_CLASSIFIER_DTYPE.value))
+  predict = jax.jit(models.predictor(classifier, variables[0]))
+  denoise = models.denoiser(denoiser.clone(dtype=dtype), variables[1])
+  settings = {"num_candidates": _CANDIDATES.value, "step": _STEP.value}
+  key = jax.random.key(1)
+
+  # A way: how many images, how many candidates of each on average, and how to run it once.
+  ways, images = {}, draw_images(num, size.image_shape, 0.0)
+  if found:
+    import torch_networks
+
+    published = torch_networks.published_procedure(
+      *torch_modules, np.asarray(schedule.alpha_bar), **settings
+    )
+    published(images[:1])
+    ways["PyTorch, as published"] = num, 2 * _CANDIDATES.value, lambda: published(images)
+  settings["chunk_size"] = chunk_size
+  protected = dj.protect(predict, denoise, schedule, **settings)
+  ways["all candidates drawn"] = num, _CANDIDATES.value, lambda: protected(key, images)
+  for way, acceptance in ACCEPTANCE.items():
+    accept = jax.jit(accepting(predict, acceptance))
+    batch = draw_images(num_early, size.image_shape, acceptance.never)
+    select = make_early_selection(accept, denoise, schedule, **settings)
+    early = dj.protect(accept, denoise, schedule, constant_time=False, **settings)
+    evaluations = select(key, batch, np.arange(num_early), accept(key, batch)).evaluations
+    ways[way] = num_early, evaluations / num_early, functools.partial(early, key, batch)
+  for way in list(ways)[bool(found) :]:
+    measuring.timed(ways[way][2])
+  runs = {way: lambda run=run: measuring.timed(run) for way, (_, _, run) in ways.items()}
+  runs["a FLOP"] = lambda: 1.0 / measuring.matmul_peak(dtype, rounds=3)
+  seconds = measuring.in_turn(runs, _ROUNDS.value)
+  peak = 1.0 / min(seconds.pop("a FLOP"))
+
+  pairs = jnp.asarray(images)[:1], jnp.arange(1), jnp.arange(1)
+  draw = lambda *pairs: pair_logits(key, predict, denoise, schedule, *pairs, step=_STEP.value)
+  flops = {
+    "candidate": measuring.compiled_flops(draw, *pairs),
+    "raw": measuring.compiled_flops(functools.partial(predict, key), pairs[0]),
+  }
+  entries = []
+  for way, (num_images, drawn, _) in ways.items():
+    published_ms = 1e3 * np.median(seconds.get("PyTorch, as published", [np.nan])) / num
+    ms = measuring.summary([1e3 * s / num_images for s in seconds[way]])
+    floor = 1e3 * (drawn * flops["candidate"] + flops["raw"]) / peak
+    entries.append(
+      {
+        "networks": name,
+        "way": way,
+        "images": num_images,
+        "evaluations": drawn,
+        "ms": ms,
+        "queries_a_second": measuring.summary([num_images / s for s in seconds[way]]),
+        "against_pytorch": published_ms / ms["median"] if found else None,
+        "floor_ms": floor,
+        "share_of_floor": floor / ms["median"],
+        "peak": peak,
+        "flops": flops,
+        "chunk_size": chunk_size,
+      }
+    )
+  if dtype != jnp.float32 or classifier.dtype != jnp.float32:
+    full = (
+      jax.jit(models.predictor(classifier.clone(dtype=jnp.float32), variables[0])),
+      models.denoiser(denoiser, variables[1]),
+    )
+    entries[-1]["precision"] = precision(key, full, (predict, denoise), schedule, images)
+  return entries
+
+
+def precision(key, full, reduced, schedule, images) -> dict[str, float]:
+  """What a computation dtype changes: in phi of candidates, and in labels.
+
+  Args:
+    key: draws the same noise for both.
+    full: (predict, denoise) in float32.
+    reduced: the same in another dtype.
+    schedule: the noise schedule.
+    images: f32[N,H,W,C].
+
+  Returns:
+    The largest and the mean difference in phi; how far phi itself is spread; raw labels that
+    differ; and protected labels that are not the raw ones.
+  """
+  chunk = _CHUNK.value or 32
+  settings = {"num_candidates": 2, "step": _STEP.value, "chunk_size": chunk}
+  draw = lambda predict, denoise: jax.jit(
+    lambda: dj.candidate_logits(key, predict, denoise, schedule, images, **settings)
+  )()
+  phi = [np.asarray(dj.scaled_logit(draw(*networks))) for networks in (full, reduced)]
+  raw = [np.argmax(networks[0](key, images), axis=-1) for networks in (full, reduced)]
+  protected = dj.protect(*reduced, schedule, **settings)(key, images)
+  return {
+    "largest_difference_of_phi": float(np.abs(phi[1] - phi[0]).max()),
+    "mean_difference_of_phi": float(np.abs(phi[1] - phi[0]).mean()),
+    "spread_of_phi": float(phi[0].std()),
+    "raw_labels_changed": int(np.sum(raw[0] != raw[1])),
+    "labels_not_the_raw_ones": int(np.sum(np.argmax(protected, axis=-1) != raw[1])),
+    "images": len(images),
+  }
+
+
+def main(_) -> None:
+  """Measures, prints and writes."""
+  header = (
+    "networks",
+    "way",
+    "evaluations a query",
+    "queries a second (range)",
+    "ms a query",
+    "against PyTorch",
+    "floor, ms",
+    "of the floor",
+  )
+  entries = []
+  for name in _NETWORKS.value:
+    entries += measure(name)
+    measuring.write_figures(_OUTPUT.value, {"queries": entries})
+  rows = [
+    [
+      entry["networks"],
+      entry["way"],
+      f"{entry['evaluations']:.2f}",
+      measuring.with_range(entry["queries_a_second"], ".3g"),
+      f"{entry['ms']['median']:.3g}",
+      f"{entry['against_pytorch']:.2f}x" if entry["against_pytorch"] else "",
+      f"{entry['floor_ms']:.3g}",
+      f"{entry['share_of_floor']:.0%}",
+    ]
+    for entry in entries
+  ]
+  print(f"\n{_CANDIDATES.value} candidates, step {_STEP.value}, {_DTYPE.value}\n")
+  measuring.show_table(header, rows)
+  for entry in entries:
+    if "precision" in entry:
+      print(f"\n{entry['networks']} in {_DTYPE.value}: {entry['precision']}")
+
+
+if __name__ == "__main__":
+  app.run(main)
