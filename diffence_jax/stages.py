@@ -29,6 +29,9 @@ from diffence_jax.training.registry import make_recipe, source_digest
 # Settings that steer how a stage is computed and leave its result as it is, bit for bit.
 _NOT_OF_THE_RESULT = ("checkpoint_every",)
 
+# Options of our defenses that change a result by rounding only, as the number of devices does.
+_ROUNDING_ONLY = {"dpsgd": ("microbatch_size",)}
+
 
 class Experiment(NamedTuple):
   """An experiment before anything is computed.
@@ -183,6 +186,8 @@ def classifier_settings(config: FrozenConfigDict) -> dict[str, Any]:
   if defense == "undefended":
     return settings
   own = {"defense": defense, "defense_options": options_of(config, defense)}
+  for option in _ROUNDING_ONLY.get(defense, ()):
+    own["defense_options"].pop(option, None)
   return {**settings, **own, "defense_source": source_digest(defense)}
 
 
