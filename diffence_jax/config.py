@@ -139,6 +139,8 @@ def base_config() -> ConfigDict:
   config.defenses.dpsgd = ConfigDict({"clip_norm": 1.2})
   config.defenses.dpsgd.noise_multiplier = config_dict.placeholder(float)  # None: 0.1
   config.defenses.dpsgd.target_epsilon = config_dict.placeholder(float)  # instead of the noise
+  config.defenses.dpsgd.delta = config_dict.placeholder(float)  # None: 1e-5, or less for few
+  config.defenses.dpsgd.microbatch_size = config_dict.placeholder(int)  # None: a whole batch
   config.defenses.memguard = ConfigDict({"epochs": 400, "max_iterations": 300})
 
   config.samples = ConfigDict()
@@ -185,6 +187,9 @@ def paper_config() -> ConfigDict:
   config.diffusion.ema_decay = 0.9999
   config.diffusion.checkpoint_every = 10_000
   config.purify.chunk_size = 3840  # 128 images' candidates
+  # DP-SGD has a gradient of every example: of this ResNet18 45 MB each, and a batch is filled
+  # up to 216. XLA takes 11.5 GiB for a whole one, 1.5 GiB with 32 at a time.
+  config.defenses.dpsgd.microbatch_size = 32
   return config
 
 
@@ -385,7 +390,8 @@ def _merge(base, given, path):
 
 
 def _typed(default, value, where):
-  # A placeholder's default is None: all of them are for whole numbers.
+  # A placeholder's default is None: all of them are for whole numbers, but for those of the
+  # defenses, whose options are theirs to check.
   expected = int if default is None else type(default)
   if value is None and default is None:
     return None

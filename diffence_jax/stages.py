@@ -41,6 +41,9 @@ _DENOISER_TRAINING = (
   "checkpoint_every",
 )
 
+# Options of our defenses that change a result by rounding only, as the number of devices does.
+_ROUNDING_ONLY = {"dpsgd": ("microbatch_size",)}
+
 
 class Experiment(NamedTuple):
   """An experiment before anything is computed.
@@ -195,6 +198,8 @@ def classifier_settings(config: FrozenConfigDict) -> dict[str, Any]:
   if defense == "undefended":
     return settings
   own = {"defense": defense, "defense_options": options_of(config, defense)}
+  for option in _ROUNDING_ONLY.get(defense, ()):
+    own["defense_options"].pop(option, None)
   return {**settings, **own, "defense_source": source_digest(defense)}
 
 

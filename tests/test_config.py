@@ -1,6 +1,7 @@
 """Configs: what is checked, what a misspelt setting says, and the files in `configs/`."""
 
 import importlib.util
+import inspect
 from pathlib import Path
 
 import jax
@@ -9,6 +10,7 @@ from ml_collections import ConfigDict
 
 from diffence_jax import models
 from diffence_jax.config import as_json, base_config, fingerprint, validate
+from diffence_jax.training.registry import DEFENSES
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
 
@@ -109,6 +111,23 @@ def test_a_mapping_says_only_what_differs():
 def test_settings_of_sources_and_models_pass_through():
   config = validate({"diffusion": {"fields": {"channels": 16}}, "data": {"options": {"a": 1}}})
   assert config.diffusion.fields.channels == 16 and config.data.options.a == 1
+
+
+@pytest.mark.parametrize("name", DEFENSES)
+def test_every_option_of_a_training_time_defense_is_listed(name):
+  options = list(inspect.signature(DEFENSES[name]).parameters.values())[2:]
+  listed = base_config().defenses.to_dict().get(name, {})
+  assert set(listed) == {option.name for option in options}
+
+
+def test_options_without_a_default_are_taken_from_the_command_line_as_they_are_typed():
+  config = base_config()
+  config.defenses.dpsgd.update({"target_epsilon": 8, "delta": 1e-6, "microbatch_size": 32})
+  with pytest.raises(TypeError):
+    config.defenses.dpsgd.microbatch_size = 2.5
+  options = validate(config).defenses.dpsgd
+  assert (options.target_epsilon, options.delta, options.microbatch_size) == (8.0, 1e-6, 32)
+  assert type(options.target_epsilon) is float and type(options.microbatch_size) is int
 
 
 def test_the_base_is_locked_and_typed():

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-DEFENSES = ("advreg", "selena", "dpsgd")
+DEFENSES = ("advreg", "selena", "dpsgd", "relaxloss", "label_smoothing")
 SCRIPT = Path(__file__).with_name("parallel_script.py")
 
 

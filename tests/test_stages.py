@@ -6,6 +6,7 @@ import pytest
 from diffence_jax import pipeline, shadow_stages, stages
 
 SHADOW = {"num_models": 6, "num_canaries": 10}
+PRIVATE = {"defense": "dpsgd", "batch_size": 16}
 
 
 def plan(**sections):
@@ -88,6 +89,17 @@ def test_what_the_audit_depends_on_is_in_its_name(settings):
       {"classifier": {"defense": "hamp"}},
       {"classifier": {"defense": "hamp"}, "defenses": {"hamp": {"gamma": 0.8}}},
       True,
+    ),
+    # How many gradients are in memory at a time changes the result by rounding only.
+    (
+      {"classifier": PRIVATE},
+      {"classifier": PRIVATE, "defenses": {"dpsgd": {"microbatch_size": 8}}},
+      True,
+    ),
+    (
+      {"classifier": PRIVATE},
+      {"classifier": PRIVATE, "defenses": {"dpsgd": {"delta": 1e-6}}},
+      False,
     ),
     # The reference set matters to who trains with it.
     ({}, {"data": {"num_reference": 100}}, True),

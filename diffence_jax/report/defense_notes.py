@@ -5,7 +5,7 @@ from typing import Any
 
 from diffence_jax.report.cells import interval, mark_notes, percent, relative_change
 from diffence_jax.report.defense_rows import COLUMNS, VERDICTS, average
-from diffence_jax.report.published import SOURCE
+from diffence_jax.report.published import COSTS, SOURCE
 from diffence_jax.report.table import LARGEST_MEANINGFUL_EPSILON
 
 PAPER = "  paper"
@@ -67,9 +67,14 @@ def notes(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     if column["label_changes"]["value"]
   ]
   pairs.append(("labels changed", "; ".join(changed) or "none"))
-  pairs.append(
-    ("training", "compilation included; empty where it was stopped and resumed, and not timed")
-  )
+  pairs += [
+    (
+      "training",
+      "by the clock, with compilation and whatever else ran meanwhile; empty where it was "
+      "stopped and resumed, and not timed",
+    ),
+    ("inference", "by the clock too, compiled before"),
+  ]
   spent = [row["epsilon"]["value"] for row in rows if row["epsilon"]]
   if spent:
     meaning = "of the classifier alone: Diffence's diffusion model and interval see members too"
@@ -79,7 +84,7 @@ def notes(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
   if len(rows) > 1:
     pairs.append(("mean", f"of the {len(rows)} defenses above, undefended included"))
   if any(row["published"] for row in rows):
-    pairs.append((PAPER.strip(), f"published figures, other data than ours: {SOURCE}"))
+    pairs.append((PAPER.strip(), f"published figures, other data than ours: {SOURCE}; {COSTS}"))
   return pairs
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import scipy.stats
 
 from diffence_jax.report.cells import flat
-from diffence_jax.report.published import DEFENSES
+from diffence_jax.report.published import published
 
 COLUMNS = ("alone", "scenario 1", "scenario 2", "scenario 3")
 # How the highest AUC behind Diffence compares with the same defense alone, and its mark.
@@ -27,6 +27,7 @@ VERDICTS = {
   ),
 }
 FIGURES = ("test_accuracy", "highest_auc", "highest_accuracy", "ece", "nll", "gap")
+_RATIOS = ("training_ratio", "inference_alone_ratio", "inference_ratio")
 _LEVEL = 0.95
 
 
@@ -45,11 +46,12 @@ def aggregate(cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
   Returns:
     JSON-able, one row a defense in order of appearance: `defense`, `title`, `seeds`,
-    `train_seconds`, `training_ratio` (to undefended), `inference_ms`, `inference_ratio` (to the
-    defense alone), `epsilon`, `published`, and `columns`: for each of `COLUMNS` the figures,
-    shares in [0, 1], `accuracy_delta` to undefended alone, `label_changes` (the sum over seeds)
-    of `num_labels`, and for the scenarios `difference` of the highest AUC to the defense alone
-    and the `verdict` on it.
+    `train_seconds`, `training_ratio` (to undefended), `inference_ms`, `inference_alone_ratio`
+    (of the defense alone, to undefended), `inference_ratio` (with Diffence, to the defense
+    alone), `epsilon`, `published` (see there), and `columns`: for each of `COLUMNS` the
+    figures, shares in [0, 1], `accuracy_delta` to undefended alone, `label_changes` (the sum
+    over seeds) of `num_labels`, and for the scenarios `difference` of the highest AUC to the
+    defense alone and the `verdict` on it.
 
   Raises:
     ValueError: a defense is there twice for one seed.
@@ -80,8 +82,8 @@ def _row(cells, undefended):
   times = [cell["train_seconds"] for cell in cells]
   inference = [cell["inference_ms"] or {} for cell in cells]
   inference = {name: [ms.get(name) for ms in inference] for name in ("alone", "diffence")}
+  bare_ms = [(cell["inference_ms"] or {}).get("alone") for cell in undefended]
   epsilon = [e and {"value": e["epsilon"], "delta": e["delta"]} for e in _all(cells, "epsilon")]
-  published = DEFENSES.get(cells[0]["defense"])
   return {
     "defense": cells[0]["defense"],
     "title": cells[0]["title"],
@@ -90,9 +92,10 @@ def _row(cells, undefended):
     "train_seconds": _summary(seeds, times),
     "training_ratio": _ratio(times, _all(undefended, "train_seconds")),
     "inference_ms": {name: _summary(seeds, ms) for name, ms in inference.items()},
+    "inference_alone_ratio": _ratio(inference["alone"], bare_ms),
     "inference_ratio": _ratio(inference["diffence"], inference["alone"]),
     "epsilon": _summary(seeds, epsilon),
-    "published": published and published._asdict(),
+    "published": published(cells[0]["defense"]),
   }
 
 
@@ -220,13 +223,28 @@ def csv_rows(rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
         line["highest_tpr_at_fpr"] = [{"limit": r["limit"], **_of(r, seed)} for r in rates]
         own = {"defense": row["defense"], "title": row["title"], "column": name, "seed": seed}
         if seed == "all":
-          line |= {f: row[f] for f in ("training_ratio", "inference_ratio")}
+          line |= {f: row[f] for f in _RATIOS}
           line |= {"num_labels": column["num_labels"], "verdict": column.get("verdict")}
-          published = row["published"]
-          if published:
-            line["published_accuracy_delta"] = published["accuracy_delta"] / 100
-            line |= {f"published_{f}": published[f][at] / 100 for f in ("auc", "accuracy")}
+          if row["published"]:
+            line["published"] = _published(row["published"], at)
         yield {**own, **dict(flat(line))}
+
+
+def _published(theirs, at):
+  """The paper's figures of one column, shares in [0, 1]."""
+  ends = {
+    f"inference_ms_{name}": dict(zip(("low", "high"), ms, strict=True))
+    for name in ("alone", "diffence")
+    if (ms := theirs[f"{name}_ms"])
+  }
+  return {
+    "accuracy_delta": theirs["accuracy_delta"] / 100,
+    **{figure: theirs[figure][at] / 100 for figure in ("auc", "accuracy")},
+    "ece": theirs["ece"][at],
+    "train_hours": theirs["train_hours"],
+    **ends,
+    **{ratio: theirs[ratio] for ratio in _RATIOS},
+  }
 
 
 def _of(figure, seed):

@@ -73,11 +73,7 @@ def panels(rows: Sequence[Mapping[str, Any]]) -> list[Panel]:
       )
       for i, limit in enumerate(limits)
     ),
-    Panel(
-      "Expected calibration error",
-      _headings(),
-      _wide(shown, lambda column: Cell(f"{column['ece']['value']:.3f}")),
-    ),
+    Panel("Expected calibration error", _headings(), _calibration(shown)),
     _costs(rows),
   ]
 
@@ -128,28 +124,54 @@ def _attacked(rows, figure, published, *, with_delta=False):
   return lines
 
 
+def _calibration(rows):
+  lines = []
+  ours = _wide(rows, lambda column: Cell(f"{column['ece']['value']:.3f}"))
+  for row, line in zip(rows, ours, strict=True):
+    lines.append(line)
+    theirs = (row["published"] or {}).get("ece", ())
+    if any(theirs):
+      shown = ["" if ece is None else f"{ece:.3f}" for ece in theirs]
+      lines.append([Cell(text) for text in (PAPER, *shown)])
+  return lines
+
+
 def _costs(rows):
   headings = [
     ("", "defense"), ("training,", "seconds"), ("relative to", "undefended"),
-    ("inference,", "ms a sample"), ("with Diffence,", "ms a sample"), ("relative", "to alone"),
+    ("inference,", "ms a sample"), ("relative to", "undefended"),
+    ("with Diffence,", "ms a sample"), ("relative", "to alone"),
   ]  # fmt: skip
-  lines = [
-    [
-      Cell(row["title"]),
-      Cell(_known(row["train_seconds"], "{:,.1f}")),
-      Cell(_times(row["training_ratio"])),
-      *(Cell(_known(row["inference_ms"][name], "{:,.2f}")) for name in ("alone", "diffence")),
-      Cell(_times(row["inference_ratio"])),
-    ]
-    for row in rows
-  ]
-  if any(row["epsilon"] for row in rows):
+  private = any(row["epsilon"] for row in rows)
+  if private:
     headings.append(("epsilon", "(delta)"))
-    for row, line in zip(rows, lines, strict=True):
-      spent = row["epsilon"]
-      delta = f" ({spent['seeds'][0]['delta']:g})" if spent else ""
-      line.append(Cell(_known(spent, "{:,.4g}") + delta))
+  lines = []
+  for row in rows:
+    ms = {name: _known(figure, "{:,.2f}") for name, figure in row["inference_ms"].items()}
+    line = _cost_line(row["title"], _known(row["train_seconds"], "{:,.1f}"), ms, row)
+    spent = row["epsilon"]
+    delta = f" ({spent['seeds'][0]['delta']:g})" if spent else ""
+    lines.append([*line, Cell(_known(spent, "{:,.4g}") + delta)] if private else line)
+    theirs = row["published"] or {}
+    hours = theirs.get("train_hours")
+    ms = {name: _range(theirs.get(f"{name}_ms")) for name in ("alone", "diffence")}
+    if hours or any(ms.values()):
+      line = _cost_line(PAPER, f"{hours:g} h" if hours else "", ms, theirs)
+      lines.append([*line, Cell("")] if private else line)
   return Panel("Cost", headings, lines)
+
+
+def _cost_line(title, training, ms, ratios):
+  texts = (
+    title,
+    training,
+    _times(ratios["training_ratio"]),
+    ms["alone"],
+    _times(ratios["inference_alone_ratio"]),
+    ms["diffence"],
+    _times(ratios["inference_ratio"]),
+  )
+  return [Cell(text) for text in texts]
 
 
 def _ends(figure, write):
@@ -165,6 +187,10 @@ def _rate(rate):
 
 def _known(figure, form):
   return "" if figure is None else form.format(figure["value"])
+
+
+def _range(ends):
+  return "{:g} to {:g}".format(*ends) if ends else ""
 
 
 def _times(ratio):

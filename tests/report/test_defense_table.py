@@ -16,7 +16,7 @@ from diffence_jax.report.defense_table import (
   format_defense_table,
   write_defense_table,
 )
-from diffence_jax.report.published import DEFENSES
+from diffence_jax.report.published import DEFENSES, published
 
 
 def _write(folder, cells, title="digits & more"):
@@ -162,14 +162,42 @@ def test_text_shows_the_other_figures(written):
   assert low["SELENA"] == ["2.0%*"] * 4
   ece = _lines(written["txt"], "Expected calibration error")
   assert ece["SELENA"] == ["0.025", "0.027", "0.029", "0.031"]
+  assert ece["paper of undefended"] == ["0.139", "0.142", "0.126", "0.131"]
+  assert "paper of SELENA" not in ece
 
 
 def test_text_shows_what_a_defense_costs(written):
   rows = _lines(written["txt"], "Cost")
-  assert rows["undefended"] == ["11.0", "1.0x", "0.50", "9.00", "18x"]
-  assert rows["SELENA"] == ["198.0", "18x", "0.40"]
+  assert rows["undefended"] == ["11.0", "1.0x", "0.50", "1.0x", "9.00", "18x"]
+  assert rows["SELENA"] == ["198.0", "18x", "0.40", "0.8x"]
   assert rows["50% & $_own"] == ["16.5", "1.5x"]
   assert "epsilon" not in written["txt"]
+
+
+def test_the_papers_costs_are_beside_ours(written):
+  rows = _lines(written["txt"], "Cost")
+  # 81.5 ms are 3.26 times 25 ms, 10.9 hours 18.2 times 0.6.
+  assert " ".join(rows["paper of undefended"]) == "0.6 h 1.0x 24 to 26 1.0x 81 to 82 3.3x"
+  assert rows["paper of SELENA"] == ["10.9", "h", "18x"]
+  assert "paper of 50% & $_own" not in rows
+  assert "milliseconds on an RTX-8000; only the ratios compare" in _words(written["txt"])
+  page = Page(written["html"]).text
+  assert "paper 10.9 h 18x" in page and "paper 0.139 0.142 0.126 0.131" in page
+  assert r"\quad paper & 10.9 h & 18x &  &  &  &  \\" in written["tex"]
+  assert r"\quad paper & 0.139 & 0.142 & 0.126 & 0.131 \\" in written["tex"]
+
+
+def test_a_defense_without_published_training_has_its_inference_beside_it():
+  cells = make_cells()
+  for cell in cells[1::3]:
+    cell["defense"] = "memguard"
+  rows = _lines(format_defense_table("t", cells), "Cost")
+  # The middle of 586 and 732 ms is 26.4 times 25 ms.
+  assert " ".join(rows["paper of SELENA"]) == "586 to 732 26x"
+  for cell in cells[1::3]:
+    cell["defense"] = "hamp"
+  ece = _lines(format_defense_table("t", cells), "Expected calibration error")
+  assert ece["paper of SELENA"] == ["0.448"]
 
 
 def test_epsilon_is_shown_where_there_is_one(tmp_path):
@@ -179,7 +207,7 @@ def test_epsilon_is_shown_where_there_is_one(tmp_path):
   texts = _write(tmp_path, cells)
   rows = _lines(texts["txt"], "Cost")
   assert rows["50% & $_own"] == ["16.5", "1.5x", "13", "(1e-05)"]
-  assert rows["SELENA"] == ["198.0", "18x", "0.40"]
+  assert rows["SELENA"] == ["198.0", "18x", "0.40", "0.8x"]
   lines = list(csv.DictReader(texts["csv"].splitlines()))
   found = [(row["seed"], row["epsilon"]) for row in lines if row["column"] == "alone"]
   assert found[-3:] == [("0", "12.5"), ("1", "13.5"), ("all", "13.0")]
@@ -190,7 +218,7 @@ def test_unknown_times_are_left_blank():
   for cell in cells:
     cell["train_seconds"] = None
   rows = _lines(format_defense_table("t", cells), "Cost")
-  assert rows["undefended"] == ["0.50", "9.00", "18x"]
+  assert rows["undefended"] == ["0.50", "1.0x", "9.00", "18x"]
 
 
 @pytest.mark.parametrize("seeds", [(0,), (0, 1)])
@@ -285,7 +313,22 @@ def test_csv_has_all_seeds_and_their_mean(written):
   assert (last["verdict"], last["training_ratio"]) == ("below", "18.0")
   assert float(last["published_auc"]) == pytest.approx(0.56)
   assert float(last["published_accuracy"]) == pytest.approx(0.5523)
+  assert float(last["published_train_hours"]) == 10.9
+  assert float(last["published_training_ratio"]) == pytest.approx(10.9 / 0.6)
+  assert (last["published_ece"], last["published_inference_ms_alone_low"]) == ("", "")
   assert (found[0]["verdict"], found[0]["published_auc"]) == ("", "")
+  assert found[0]["published_train_hours"] == ""
+  (bare,) = [
+    line
+    for line in lines
+    if [line[name] for name in ("defense", "column", "seed")]
+    == ["undefended", "scenario 3", "all"]
+  ]
+  published = {name: bare[f"published_{name}"] for name in (
+    "ece", "inference_ms_alone_low", "inference_ms_alone_high", "inference_ms_diffence_low",
+    "inference_ms_diffence_high", "inference_alone_ratio", "inference_ratio",
+  )}  # fmt: skip
+  assert list(map(float, published.values())) == [0.131, 24.0, 26.0, 81.0, 82.0, 1.0, 3.26]
   own = next(line for line in lines if line["defense"] == "own" and line["seed"] == "all")
   assert (own["published_auc"], own["inference_ms_alone"]) == ("", "")
 
@@ -422,3 +465,15 @@ def test_paper_has_four_columns_of_every_defense():
   ]  # fmt: skip
   assert DEFENSES["dpsgd"].auc == (56.61, 55.47, 58.40, 56.60)
   assert DEFENSES["hamp"].accuracy_delta == -0.23
+  hours = [found.train_hours for found in DEFENSES.values()]
+  assert hours == [0.6, 10.9, 10.9, 0.8, 0.5, 0.8, None]
+
+
+def test_what_the_paper_has_not_is_not_made_up():
+  assert published("early_stopping") is None
+  ratios = ("training_ratio", "inference_alone_ratio", "inference_ratio")
+  for name, expected in (
+    ("advreg", [pytest.approx(10.9 / 0.6), None, None]),
+    ("memguard", [None, pytest.approx(659 / 25), None]),
+  ):
+    assert [published(name)[ratio] for ratio in ratios] == expected
