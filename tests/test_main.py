@@ -164,7 +164,10 @@ def test_a_damaged_artifact_is_an_error(finished, tmp_path):
       ],
       "raise data.num_reference",
     ),
-    ([SMOKE, "--workdir={tmp}", "--config.purify.respacing=ddim600"], "leaves 600 of 1000 steps"),
+    (
+      [SMOKE, "--workdir={tmp}", "--config.purify.respacing=ddim600"],
+      "leaves 600 of 1000 steps",
+    ),
     ([SMOKE, "--workdir={tmp}", "--config.diffusion.image_shape=(8, 8)"], "image_shape is"),
     ([SMOKE, "--workdir={tmp}", "--config.purify.num_ddim_steps=200"], "num_ddim_steps is 200"),
     ([SMOKE, "--workdir={tmp}", "--config.samples.num_ddim_steps=1000"], "num_ddim_steps is"),
