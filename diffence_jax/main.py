@@ -177,6 +177,12 @@ def _parse(argv, define=_define_run_flags, required=("config", "workdir")):
     text = str(error).replace("\\", "")
     name = re.search(r"""['"](\w+)['"]""", text)
     hint = re.search(r"Did you mean \S+", text)
+    if name and not hint and any(f"config.defenses.{name[1]}." in given for given in argv):
+      raise ValueError(
+        f"The config has no options of a defense {name[1]!r}. Those of a defense of your own "
+        f'are given in a config file, as config.defenses.{name[1]} = {{"option": value}}; what '
+        "is there can then be changed from the command line."
+      ) from error
     if not (name and hint):
       raise ValueError(f"The config cannot be read: {error}") from error
     raise ValueError(f"There is no setting {name[1]!r}. {hint[0]}?") from error

@@ -17,6 +17,7 @@ import functools
 import json
 import sys
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +29,17 @@ from ml_collections import config_flags
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "For the artifacts and the table.")
 _SEEDS = flags.DEFINE_list(
-  "seeds", ["0", "1"], "The seeds; intervals get narrow from three on."
+  "seeds",
+  ["0", "1"],
+  "The seeds, with commas between. With one, intervals are over samples; with several, over "
+  "seeds, and wide for two or three.",
 )
 _DEFENSES = flags.DEFINE_list(
   "defenses",
   ["undefended", "selena", "advreg", "hamp", "relaxloss", "dpsgd", "memguard"],
-  "The defenses, by name, undefended first; early_stopping, label_smoothing and "
-  "confidence_penalty are there too. One of your own is module:function where it trains, "
-  "output=module:function where it changes answers.",
+  "The defenses, by name, with commas between; undefended is always among them, and first. "
+  "early_stopping, label_smoothing and confidence_penalty are there too. One of your own is "
+  "module:function where it trains, output=module:function where it changes answers.",
 )
 
 _TITLES = {
@@ -57,12 +61,19 @@ _BEFORE_QUERIES = ("split", "classifier", "diffusion")
 _TIMED_IMAGES, _ROUNDS = 64, 3
 
 
-def config_of(config, defense: str, seed: int):
-  """The experiment of one defense; an output defense stands on the undefended classifier."""
+def config_of(config, defense: str, seed: int, defenses: Collection[str] = ()):
+  """The experiment of one defense; an output defense stands on the undefended classifier.
+
+  Options of a user's own among the other `defenses` are left out: where it is not chosen they
+  would be taken for those of a misspelt one.
+  """
   from diffence_jax.defense.output import OUTPUT_DEFENSES
 
   config = config.copy_and_resolve_references()
   config.seed = seed
+  functions = {name.rpartition(":")[2] for name in defenses if ":" in name}
+  for function in (functions - {defense.rpartition(":")[2]}) & set(config.defenses):
+    del config.defenses[function]
   kind, _, own = defense.rpartition("=")
   if kind == "output" or defense in OUTPUT_DEFENSES:
     config.output.defense = own
@@ -166,8 +177,13 @@ def facts_of(results: dict[str, Any], cells) -> list[tuple[str, str]]:
     table.with_options(title, own) for title, given in options.items() for own in given.values()
   ]
   versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
-  return [*facts, ("defenses", "; ".join(described)), ("machine", results["device"]),
-          ("versions", versions)]  # fmt: skip
+  timed = min(_TIMED_IMAGES, results["data"]["target_nonmembers"])
+  inference = (
+    f"timed on {timed} target non-members in one batch, on one device, compiled; the median of "
+    f"{_ROUNDS} rounds; with Diffence in scenario 3"
+  )
+  return [*facts, ("defenses", "; ".join(described)), ("inference", inference),
+          ("machine", results["device"]), ("versions", versions)]  # fmt: skip
 
 
 def run(config, workdir: Path, defenses: list[str], seeds: list[int]) -> str:
@@ -179,7 +195,7 @@ def run(config, workdir: Path, defenses: list[str], seeds: list[int]) -> str:
   # All that can be wrong with a setting is found here, before anything is computed.
   dataset = data.load(config.data.source, **config.data.options)
   experiments = {
-    (seed, defense): pipeline.plan(config_of(config, defense, seed), dataset)
+    (seed, defense): pipeline.plan(config_of(config, defense, seed, defenses), dataset)
     for seed in seeds
     for defense in defenses
   }

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +28,17 @@ def smaller_logits(module, settings, *, weight=0.01):
 
 def round_off(key, member_logits, nonmember_logits, *, decimals=0):
   return lambda logits: np.round(np.asarray(logits), decimals)
+"""
+
+OWN_CONFIG = """
+import sys
+sys.path.insert(0, {configs!r})
+import digits
+
+def get_config():
+  config = digits.get_config("smoke")
+  config.defenses.round_off = dict(decimals=1)
+  return config
 """
 
 
@@ -215,21 +227,36 @@ def test_a_table_that_cannot_be_made_is_refused_in_a_line(tmp_path):
 
 
 def test_the_table_of_defenses_runs_resumes_and_reads_as_its_cells(tmp_path):
+  (tmp_path / "own_defenses.py").write_text(OWN)
+  (tmp_path / "own_config.py").write_text(OWN_CONFIG.format(configs=str(ROOT / "configs")))
   command = [
     sys.executable,
     ROOT / "experiments" / "defense_table.py",
-    f"--config={ROOT / 'configs' / 'digits.py'}:smoke",
+    f"--config={tmp_path / 'own_config.py'}",
     f"--workdir={tmp_path}",
-    "--defenses=hamp,memguard",
+    "--defenses=hamp,memguard,output=own_defenses:round_off",
     "--seeds=0,1,0",
   ]
+  path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
   first, second = (
-    subprocess.run(command, check=True, capture_output=True, text=True) for _ in range(2)
+    subprocess.run(
+      command,
+      check=True,
+      capture_output=True,
+      text=True,
+      env={**os.environ, "PYTHONPATH": path},
+    )
+    for _ in range(2)
   )
   assert first.stdout == second.stdout and "HAMP" in first.stdout
   assert "running" in first.stderr and "running" not in second.stderr
-  cells = json.loads((tmp_path / "defense_table.json").read_text())["cells"]
-  assert [cell["defense"] for cell in cells] == ["undefended", "hamp", "memguard"] * 2
+  table = json.loads((tmp_path / "defense_table.json").read_text())
+  assert dict(table["facts"])["inference"].startswith("timed on 24 target non-members in one")
+  cells = table["cells"]
+  own = "output=own_defenses:round_off"
+  assert [cell["defense"] for cell in cells] == ["undefended", "hamp", "memguard", own] * 2
+  assert cells[0]["options"] == {}
+  assert cells[3]["options"] == {"own_defenses:round_off": {"decimals": 1}}
   assert cells[1]["options"] == {
     "hamp": {"alpha": 0.005, "gamma": 0.95, "random_outputs": False}
   }

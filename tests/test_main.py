@@ -173,6 +173,10 @@ def test_a_damaged_artifact_is_an_error(finished, tmp_path):
     ([SMOKE, "--workdir={tmp}", "--config.samples.num_ddim_steps=1000"], "num_ddim_steps is"),
     ([SMOKE, "--workdir={tmp}", "--config.purifx.step=80"], "no setting 'purifx'. Did you"),
     ([SMOKE, "--workdir={tmp}", "--config.diffusion.fields.dtpe=a"], "Did you mean 'dtype'"),
+    (
+      [SMOKE, "--workdir={tmp}", "--config.defenses.small_logits.weight=0.5"],
+      'given in a config file, as config.defenses.small_logits = {"option": value}',
+    ),
     ([SMOKE, "--wrkdir={tmp}"], "workdir"),
     ([SMOKE, "--workdir={tmp}", "extra"], "expected flags only"),
   ],
