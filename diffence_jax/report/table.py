@@ -108,7 +108,8 @@ def facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
     *_other_defenses(results["defense"]),
     (
       "Diffence",
-      f"{purify['num_candidates']} candidates an image, noised to step {purify['step']}, "
+      f"{purify['num_candidates']} candidates an image, noised to step {purify['step']}"
+      f"{_respacing(purify)}, "
       f"{steps} DDIM step{'' if steps == 1 else 's'} back",
     ),
     (
@@ -120,6 +121,10 @@ def facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
   if results["variant"].endswith("smoke"):
     pairs.append(("variant", "smoke: a shortened run, its figures do not measure the defense"))
   return pairs
+
+
+def _respacing(purify):
+  return f" of {purify['respacing']}" if purify["respacing"] else ""
 
 
 def _training_of(diffusion):
