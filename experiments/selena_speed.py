@@ -9,19 +9,18 @@ teachers, different ones on different devices; and of the distillation. The cost
 follows from how many steps the recipe has. Prints a table in Markdown, medians of the rounds.
 """
 
-import itertools
+import functools
 import statistics
-import time
 
 import jax
+import measuring
 import numpy as np
 from absl import app, flags
 from ml_collections import config_flags
-from step_timing import ensemble_steps
+from step_timing import ensemble_steps, single_steps
 
 from diffence_jax import parallel, pipeline
 from diffence_jax.training.ensemble import default_models_at_once
-from diffence_jax.training.loop import compile_step, take
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment.")
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Rounds; the median is reported.")
@@ -31,21 +30,8 @@ _STEPS = flags.DEFINE_integer("steps", 40, "Training steps of every model in a r
 def target_steps(recipe, examples, batch_size, mesh):
   """A function that times so many steps of one classifier: seconds a step."""
   (kind,) = recipe.kinds.values()
-  step = compile_step(kind.step)
-  key = jax.random.key(0)
-  carried = [parallel.replicate(mesh, recipe.init(key, examples["images"].shape[1:]))]
-  draw = np.random.default_rng(0)
-
-  def run(num_steps: int) -> float:
-    start = time.perf_counter()
-    for _ in range(num_steps):
-      batch = take(examples, draw.integers(0, len(examples["images"]), batch_size))
-      batch = parallel.shard_batch(mesh, {"members": batch})
-      carried[0], _ = step(carried[0], batch, key)
-    jax.block_until_ready(carried[0])
-    return (time.perf_counter() - start) / num_steps
-
-  return run
+  state = recipe.init(jax.random.key(0), examples["images"].shape[1:])
+  return single_steps(kind.step, state, {"members": examples}, batch_size, mesh)
 
 
 def main(argv) -> None:
@@ -75,9 +61,8 @@ def main(argv) -> None:
   }
   for run in ways.values():
     run(3)
-  seconds = {name: [] for name in ways}
-  for _, (name, run) in itertools.product(range(_ROUNDS.value), ways.items()):
-    seconds[name].append(run(_STEPS.value))
+  runs = {name: functools.partial(run, _STEPS.value) for name, run in ways.items()}
+  seconds = measuring.in_turn(runs, _ROUNDS.value)
   middle = {name: statistics.median(values) for name, values in seconds.items()}
   total = {name: steps[name] * middle[name] for name in ways}
   # A last group that the devices do not divide evenly is filled up.

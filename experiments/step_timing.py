@@ -1,7 +1,9 @@
 """Seconds a training step takes, for the experiments that compare ways of training."""
 
+import functools
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -10,6 +12,41 @@ from jax.sharding import Mesh
 from diffence_jax import parallel
 from diffence_jax.training import Recipe
 from diffence_jax.training.ensemble import make_ensemble_step
+from diffence_jax.training.loop import Step, compile_step
+
+
+def single_steps(
+  step: Step, state: Any, examples: Any, batch_size: int, mesh: Mesh
+) -> Callable[[int], float]:
+  """Prepares the training of one model, its batches split over the devices.
+
+  Args:
+    step: not compiled.
+    state: what it begins with.
+    examples: arrays with one row an example, in the tree that the step takes.
+    batch_size: examples a step.
+    mesh: the batches are split over it.
+
+  Returns:
+    `run(num_steps) -> seconds a step`.
+  """
+  step, key = compile_step(step), jax.random.key(0)
+  # The step takes over what it is given, so a copy is.
+  carried = [parallel.replicate(mesh, jax.tree.map(np.array, state))]
+  num = len(jax.tree.leaves(examples)[0])
+  draw = np.random.default_rng(0)
+
+  def run(num_steps: int) -> float:
+    start = time.perf_counter()
+    for _ in range(num_steps):
+      rows = draw.integers(0, num, batch_size)
+      batch = jax.tree.map(functools.partial(np.take, indices=rows, axis=0), examples)
+      batch = parallel.shard_batch(mesh, batch)
+      carried[0], _ = step(carried[0], batch, key)
+    jax.block_until_ready(carried[0])
+    return (time.perf_counter() - start) / num_steps
+
+  return run
 
 
 def ensemble_steps(

@@ -1,6 +1,7 @@
 """Diffence: candidates, selection, intervals, and `protect`, which joins them; and MemGuard."""
 
 from diffence_jax.defense.candidates import candidate_logits
+from diffence_jax.defense.early_exit import EarlySelection, make_early_selection
 from diffence_jax.defense.interval import fit_interval, member_interval, published_interval
 from diffence_jax.defense.memguard import (
   attacker_logit,
@@ -12,12 +13,14 @@ from diffence_jax.defense.protect import protect
 from diffence_jax.defense.select import Selection, average, keeps_label, scaled_logit, select
 
 __all__ = [
+  "EarlySelection",
   "Selection",
   "attacker_logit",
   "average",
   "candidate_logits",
   "fit_interval",
   "keeps_label",
+  "make_early_selection",
   "member_interval",
   "memguard",
   "memguard_logits",

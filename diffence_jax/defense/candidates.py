@@ -27,6 +27,7 @@ def candidate_logits(
   step: int = 160,
   ids: jax.Array | None = None,
   chunk_size: int = 256,
+  num_images: jax.Array | None = None,
   **sampler: Any,
 ) -> jax.Array:
   """Logits of `num_candidates` re-generations of every image, all drawn in one call.
@@ -46,6 +47,9 @@ def candidate_logits(
     step: diffusion steps of noise, 1 to `schedule.num_steps - 1`.
     ids: i32[N], stable ids of the samples; None for their positions in the batch.
     chunk_size: re-generations that go through the networks at a time.
+    num_images: i32[], at least 1: the images after so many only fill the batch up to a size
+      that is compiled already; chunks of nothing else are left out, and what is returned for
+      them is not defined. None for no such images.
     **sampler: how else each is re-generated, as `reconstruct` takes it: `num_ddim_steps`,
       `clip`, `to_clean`, `model_shape`.
 
@@ -59,31 +63,66 @@ def candidate_logits(
   images = check_images(images)
   ids = check_ids(ids, images.shape[0])
   sampler = {"step": step, **sampler}
-  image_shape = images.shape[1:]
-  check_settings(schedule, image_shape, num_candidates, chunk_size, **sampler)
-  noise_shape = sampler.get("model_shape") or image_shape
+  check_settings(schedule, images.shape[1:], num_candidates, chunk_size, **sampler)
   total = images.shape[0] * num_candidates
   # Not min: in an exported program N is a symbol.
   chunk_size = jax.core.min_dim(chunk_size, total)
   num_chunks = -(-total // chunk_size)
 
-  predict_key = jax.random.fold_in(key, _NO_ID)
+  num_pairs = total if num_images is None else num_images * num_candidates
 
   def one_chunk(positions):
+    # The last chunk is filled up with repetitions of the last candidate, cut off again below.
+    positions = jnp.minimum(positions, num_pairs - 1)
     sample, candidate = positions // num_candidates, positions % num_candidates
-    keys = rng.candidate_keys(key, ids[sample], candidate)
-    noise = jax.vmap(lambda k: jax.random.normal(k, noise_shape, jnp.float32))(keys)
-    purified = reconstruct(None, denoise, schedule, images[sample], noise=noise, **sampler)
-    # Neither the noise's key nor another chunk's: a predictor may be randomised itself.
-    own_key = rng.candidate_keys(predict_key, ids[sample[:1]], candidate[:1])[0]
-    return predict(own_key, purified)
+    pairs = images[sample], ids[sample], candidate
+    return pair_logits(key, predict, denoise, schedule, *pairs, **sampler)
 
-  # The last chunk is filled up with repetitions of the last candidate, cut off again below.
-  positions = jnp.minimum(jnp.arange(num_chunks * chunk_size), total - 1)
-  logits = jax.lax.map(one_chunk, positions.reshape(num_chunks, chunk_size))
+  def one_chunk_or_none(positions):
+    shape = jax.eval_shape(one_chunk, positions)
+    none = lambda _: jnp.zeros(shape.shape, shape.dtype)
+    return jax.lax.cond(positions[0] < num_pairs, one_chunk, none, positions)
+
+  chunks = jnp.arange(num_chunks * chunk_size).reshape(num_chunks, chunk_size)
+  logits = jax.lax.map(one_chunk if num_images is None else one_chunk_or_none, chunks)
   num_classes = logits.shape[-1]
   logits = logits.reshape(num_chunks * chunk_size, num_classes)[:total]
   return logits.reshape(images.shape[0], num_candidates, num_classes)
+
+
+def pair_logits(
+  key: jax.Array,
+  predict: Predict,
+  denoise: Denoise,
+  schedule: Schedule,
+  images: jax.Array,
+  ids: jax.Array,
+  candidates: jax.Array,
+  **sampler: Any,
+) -> jax.Array:
+  """Logits of one re-generation each of some images, which may be repeated.
+
+  Args:
+    key: as `candidate_logits` takes it, and the next three too.
+    predict: the predictor.
+    denoise: the noise-prediction network.
+    schedule: its noise schedule.
+    images: f32[P,H,W,C] in [0, 1].
+    ids: i32[P], the samples' stable ids.
+    candidates: i32[P], candidate numbers from 0: which of its re-generations is meant.
+    **sampler: as `reconstruct` takes it.
+
+  Returns:
+    f[P,K], the predictor's logits.
+  """
+  shape = sampler.get("model_shape") or images.shape[1:]
+  keys = rng.candidate_keys(key, ids, candidates)
+  noise = jax.vmap(lambda k: jax.random.normal(k, shape, jnp.float32))(keys)
+  purified = reconstruct(None, denoise, schedule, images, noise=noise, **sampler)
+  # Neither the noise's key nor another chunk's: a predictor may be randomised itself.
+  predict_key = jax.random.fold_in(key, _NO_ID)
+  own_key = rng.candidate_keys(predict_key, ids[:1], candidates[:1])[0]
+  return predict(own_key, purified)
 
 
 def check_settings(

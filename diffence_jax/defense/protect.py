@@ -1,10 +1,10 @@
 """Diffence as a wrapper: a predictor in, a predictor with the same labels out."""
 
-import functools
 from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from diffence_jax import parallel
@@ -14,6 +14,7 @@ from diffence_jax.defense.candidates import (
   check_settings,
 )
 from diffence_jax.defense.checks import check_images
+from diffence_jax.defense.early_exit import make_early_selection
 from diffence_jax.defense.select import check_interval, select
 from diffence_jax.diffusion.schedule import Schedule
 from diffence_jax.predictor import Denoise, Predict
@@ -42,14 +43,15 @@ def protect(
   chunk_size: int = 256,
   mesh: Mesh | None = None,
   randomness: str = "per_call",
+  constant_time: bool = True,
   **sampler: Any,
 ) -> ProtectedPredict:
   """Protects a predictor with Diffence.
 
   The result returns, for every image, the prediction of one of `num_candidates`
-  re-generations of it, one that keeps the label `predict` gives to the image itself. It is
-  compiled once for each batch size, and is a predictor: it can be protected, wrapped or
-  attacked like any other.
+  re-generations of it, one that keeps the label `predict` gives to the image itself. It is a
+  predictor: it can be protected, wrapped or attacked like any other. Batches of any size share
+  a few compiled programs (`predict` itself, for the raw prediction, may compile for each size).
 
   Args:
     predict: the predictor to protect, `(key, images f32[N,H,W,C] in [0,1]) -> logits [N,K]`.
@@ -61,12 +63,18 @@ def protect(
     step: diffusion steps of noise, 1 to `schedule.num_steps - 1`.
     interval: (lo, hi) on phi from `fit_interval` or `member_interval`; None for scenario 3.
     chunk_size: re-generations that go through the networks at a time, on every device.
-    mesh: as `parallel.batch_mesh` makes it: every batch, then a multiple of its devices, is
-      split over them; None for one device.
+    mesh: as `parallel.batch_mesh` makes it: every batch is split over its devices; None for one
+      device.
     randomness: "per_call", for which every call takes a new key; or "per_input": the noise
       follows from the image, rounded to 8 bits, and from one secret key that is passed with
       every call. An image that is sent again gets the same answer, so nothing is gained by
       asking twice. It does not stop who sends many images that are nearly the same.
+    constant_time: True draws all candidates of every image. False stops at the first acceptable
+      one, for the same answers from a fraction of the work; it is driven from the host, so it
+      cannot be called under `jit`. Not for answers to clients whose response time can be told:
+      the time then says how many candidates were refused, and a candidate is refused for its
+      label or its phi, which differ between members and non-members. That is what selection
+      hides, and a lone query shows it best.
     **sampler: how else candidates are re-generated, as `reconstruct` takes it:
       `num_ddim_steps`, `clip`, `to_clean`, `model_shape`.
 
@@ -84,16 +92,21 @@ def protect(
   check_settings(schedule, None, num_candidates, chunk_size, **sampler)
   if interval is not None:
     interval = check_interval(interval)
-  draw = functools.partial(
-    candidate_logits, num_candidates=num_candidates, chunk_size=chunk_size, **sampler
-  )
+  settings = {"num_candidates": num_candidates, "chunk_size": chunk_size, **sampler}
 
-  def choose(key, batch):
+  def choose(shared, batch):
+    key, num_images = shared
     images, ids, raw = batch
-    candidates = draw(key, predict, denoise, schedule, images, ids=ids)
+    candidates = candidate_logits(
+      key, predict, denoise, schedule, images, ids=ids, num_images=num_images, **settings
+    )
     return select(candidates, raw, interval).logits
 
   choose = jax.jit(choose if mesh is None else parallel.map_over_batch(choose, mesh))
+  num_devices = 1 if mesh is None else mesh.size
+  choose_early = make_early_selection(
+    predict, denoise, schedule, interval=interval, mesh=mesh, **settings
+  )
 
   def protected(key, images, ids=None):
     images = check_images(images)
@@ -102,9 +115,39 @@ def protect(
         raise ValueError("ids were given, and randomness is 'per_input'; expected ids=None.")
       ids = _image_ids(key, images)
     ids = check_ids(ids, images.shape[0])
-    return choose(key, (images, ids, predict(key, images)))
+    batch = images, ids, predict(key, images)
+    if not constant_time:
+      return choose_early(key, *batch).logits
+    if any(isinstance(given, jax.core.Tracer) for given in (key, *batch)):
+      return choose((key, None), batch)
+    # Whole chunks of filling are left out, so larger batches need no finer grain.
+    own = -(-images.shape[0] // num_devices)
+    size = _round_up(own, 3 if own * num_candidates <= chunk_size else 1)
+    rows, back = _filling(images.shape[0], num_devices, size)
+    if len(rows) == images.shape[0]:
+      return choose((key, jnp.int32(own)), batch)
+    batch = jax.tree.map(lambda leaf: leaf[rows], batch)
+    return choose((key, jnp.int32(own)), batch)[back]
 
   return protected
+
+
+def _round_up(num: int, bits: int) -> int:
+  """The least number, at least `num`, of which but the first `bits` binary digits are 0."""
+  grain = 1 << max(0, num.bit_length() - bits)
+  return -(-num // grain) * grain
+
+
+def _filling(num: int, num_devices: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+  """Which rows of `num` fill a batch of `size` on every device, and where each one is then.
+
+  Every device has equally many first, the last ones repetitions of the last row.
+  """
+  own = -(-num // num_devices)
+  each = np.minimum(np.arange(size), own - 1)
+  rows = np.arange(num_devices)[:, None] * own + each[None]
+  at = np.arange(num)
+  return np.minimum(rows.ravel(), num - 1), at // own * size + at % own
 
 
 @jax.jit

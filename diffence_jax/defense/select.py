@@ -5,6 +5,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+# The rank of an option that is taken at once; all others' are at least 0.
+ACCEPTED = -1.0
+
 
 class Selection(NamedTuple):
   """The returned predictions.
@@ -88,7 +91,6 @@ def select(
     ValueError: the shapes do not fit, or the interval is not one.
   """
   candidate_logits, raw_logits = jnp.asarray(candidate_logits), jnp.asarray(raw_logits)
-  _check_shapes(candidate_logits, raw_logits)
   if interval is not None:
     interval = check_interval(interval)
   return _select(candidate_logits, raw_logits, interval)
@@ -96,24 +98,52 @@ def select(
 
 @jax.jit
 def _select(candidate_logits, raw_logits, interval):
-  valid = keeps_label(candidate_logits, raw_logits)
-  kept = jnp.sum(valid, axis=1, dtype=jnp.int32)
+  index = jnp.argmin(rank_options(candidate_logits, raw_logits, interval), axis=1)
+  kept = jnp.sum(keeps_label(candidate_logits, raw_logits), axis=1, dtype=jnp.int32)
   options = jnp.concatenate([candidate_logits, raw_logits[:, None]], axis=1)
-  valid = jnp.concatenate([valid, jnp.ones((valid.shape[0], 1), bool)], axis=1)
-  if interval is None:
-    index = jnp.argmax(valid, axis=1)
-  else:
-    lo, hi = interval
-    phi = scaled_logit(options)
-    inside = valid & (phi >= lo) & (phi <= hi)
-    # Distances stay finite, so that an invalid candidate, at infinity, is never the nearest.
-    largest = jnp.finfo(jnp.float32).max
-    distance = jnp.abs(jnp.clip(phi, -largest, largest) - (0.5 * lo + 0.5 * hi))
-    distance = jnp.minimum(jnp.where(jnp.isnan(distance), largest, distance), largest)
-    nearest = jnp.argmin(jnp.where(valid, distance, jnp.inf), axis=1)
-    index = jnp.where(jnp.any(inside, axis=1), jnp.argmax(inside, axis=1), nearest)
   logits = jnp.take_along_axis(options, index[:, None, None], axis=1)[:, 0]
   return Selection(logits=logits, index=index.astype(jnp.int32), kept=kept)
+
+
+def rank_options(
+  candidate_logits: jax.Array,
+  raw_logits: jax.Array,
+  interval: tuple[jax.Array, jax.Array] | None,
+) -> jax.Array:
+  """How good a choice every option is: the first of the lowest rank is selected.
+
+  The rank of an option depends on nothing but its own logits and the label, so a lower one may
+  end the search before the others are drawn: none is below `ACCEPTED`.
+
+  Args:
+    candidate_logits: f[N,M,K].
+    raw_logits: f[N,K], of the same dtype.
+    interval: (lo, hi) on phi, as `select` takes it.
+
+  Returns:
+    f32[N,M+1], the raw prediction last: `ACCEPTED` for an option that keeps the label and lies
+    in the interval; its distance from the interval's midpoint for another that keeps the label,
+    at least 0 and finite; infinity where the label is lost.
+
+  Raises:
+    ValueError: the shapes do not fit.
+  """
+  _check_shapes(candidate_logits, raw_logits)
+  options = jnp.concatenate([candidate_logits, raw_logits[:, None]], axis=1)
+  # The raw prediction keeps its label, whatever its logits.
+  valid = jnp.pad(
+    keeps_label(candidate_logits, raw_logits), ((0, 0), (0, 1)), constant_values=True
+  )
+  if interval is None:
+    return jnp.where(valid, jnp.float32(ACCEPTED), jnp.inf)
+  lo, hi = interval
+  phi = scaled_logit(options)
+  # Distances stay finite, so that an invalid candidate, at infinity, is never the nearest.
+  largest = jnp.finfo(jnp.float32).max
+  distance = jnp.abs(jnp.clip(phi, -largest, largest) - (0.5 * lo + 0.5 * hi))
+  distance = jnp.minimum(jnp.where(jnp.isnan(distance), largest, distance), largest)
+  rank = jnp.where((phi >= lo) & (phi <= hi), ACCEPTED, distance)
+  return jnp.where(valid, rank, jnp.inf)
 
 
 def average(candidate_logits: jax.Array) -> jax.Array:

@@ -1,0 +1,173 @@
+"""The same selection from fewer candidates: an image that has its answer draws no more.
+
+Selection takes the first acceptable candidate in generation order, and the noise of a candidate
+depends on nothing but its own sample and number. So candidates are drawn in rounds, and what is
+selected is what drawing all of them would have selected: the same index and label, the same
+logits but for rounding.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from diffence_jax import parallel
+from diffence_jax.defense.candidates import check_settings, pair_logits
+from diffence_jax.defense.select import ACCEPTED, check_interval, rank_options
+from diffence_jax.diffusion.schedule import Schedule
+from diffence_jax.predictor import Denoise, Predict
+
+
+class EarlySelection(NamedTuple):
+  """The returned predictions, and what it took to find them.
+
+  Attributes:
+    logits: [N,K], the returned logits, those of the chosen candidate.
+    index: i32[N], the chosen candidate; M is the raw prediction.
+    drawn: i32[N], how many of its M candidates were drawn: as many as were needed, or a few
+      more. It tells what the returned logits are to hide, so it is not for clients to see.
+    evaluations: how many re-generations went through the networks, with those that only filled
+      a batch; at least the sum of `drawn`.
+  """
+
+  logits: jax.Array
+  index: jax.Array
+  drawn: jax.Array
+  evaluations: int
+
+
+def make_early_selection(
+  predict: Predict,
+  denoise: Denoise,
+  schedule: Schedule,
+  *,
+  num_candidates: int = 30,
+  interval: tuple[float, float] | None = None,
+  chunk_size: int = 256,
+  mesh: Mesh | None = None,
+  **sampler: Any,
+) -> Callable[[jax.Array, jax.Array, jax.Array, jax.Array], EarlySelection]:
+  """Builds `select(candidate_logits(...), raw, interval)` that stops drawing early.
+
+  Driven from the host: in every round the images without an answer draw their next candidate,
+  in batches of a few sizes, each compiled when it is first needed. On CPU the sizes are
+  `chunk_size`, a 4th, a 16th and a 64th of it; elsewhere, where compiling takes long and a
+  small batch hardly less time than a large one, `chunk_size` alone. Images that do not fill the
+  smallest size wait for the next round, and when only such are left each draws several
+  candidates at once. Memory grows neither with M nor, but for images and answers, with N.
+
+  Args:
+    predict: as `candidate_logits` takes it, and the next two too.
+    denoise: the noise-prediction network.
+    schedule: its noise schedule.
+    num_candidates: M, at least 1.
+    interval: (lo, hi) on phi; None for scenario 3.
+    chunk_size: the most re-generations that go through the networks at a time, on every device.
+    mesh: as `parallel.batch_mesh` makes it, to split every round over it; None for one device.
+    **sampler: as `reconstruct` takes it, with `step`.
+
+  Returns:
+    `(key, images f32[N,H,W,C] in [0,1], ids i32[N], raw f[N,K]) -> EarlySelection`, for any N;
+    `raw` is `predict`'s answer to the images. It raises TypeError under a caller's `jit`.
+
+  Raises:
+    TypeError: there is no such setting.
+    ValueError: a setting is out of its range.
+  """
+  check_settings(schedule, None, num_candidates, chunk_size, **sampler)
+  if interval is not None:
+    interval = check_interval(interval)
+
+  def draw(shared, images, ids, candidates, raw):
+    """Logits f[P,K] of so many pairs, and ranks f32[P,2] of them and of the raw ones."""
+    key, interval = shared
+    pairs = images, ids, candidates
+    logits = pair_logits(key, predict, denoise, schedule, *pairs, **sampler)
+    return logits, rank_options(logits[:, None], raw, interval)
+
+  draw = jax.jit(draw if mesh is None else parallel.map_over_batch(draw, mesh))
+  sizes = _batch_sizes(chunk_size, mesh)
+
+  def early_selection(key, images, ids, raw):
+    if any(isinstance(given, jax.core.Tracer) for given in (key, images, ids, raw)):
+      raise TypeError(
+        "Early exit looks at every round's results before it draws the next, so it cannot be "
+        "jitted, mapped or exported; call it outside, or use constant_time=True."
+      )
+    images, raw = np.asarray(images), np.array(raw)
+    ids = np.asarray(ids, np.int32)
+    num = images.shape[0]
+    shared = key, interval
+    if mesh is not None:
+      shared = parallel.replicate(mesh, shared)
+    # The best so far: its rank, lower is better, and the raw one's.
+    logits, index = raw.copy(), np.full(num, num_candidates, np.int32)
+    rank, raw_rank = np.full(num, np.inf, np.float32), np.zeros(num, np.float32)
+    drawn, pending, evaluations = np.zeros(num, np.int32), np.arange(num), 0
+    while pending.size:
+      rows, candidates = _next_pairs(pending, drawn, num_candidates, sizes[-1])
+      results = []
+      for part, size in _cut(len(rows), sizes):
+        # A part that is too short repeats its last pair, cut off again below.
+        part = np.minimum(part.start + np.arange(size), part.stop - 1)
+        batch = images[rows[part]], ids[rows[part]], candidates[part], raw[rows[part]]
+        if mesh is not None:
+          batch = parallel.shard_batch(mesh, batch)
+        results.append(draw(shared, *batch))
+        evaluations += size
+      new, ranks = (
+        np.concatenate(parts)[: len(rows)]
+        for parts in zip(*jax.device_get(results), strict=True)
+      )
+      raw_rank[rows] = ranks[:, 1]
+      best = _best_of_each(rows, candidates, ranks[:, 0])
+      best = best[ranks[best, 0] < rank[rows[best]]]
+      at = rows[best]
+      logits[at], index[at], rank[at] = new[best], candidates[best], ranks[best, 0]
+      np.add.at(drawn, rows, 1)
+      pending = pending[(rank[pending] > ACCEPTED) & (drawn[pending] < num_candidates)]
+    raw_is_better = raw_rank < rank
+    logits[raw_is_better], index[raw_is_better] = raw[raw_is_better], num_candidates
+    return EarlySelection(*(jnp.asarray(a) for a in (logits, index, drawn)), evaluations)
+
+  return early_selection
+
+
+def _batch_sizes(chunk_size: int, mesh: Mesh | None) -> list[int]:
+  """The sizes of batches over all devices, the largest first."""
+  platform = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
+  parts = (1, 4, 16, 64) if platform == "cpu" else (1,)
+  num_devices = 1 if mesh is None else mesh.size
+  sizes = {max(1, chunk_size // part) * num_devices for part in parts}
+  return sorted(sizes, reverse=True)
+
+
+def _next_pairs(
+  pending: np.ndarray, drawn: np.ndarray, num_candidates: int, smallest: int
+) -> tuple[np.ndarray, np.ndarray]:
+  """What a round draws: rows i[P] and candidates i32[P], each row's in generation order."""
+  if len(pending) >= smallest:
+    rows = pending[: len(pending) // smallest * smallest]
+    return rows, drawn[rows]
+  further = drawn[pending] + np.arange(num_candidates, dtype=np.int32)[:, None]
+  rows = np.broadcast_to(pending, further.shape)
+  there = further < num_candidates
+  return rows[there][:smallest], further[there][:smallest]
+
+
+def _cut(num: int, sizes: list[int]) -> Iterator[tuple[slice, int]]:
+  """Cuts `num` pairs into parts, each for a batch of the size; only the last may be short."""
+  start = 0
+  while start < num:
+    size = next((size for size in sizes if size <= num - start), sizes[-1])
+    yield slice(start, min(start + size, num)), size
+    start += size
+
+
+def _best_of_each(rows: np.ndarray, candidates: np.ndarray, ranks: np.ndarray) -> np.ndarray:
+  """Positions i[R] of every row's lowest rank, of equal ones the earliest candidate's."""
+  order = np.lexsort((candidates, ranks, rows))
+  return order[np.unique(rows[order], return_index=True)[1]]

@@ -1,0 +1,198 @@
+"""Training steps a second: the classifier, the diffusion model, and ensembles of classifiers.
+
+    pip install torch && python experiments/bench_training.py --config=configs/digits.py:audit
+
+Networks, optimizers, batch sizes and images are the config's. Classifier and diffusion model
+stand beside the same in PyTorch, eager as one writes it; ensembles are trained one model after
+another, and several at once. All in one process, one way after the other in several rounds, so
+that whatever else slows the machine slows all. What is timed is compiled and warmed up; an
+hour's models follow from the steps that the config's recipe takes. Prints a table in Markdown:
+the median of the rounds, their range, and the ratio to PyTorch, whose lines are left out where
+it is not installed.
+"""
+
+import functools
+import time
+from collections.abc import Callable
+
+import jax
+import measuring
+import numpy as np
+import optax
+from absl import app, flags
+from ml_collections import config_flags
+from step_timing import ensemble_steps, single_steps
+
+import diffence_jax as dj
+from diffence_jax import models, parallel, pipeline
+from diffence_jax.training.denoiser import noise_prediction
+from diffence_jax.training.loop import init_state, train_step
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment.")
+_AT_ONCE = flags.DEFINE_list("at_once", ["1", "8", "25"], "Models at once on a device.")
+_DIFFUSION = flags.DEFINE_bool("diffusion", True, "Whether the diffusion model is trained too.")
+_ROUNDS = flags.DEFINE_integer("rounds", 5, "Rounds; the median is reported.")
+_STEPS = flags.DEFINE_integer("steps", 40, "Training steps of every model in a round.")
+_OUTPUT = flags.DEFINE_string("output", None, "A JSON file for the figures.")
+
+
+def denoiser_steps(experiment, images, mesh) -> Callable[[int], float]:
+  """Times steps of the diffusion model's training."""
+  config, module = experiment.config.diffusion, experiment.denoiser.module
+  shape = images.shape[1:]
+  schedule = dj.linear_schedule(**config.schedule)
+  optimizer = optax.chain(
+    optax.clip_by_global_norm(config.clip_norm), optax.adam(config.learning_rate)
+  )
+  step = train_step(noise_prediction(module, schedule, shape), optimizer, config.ema_decay)
+  variables = models.init(module, jax.random.key(0), shape)
+  state = init_state(variables, optimizer, average=True)
+  return single_steps(step, state, {"images": images}, config.batch_size, mesh)
+
+
+def torch_steps(network, optimizer, loss, arrays, batch_size) -> Callable[[int], float]:
+  """Times steps of `optimizer` on `loss(*batch)`, in PyTorch."""
+  import torch
+  from torch_networks import DEVICE
+
+  network.train().to(DEVICE)
+  optimizer = optimizer(network.parameters())
+  arrays = [torch.as_tensor(array).to(DEVICE) for array in arrays]
+  draw = np.random.default_rng(0)
+
+  def run(num_steps: int) -> float:
+    start = time.perf_counter()
+    for _ in range(num_steps):
+      rows = torch.from_numpy(draw.integers(0, len(arrays[0]), batch_size)).to(DEVICE)
+      value = loss(*(array[rows] for array in arrays))
+      optimizer.zero_grad(set_to_none=True)
+      value.backward()
+      optimizer.step()
+    if DEVICE == "cuda":
+      torch.cuda.synchronize()
+    return (time.perf_counter() - start) / num_steps
+
+  return run
+
+
+def torch_classifier_steps(experiment, members) -> Callable[[int], float]:
+  """The classifier's training in PyTorch."""
+  import torch
+  import torch_networks
+  from torch.nn import functional
+
+  config = experiment.config.classifier
+  images = members.images.transpose(0, 3, 1, 2).copy()
+  network = torch_networks.ResNet(experiment.classifier.module, images.shape[1])
+  count = sum(p.numel() for p in network.parameters())
+  assert count == models.num_parameters(experiment.classifier.variables), count
+  optimizer = functools.partial(
+    torch.optim.Adam, lr=config.learning_rate, weight_decay=config.weight_decay, amsgrad=True
+  )
+  loss = lambda x, y: functional.cross_entropy(network(x.float() / 255.0), y)
+  labels = members.labels.astype(np.int64)
+  return torch_steps(network, optimizer, loss, (images, labels), config.batch_size)
+
+
+def torch_denoiser_steps(experiment, images) -> Callable[[int], float]:
+  """The diffusion model's training in PyTorch."""
+  import torch
+  import torch_networks
+
+  config, device = experiment.config.diffusion, torch_networks.DEVICE
+  network = torch_networks.UNet(experiment.denoiser.module)
+  average = [p.detach().clone().to(device) for p in network.parameters()]
+  alpha_bar = np.asarray(dj.linear_schedule(**config.schedule).alpha_bar)
+  alpha_bar = torch.tensor(alpha_bar, device=device)
+
+  class Adam(torch.optim.Adam):
+    def step(self):
+      parameters = list(network.parameters())
+      torch.nn.utils.clip_grad_norm_(parameters, config.clip_norm)
+      super().step()
+      with torch.no_grad():
+        torch._foreach_lerp_(average, parameters, 1.0 - config.ema_decay)
+
+  def loss(x):
+    clean = x.float() / 127.5 - 1.0
+    t = torch.randint(len(alpha_bar), (len(x),), device=device)
+    kept = alpha_bar[t][:, None, None, None]
+    noise = torch.randn_like(clean)
+    noised = kept.sqrt() * clean + (1.0 - kept).sqrt() * noise
+    return torch.mean((network(noised, t) - noise) ** 2)
+
+  optimizer = functools.partial(Adam, lr=config.learning_rate)
+  images = images.transpose(0, 3, 1, 2).copy()
+  return torch_steps(network, optimizer, loss, (images,), config.batch_size)
+
+
+def main(_) -> None:
+  """Measures and prints."""
+  experiment = pipeline.plan(_CONFIG.value)
+  settings, recipe = experiment.config.classifier, experiment.recipe
+  diffusion = experiment.config.diffusion
+  steps = {"classifier": len(recipe.schedule), "diffusion": diffusion.num_steps}
+  members = experiment.dataset.take(experiment.split.members)
+  examples = {"images": members.images, "labels": members.labels}
+  mesh = parallel.batch_mesh()
+  (kind,) = recipe.kinds.values()
+  init = recipe.init(jax.random.key(0), members.images.shape[1:])
+  sizes = settings.batch_size, mesh
+  ways = {"classifier, ours": single_steps(kind.step, init, {"members": examples}, *sizes)}
+  for at_once in map(int, _AT_ONCE.value):
+    name = "one after another" if at_once == 1 else f"{at_once} at once"
+    ways[f"classifier, ensemble, {name}"] = ensemble_steps(recipe, examples, *sizes, at_once)
+  if _DIFFUSION.value:
+    ways["diffusion, ours"] = denoiser_steps(experiment, members.images, mesh)
+  try:
+    ways["classifier, PyTorch"] = torch_classifier_steps(experiment, members)
+    if _DIFFUSION.value:
+      ways["diffusion, PyTorch"] = torch_denoiser_steps(experiment, members.images)
+  except ModuleNotFoundError:
+    print("PyTorch is not installed; its lines are left out.")
+  for run in ways.values():
+    run(3)
+  runs = {name: functools.partial(run, _STEPS.value) for name, run in ways.items()}
+  ms = {
+    name: measuring.summary([1e3 * s for s in seconds])
+    for name, seconds in measuring.in_turn(runs, _ROUNDS.value).items()
+  }
+  entries, rows = [], []
+  for name, values in sorted(ms.items()):
+    what = name.split(",")[0]
+    theirs = ms.get(f"{what}, PyTorch", {"median": float("nan")})["median"]
+    middle = values["median"]
+    entries.append({"way": name, "ms": values, "against_pytorch": theirs / middle})
+    an_hour = 3.6e6 / (steps[what] * middle)
+    rows.append(
+      [
+        name,
+        measuring.with_range(values),
+        f"{1e3 / middle:.1f}",
+        f"{an_hour:,.1f}",
+        f"{theirs / middle:.2f}x",
+      ]
+    )
+  counts = {
+    "classifier": models.num_parameters(experiment.classifier.variables),
+    "diffusion": models.num_parameters(experiment.denoiser.variables),
+  }
+  shape = "x".join(map(str, members.images.shape[1:]))
+  print(f"\nImages {shape}; {jax.devices()[0].device_kind} x{jax.device_count()}")
+  for what, batch_size in (
+    ("classifier", settings.batch_size),
+    ("diffusion", diffusion.batch_size),
+  ):
+    print(
+      f"{what}: {counts[what]:,} parameters, batch {batch_size}, {steps[what]:,} steps a model"
+    )
+  print()
+  header = ["", "ms a step and model (range)", "steps a second", "models an hour"]
+  measuring.show_table([*header, "against PyTorch"], rows)
+  figures = {"config": experiment.config.name, "parameters": counts, "steps": steps}
+  measuring.write_figures(_OUTPUT.value, {**figures, "ways": entries})
+
+
+if __name__ == "__main__":
+  flags.mark_flag_as_required("config")
+  app.run(main)
