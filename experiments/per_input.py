@@ -41,6 +41,7 @@ def main(_) -> None:
     num_candidates=config.purify.num_candidates,
     chunk_size=config.purify.chunk_size,
     randomness="per_input",
+    constant_time=False,
     **sampler,
   )
   secret = rng.stream(config.seed, "per_input")

@@ -91,15 +91,20 @@ record_queries(
   key, *bound, schedule, read, ids, batch_size=16, mesh=mesh, directory=folder, **purify
 )
 
-protected = dj.protect(
-  jax.jit(dj.models.predictor(*bound[0])),
-  dj.models.denoiser(*bound[1]),
-  schedule,
-  num_candidates=3,
-  step=100,
-  mesh=mesh,
-)
-np.save(folder / "protected.npy", protected(key, images[:32].astype(np.float32) / 255.0))
+# 37 images, which eight devices do not divide evenly; all candidates, and as many as needed.
+for name, constant_time in (("protected", True), ("early", False)):
+  protected = dj.protect(
+    jax.jit(dj.models.predictor(*bound[0])),
+    dj.models.denoiser(*bound[1]),
+    schedule,
+    num_candidates=3,
+    step=100,
+    interval=(0.05, 0.25),
+    chunk_size=16,
+    mesh=mesh,
+    constant_time=constant_time,
+  )
+  np.save(folder / f"{name}.npy", protected(key, images.astype(np.float32) / 255.0))
 
 # Work by batch needs no talk between devices.
 step = make_record_step(classifier, denoiser, mesh, **purify)

@@ -29,14 +29,18 @@ def results(tmp_path_factory):
   for num_devices in (1, 8):
     folder = tmp_path_factory.mktemp(f"devices{num_devices}")
     run_on(num_devices, folder)
-    names = ("raw", "candidates", "losses", "protected", "ensemble", *DEFENSES)
+    names = ("raw", "candidates", "losses", "protected", "early", "ensemble", *DEFENSES)
     loaded[num_devices] = {name: np.load(folder / f"{name}.npy") for name in names}
   return loaded
 
 
-@pytest.mark.parametrize("name", ["raw", "candidates", "protected"])
+@pytest.mark.parametrize("name", ["raw", "candidates", "protected", "early"])
 def test_recorded_queries_do_not_depend_on_the_devices(results, name):
   np.testing.assert_allclose(results[8][name], results[1][name], atol=1e-4)
+
+
+def test_early_exit_answers_as_drawing_all_candidates_does(results):
+  np.testing.assert_allclose(results[8]["early"], results[8]["protected"], atol=1e-4)
 
 
 def test_training_does_not_depend_on_the_devices(results):

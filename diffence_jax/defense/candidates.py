@@ -67,7 +67,6 @@ def candidate_logits(
   total = images.shape[0] * num_candidates
   chunk_size = min(chunk_size, total)
   num_chunks = -(-total // chunk_size)
-
   num_pairs = total if num_images is None else num_images * num_candidates
 
   def one_chunk(positions):

@@ -33,7 +33,11 @@ def check_images(images: jax.Array) -> jax.Array:
   images = images.astype(jnp.float32)
   if isinstance(images, jax.core.Tracer):
     return images
-  lowest, highest = (float(end) for end in _extremes(images))
+  lowest, highest = _extremes(images)
+  if isinstance(lowest, jax.core.Tracer):
+    # Known images, and all else that the caller computes is being traced.
+    return images
+  lowest, highest = float(lowest), float(highest)
   if not (lowest >= 0.0 and highest <= 1.0):
     what = "contain NaN" if lowest != lowest else f"range from {lowest:.6g} to {highest:.6g}"
     raise ValueError(f"images {what}; expected finite values in [0, 1].")

@@ -118,8 +118,10 @@ def protected(**changes):
   return dj.protect(predict, denoise, SCHEDULE, **(options | changes))
 
 
-@pytest.mark.parametrize("interval", [None, (0.2, 0.6), (30.0, 31.0)])
-@pytest.mark.parametrize("randomness", ["per_call", "per_input"])
+@pytest.mark.parametrize(
+  "interval, randomness",
+  [(None, "per_call"), ((0.2, 0.6), "per_input"), ((30.0, 31.0), "per_call")],
+)
 def test_protect_answers_the_same_at_any_time(interval, randomness):
   """With networks that look at the images: what is gathered for a round is what is meant."""
   images, key = images_of(37), jax.random.key(3)
@@ -135,22 +137,23 @@ def test_protect_answers_the_same_at_any_time(interval, randomness):
 
 def test_it_keeps_the_dtype_of_the_logits():
   half = jax.jit(lambda key, images: predict(key, images).astype(jnp.bfloat16))
-  answers = dj.protect(half, denoise, SCHEDULE, num_candidates=2, constant_time=False)(
-    jax.random.key(0), images_of(3)
-  )
+  early = dj.protect(half, denoise, SCHEDULE, num_candidates=2, constant_time=False)
+  answers, raw = early(jax.random.key(0), images_of(3)), half(None, images_of(3))
   assert answers.dtype == jnp.bfloat16
-  expected = dj.protect(half, denoise, SCHEDULE, num_candidates=2)(
-    jax.random.key(0), images_of(3)
-  )
-  np.testing.assert_allclose(*(x.astype(jnp.float32) for x in (answers, expected)), atol=0.05)
+  np.testing.assert_array_equal(jnp.argmax(answers, axis=-1), jnp.argmax(raw, axis=-1))
+  assert jnp.any(answers != raw)
 
 
 def test_it_cannot_be_jitted_and_says_so():
-  early = protected()
-  with pytest.raises(TypeError, match="use constant_time=True"):
-    jax.jit(early)(jax.random.key(0), images_of(2))
-  with pytest.raises(TypeError, match="use constant_time=True"):
-    jax.jit(lambda key: early(key, np.asarray(images_of(2))))(jax.random.key(0))
+  early, key, images = protected(), jax.random.key(0), images_of(2)
+  for function, arguments in (
+    (early, (key, images)),
+    (lambda images: early(key, images), (images,)),
+    (lambda key: early(key, images), (key,)),
+    (lambda: early(key, images), ()),
+  ):
+    with pytest.raises(TypeError, match="use constant_time=True"):
+      jax.jit(function)(*arguments)
 
 
 @pytest.mark.parametrize("constant_time", [True, False])
@@ -176,7 +179,7 @@ def test_batches_of_any_size_share_compiled_programs(constant_time):
   for num in (1, 3, 5, 37):
     np.testing.assert_allclose(asked(key, images[:num]), answers[:num], atol=1e-5)
   once = len(traces)
-  for num in (1, 3, 5, 33, 50, 64, 129, 200, 255):
+  for num in (3, 5, 64, 129, 200):
     np.testing.assert_allclose(asked(key, images[:num]), answers[:num], atol=1e-5)
   assert len(traces) == once
   assert set(traces) <= ({3, 9, 15, 16} if constant_time else {1, 4, 16})

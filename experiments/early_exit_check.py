@@ -1,0 +1,132 @@
+"""Does early exit select what drawing all candidates selects? On the models of a finished run.
+
+    diffence --config=configs/digits.py --workdir=runs/digits
+    python experiments/early_exit_check.py --config=configs/digits.py --workdir=runs/digits
+
+Asks about all images of the data, with new noise again and again until the queries of the three
+scenarios are as many as `--queries`; intervals are those of the run. Prints a table in Markdown
+and writes `early_exit.json` to the workdir: how many indices and labels differ, and for each
+that does how far its phi is from the nearest end of the interval (another rounding may move it
+over that); how many candidates an image took; and by what factor fewer re-generations went
+through the networks, those that only filled a batch among them.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from absl import app, flags
+from ml_collections import config_flags
+
+import diffence_jax as dj
+from diffence_jax import audit, pipeline, query_stages, rng, stages
+from diffence_jax.artifacts import Store
+from diffence_jax.defense import make_early_selection
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "The run's.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "The run's.")
+_QUERIES = flags.DEFINE_integer("queries", 10_000, "The least number of queries in all.")
+_IMAGES = flags.DEFINE_integer("images", None, "The first so many images; all by default.")
+
+
+def differences(full, early, candidates, raw, interval) -> list[dict[str, Any]]:
+  """What is known of every image for which another candidate was selected."""
+  found = []
+  for row in np.flatnonzero(np.asarray(full.index != early.index)):
+    options = np.concatenate([candidates[row], raw[row : row + 1]])
+    chosen = [int(full.index[row]), int(early.index[row])]
+    phi = np.asarray(dj.scaled_logit(options))[chosen]
+    ends = np.array([np.inf] if interval is None else interval)
+    distance = float(np.abs(phi[:, None] - ends).min())
+    found.append(
+      {"full": chosen[0], "early": chosen[1], "phi": phi.tolist(), "from_end": distance}
+    )
+  return found
+
+
+def check(experiment, store) -> dict[str, Any]:
+  """Asks both ways; scenario to what came of it."""
+  config = experiment.config
+  schedule, sampler = stages.sampler_of(config)
+  settings = {k: config.purify[k] for k in ("num_candidates", "chunk_size")} | sampler
+  predict = jax.jit(dj.models.predictor(*stages.load_classifier(experiment, store)))
+  denoise = dj.models.denoiser(*stages.load_denoiser(experiment, store))
+  networks = (predict, denoise, schedule)
+  answers = audit.predictors(
+    query_stages.load_records(experiment, store), config.audit.protocol
+  )
+  intervals = audit.selecting_intervals(answers)
+  ways = {
+    name: make_early_selection(*networks, interval=interval, **settings)
+    for name, interval in intervals.items()
+  }
+  draw_all = jax.jit(
+    lambda key, images, ids: dj.candidate_logits(key, *networks, images, ids=ids, **settings)
+  )
+  images = experiment.dataset.images[: _IMAGES.value]
+  ids = np.arange(len(images), dtype=np.int32)
+  totals = {name: {"different": [], "labels": 0, "logits": 0.0, "drawn": 0, "evaluations": 0}
+            for name in ways}  # fmt: skip
+  rounds = -(-_QUERIES.value // (len(ways) * len(images)))
+  for number in range(rounds):
+    key = rng.stream(config.seed, f"early_exit/{number}")
+    for start in range(0, len(images), config.purify.batch_size):
+      rows = slice(start, start + config.purify.batch_size)
+      asked = images[rows].astype(np.float32) / 255.0
+      raw = np.asarray(predict(None, asked))
+      candidates = np.asarray(draw_all(key, asked, ids[rows]))
+      for name, select_early in ways.items():
+        full = dj.select(candidates, raw, intervals[name])
+        early = select_early(key, asked, ids[rows], raw)
+        total = totals[name]
+        total["different"] += differences(full, early, candidates, raw, intervals[name])
+        same_label = np.argmax(full.logits, axis=1) == np.argmax(early.logits, axis=1)
+        total["labels"] += int(np.sum(~same_label))
+        same = np.asarray(full.index == early.index)
+        apart = np.abs(np.asarray(full.logits) - np.asarray(early.logits))[same]
+        total["logits"] = max(total["logits"], float(apart.max(initial=0.0)))
+        total["drawn"] += int(np.sum(early.drawn))
+        total["evaluations"] += early.evaluations
+  queries, num_candidates = rounds * len(images), config.purify.num_candidates
+  return {
+    name: {
+      "interval": intervals[name],
+      "images": len(images),
+      "queries": queries,
+      "num_candidates": num_candidates,
+      "different_index": len(total["different"]),
+      "different_label": total["labels"],
+      "differences": total["different"],
+      "largest_difference_of_logits": total["logits"],
+      "drawn_per_query": total["drawn"] / queries,
+      "evaluations_per_query": total["evaluations"] / queries,
+      "fewer_evaluations": queries * num_candidates / total["evaluations"],
+    }
+    for name, total in totals.items()
+  }
+
+
+def main(_) -> None:
+  """Compares, writes and prints."""
+  experiment, store = pipeline.plan(_CONFIG.value), Store(_WORKDIR.value)
+  results = check(experiment, store)
+  text = json.dumps(results, indent=2)
+  (Path(_WORKDIR.value) / "early_exit.json").write_text(text)
+  print("\n| | queries | other index | other label | logits apart | drawn | of | fewer |")
+  print("|---|---|---|---|---|---|---|---|")
+  for name, own in results.items():
+    print(
+      f"| {name} | {own['queries']:,} | {own['different_index']} | {own['different_label']} "
+      f"| {own['largest_difference_of_logits']:.1e} | {own['drawn_per_query']:.2f} "
+      f"| {own['num_candidates']} | {own['fewer_evaluations']:.1f}x |"
+    )
+  for name, own in results.items():
+    for difference in own["differences"]:
+      print(f"{name}: {difference}")
+
+
+if __name__ == "__main__":
+  flags.mark_flags_as_required(["config", "workdir"])
+  app.run(main)
