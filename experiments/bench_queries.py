@@ -61,8 +61,8 @@ class Size(NamedTuple):
 
 _SIZES = {
   "digits": Size(100, 1000, 256),
-  "fashion_mnist_small": Size(30, 300, 128),
-  "cifar10": Size(10, 100, 30),
+  "fashion_mnist_small": Size(30, 300, 64),
+  "cifar10": Size(10, 60, 8),
 }
 
 

@@ -23,7 +23,7 @@ from diffence_jax import models
 from diffence_jax.models.ddpm_unet import DDPMUNet
 from diffence_jax.models.unet_layers import GroupNorm
 
-_BATCHES = flags.DEFINE_list("batches", ["10", "16", "32", "64"], "Images at a time.")
+_BATCHES = flags.DEFINE_list("batches", ["4", "8", "16", "32", "64"], "Images at a time.")
 _CHANNELS = flags.DEFINE_integer("channels", 128, "Features of the first level.")
 _SIZE = flags.DEFINE_integer("size", 32, "Height and width of the images.")
 _DTYPE = flags.DEFINE_string("dtype", "float32", "Computation dtype of ours.")
