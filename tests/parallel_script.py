@@ -132,7 +132,7 @@ np.save(folder / "ensemble.npy", answer(None, images.astype(np.float32) / 255.0)
 group = 2 * num_devices
 states = [recipe.init(key, (8, 8, 1))] * group
 state = parallel.shard_batch(mesh, jax.tree.map(lambda *leaves: np.stack(leaves), *states))
-rows = parallel.shard_batch(mesh, {"members": np.zeros((group, 8), np.int32)})
+rows = parallel.shard_batch(mesh, {"members": np.zeros((group, 1, 8), np.int32)})
 keys = parallel.shard_batch(mesh, jax.random.split(key, group))
 whole = parallel.replicate(mesh, {"members": examples})
 step = make_ensemble_step(recipe.kinds["train"].step, mesh)
