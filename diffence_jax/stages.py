@@ -291,7 +291,7 @@ def _compute_samples(experiment, store, path):
   key = rng.stream(config.seed, "samples")
 
   @jax.jit
-  def draw(variables):
+  def draw(variables, key):
     denoise = models.denoiser(bound.module, variables)
     num_steps = settings.num_ddim_steps
     return sample(key, denoise, schedule_of(config), shape, num_ddim_steps=num_steps)
@@ -309,7 +309,7 @@ def _compute_samples(experiment, store, path):
     **{
       "images/raw": raw,
       "images/reconstructed": np.stack([_to_bytes(r) for r in reconstructed], axis=1),
-      "images/samples": _to_bytes(fit_images(draw(bound.variables), raw.shape[1:])),
+      "images/samples": _to_bytes(fit_images(draw(bound.variables, key), raw.shape[1:])),
     },
   )
 
