@@ -33,6 +33,7 @@ _RANGES = {
   "classifier.learning_rate": (0.0, 1e3),
   "classifier.weight_decay": (0.0, None),
   "classifier.checkpoint_every": (1, None),
+  "classifier.steps_per_call": (1, None),
   "diffusion.schedule.num_steps": (2, None),
   "diffusion.schedule.beta_start": (0.0, 1.0),
   "diffusion.schedule.beta_end": (0.0, 1.0),
@@ -43,6 +44,7 @@ _RANGES = {
   "diffusion.clip_norm": (0.0, None),
   "diffusion.ema_decay": (0.0, 1.0),
   "diffusion.checkpoint_every": (1, None),
+  "diffusion.steps_per_call": (1, None),
   "purify.num_candidates": (1, None),
   "purify.step": (1, None),
   "purify.num_ddim_steps": (1, None),
@@ -94,6 +96,7 @@ def base_config() -> ConfigDict:
   config.classifier.learning_rate = 1e-3  # Adam (AMSGrad)
   config.classifier.weight_decay = 1e-6  # L2
   config.classifier.checkpoint_every = 1000  # training steps
+  config.classifier.steps_per_call = config_dict.placeholder(int)  # None: 1 on CPU, else 32
   config.classifier.defense = "undefended"  # advreg, selena, hamp, relaxloss, dpsgd, ...
 
   config.diffusion = ConfigDict()
@@ -113,6 +116,7 @@ def base_config() -> ConfigDict:
   config.diffusion.clip_norm = 1.0
   config.diffusion.ema_decay = 0.999
   config.diffusion.checkpoint_every = 500  # training steps
+  config.diffusion.steps_per_call = config_dict.placeholder(int)  # None: 1 on CPU, else 32
 
   config.purify = ConfigDict()
   config.purify.num_candidates = 30

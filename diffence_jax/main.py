@@ -72,17 +72,19 @@ def _run(argv):
   except Exception as error:
     return _refuse(error)
   # After parsing: importing jax takes a second that a misspelt flag need not wait for.
-  from diffence_jax import parallel, pipeline
+  from diffence_jax import compiled, parallel, pipeline
   from diffence_jax.artifacts import ArtifactError
   from diffence_jax.report.table import format_table
 
   try:
     if values.distributed:
       parallel.connect(values.distributed)
+    experiment = pipeline.plan(values.config)
     if values.dry_run:
-      print(pipeline.describe(pipeline.plan(values.config), values.workdir))
+      print(pipeline.describe(experiment, values.workdir))
       return 0
-    results = pipeline.run(values.config, values.workdir)
+    compiled.keep_in(values.workdir)
+    results = pipeline.carry_out(experiment, values.workdir)
   except (
     ValueError,
     TypeError,

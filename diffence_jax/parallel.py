@@ -73,19 +73,19 @@ def batch_mesh(devices: list[jax.Device] | None = None) -> Mesh:
   return Mesh(np.array(devices), (BATCH,), axis_types=(AxisType.Auto,))
 
 
-def shard_batch(mesh: Mesh, tree: Any) -> Any:
-  """Splits every array of `tree` along its first axis over the mesh.
+def shard_batch(mesh: Mesh, tree: Any, axis: int = 0) -> Any:
+  """Splits every array of `tree` along one axis, the first by default, over the mesh.
 
   Raises:
     ValueError: an axis is not a multiple of the number of devices.
   """
   for leaf in jax.tree.leaves(tree):
-    if len(leaf) % mesh.size:
+    if leaf.shape[axis] % mesh.size:
       raise ValueError(
-        f"A batch of {len(leaf)} cannot be split over {mesh.size} devices; "
+        f"A batch of {leaf.shape[axis]} cannot be split over {mesh.size} devices; "
         "choose a batch size that is a multiple of their number."
       )
-  return jax.device_put(tree, NamedSharding(mesh, P(BATCH)))
+  return jax.device_put(tree, NamedSharding(mesh, P(*[None] * axis, BATCH)))
 
 
 def replicate(mesh: Mesh, tree: Any) -> Any:

@@ -71,7 +71,11 @@ def run(config: ConfigDict | Mapping[str, Any], workdir: str | os.PathLike) -> d
     FileNotFoundError: the data are not there.
     ArtifactError: the workdir is in use, or something in it is damaged.
   """
-  experiment = plan(config)
+  return carry_out(plan(config), workdir)
+
+
+def carry_out(experiment: Experiment, workdir: str | os.PathLike) -> dict[str, Any]:
+  """`run` of an experiment that is planned."""
   store = open_store(workdir)
   is_first = parallel.is_first()
   # Of several processes the first one computes and writes; the others train their share of the

@@ -164,6 +164,7 @@ def train_share(experiment: Experiment, store: Store, share: tuple[int, int]) ->
     seed=config.seed,
     mesh=parallel.batch_mesh(),
     models_at_once=config.shadow.models_at_once,
+    steps_per_call=config.classifier.steps_per_call,
   )
 
 

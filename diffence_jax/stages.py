@@ -26,9 +26,9 @@ from diffence_jax.queries import Bound
 from diffence_jax.training import Recipe, TrainSettings, train_classifier, train_denoiser
 from diffence_jax.training.registry import make_recipe, source_digest
 
-# Settings that leave a stage's result as it is, bit for bit: how it is computed, and where a
-# saved model lies, whose architecture is in the other settings.
-_NOT_OF_THE_RESULT = ("checkpoint_every", "checkpoint")
+# Settings that leave a stage's result as it is, but for rounding at most: how it is computed,
+# and where a saved model lies, whose architecture is in the other settings.
+_NOT_OF_THE_RESULT = ("checkpoint_every", "steps_per_call", "checkpoint")
 
 # The settings of "diffusion" that training takes as they are.
 _DENOISER_TRAINING = (
@@ -39,6 +39,7 @@ _DENOISER_TRAINING = (
   "clip_norm",
   "ema_decay",
   "checkpoint_every",
+  "steps_per_call",
 )
 
 # Options of our defenses that change a result by rounding only, as the number of devices does.
@@ -240,6 +241,7 @@ def _compute_classifier(experiment, store, path):
     {"images": images, "labels": labels},
     reference_set(experiment),
     checkpoint_every=config.classifier.checkpoint_every,
+    steps_per_call=config.classifier.steps_per_call,
     seed=config.seed,
     mesh=parallel.batch_mesh(),
     directory=path,
@@ -289,7 +291,7 @@ def _compute_samples(experiment, store, path):
   key = rng.stream(config.seed, "samples")
 
   @jax.jit
-  def draw(variables):
+  def draw(variables, key):
     denoise = models.denoiser(bound.module, variables)
     num_steps = settings.num_ddim_steps
     return sample(key, denoise, schedule_of(config), shape, num_ddim_steps=num_steps)
@@ -307,7 +309,7 @@ def _compute_samples(experiment, store, path):
     **{
       "images/raw": raw,
       "images/reconstructed": np.stack([_to_bytes(r) for r in reconstructed], axis=1),
-      "images/samples": _to_bytes(fit_images(draw(bound.variables), raw.shape[1:])),
+      "images/samples": _to_bytes(fit_images(draw(bound.variables, key), raw.shape[1:])),
     },
   )
 

@@ -77,7 +77,7 @@ def ensemble_steps(
   def run(num_steps: int) -> float:
     start = time.perf_counter()
     for _ in range(num_steps):
-      rows = draw.integers(0, len(examples["images"]), (group, batch_size)).astype(np.int32)
+      rows = draw.integers(0, len(examples["images"]), (group, 1, batch_size)).astype(np.int32)
       rows = parallel.shard_batch(mesh, {"members": rows})
       carried[0], _ = step(whole, {}, carried[0], rows, keys)
     jax.block_until_ready(carried[0])

@@ -7,6 +7,7 @@ import json
 import sys
 from pathlib import Path
 
+import flax.linen as nn
 import jax
 import numpy as np
 
@@ -17,6 +18,14 @@ from diffence_jax.queries import Bound, make_record_step, record_queries
 from diffence_jax.training import TrainSettings, train_classifier, train_ensemble
 from diffence_jax.training.ensemble import make_ensemble_step
 from diffence_jax.training.registry import make_recipe
+
+
+class Dense(nn.Module):
+  """What is not slow in a loop on a CPU."""
+
+  @nn.compact
+  def __call__(self, images, *, train=False):
+    return nn.Dense(3)(nn.relu(nn.Dense(8)(images.reshape(len(images), -1))))
 
 
 def check_no_collective(lowered):
@@ -84,6 +93,19 @@ for name, options in {
   ]
   np.save(folder / f"{name}.npy", answers)
 
+# Several steps a call; without a padded batch, and with.
+answers = []
+for name in ("relaxloss", "dpsgd"):
+  recipe = make_recipe(name, Dense(), settings)
+  parts = folder / f"several_{name}"
+  parts.mkdir()
+  variables = train_classifier(
+    recipe, examples, checkpoint_every=2, seed=0, mesh=mesh, directory=parts, steps_per_call=2
+  )
+  predict = models.predictor(recipe.answering, variables)
+  answers.append(predict(None, images.astype(np.float32) / 255.0))
+np.save(folder / "several.npy", answers)
+
 denoiser = models.make_denoiser("ddpm_unet", out_channels=1, channels=8, multipliers=(1, 2))
 key = jax.random.key(0)
 bound = [Bound(m, models.init(m, key, (8, 8, 1))) for m in (classifier, denoiser)]
@@ -135,10 +157,11 @@ answer = models.predictor(ensemble_logits(classifier, 1), ensemble)
 np.save(folder / "ensemble.npy", answer(None, images.astype(np.float32) / 255.0))
 
 group = 2 * num_devices
-states = [recipe.init(key, (8, 8, 1))] * group
-state = parallel.shard_batch(mesh, jax.tree.map(lambda *leaves: np.stack(leaves), *states))
-rows = parallel.shard_batch(mesh, {"members": np.zeros((group, 8), np.int32)})
-keys = parallel.shard_batch(mesh, jax.random.split(key, group))
 whole = parallel.replicate(mesh, {"members": examples})
-step = make_ensemble_step(recipe.kinds["train"].step, mesh)
-check_no_collective(step.lower(whole, {}, state, rows, keys))
+keys = parallel.shard_batch(mesh, jax.random.split(key, group))
+for own, num_steps in ((recipe, 1), (make_recipe("undefended", Dense(), settings), 3)):
+  states = [own.init(key, (8, 8, 1))] * group
+  state = parallel.shard_batch(mesh, jax.tree.map(lambda *leaves: np.stack(leaves), *states))
+  rows = parallel.shard_batch(mesh, {"members": np.zeros((group, num_steps, 8), np.int32)})
+  step = make_ensemble_step(own.kinds["train"].step, mesh)
+  check_no_collective(step.lower(whole, {}, state, rows, keys))

@@ -92,6 +92,7 @@ def test_an_unknown_variant_names_the_nearest(path):
     ({"data": {"known_fraction": 1.5}}, "data.known_fraction is 1.5; expected 0.0 to 1.0"),
     ({"data": {"num_reference": -1}}, "data.num_reference is -1; expected at least 0"),
     ({"seed": -1}, "seed is -1; expected 0 to"),
+    ({"diffusion": {"steps_per_call": 0}}, "diffusion.steps_per_call is 0; expected at least"),
     ({"audit": {"protocol": "papre"}}, "audit.protocol is 'papre'; expected one of"),
     ({"classifier": {"learning_rate": float("nan")}}, "learning_rate is nan; expected"),
   ],

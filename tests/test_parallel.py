@@ -29,7 +29,8 @@ def results(tmp_path_factory):
   for num_devices in (1, 8):
     folder = tmp_path_factory.mktemp(f"devices{num_devices}")
     run_on(num_devices, folder)
-    names = ("raw", "candidates", "losses", "protected", "early", "ensemble", *DEFENSES)
+    names = ("raw", "candidates", "losses", "protected", "early", "ensemble", "several")
+    names += DEFENSES
     loaded[num_devices] = {name: np.load(folder / f"{name}.npy") for name in names}
   return loaded
 
@@ -45,6 +46,10 @@ def test_early_exit_answers_as_drawing_all_candidates_does(results):
 
 def test_training_does_not_depend_on_the_devices(results):
   np.testing.assert_allclose(results[8]["losses"], results[1]["losses"], rtol=1e-3)
+
+
+def test_several_steps_a_call_do_not_depend_on_the_devices(results):
+  np.testing.assert_allclose(results[8]["several"], results[1]["several"], atol=1e-4)
 
 
 def test_shadow_models_do_not_depend_on_the_devices_nor_on_how_many_at_once(results):

@@ -127,8 +127,10 @@ def test_a_defense_of_the_answers_is_in_the_audit_only():
     assert len(names) == (3 if name in ("audit", "shadow_audit") else 1), name
 
 
-def test_how_many_models_train_at_once_is_not():
-  first, second = plan(shadow=SHADOW), plan(shadow={**SHADOW, "models_at_once": 4})
+def test_how_many_models_train_at_once_and_steps_are_a_call_is_not():
+  first = plan(shadow=SHADOW)
+  steps = {name: {"steps_per_call": 8} for name in ("classifier", "diffusion")}
+  second = plan(shadow={**SHADOW, "models_at_once": 4}, **steps)
   for name, stage in first.stages.items():
     assert second.stages[name].fingerprint == stage.fingerprint
 

@@ -10,7 +10,8 @@ from jax.sharding import Mesh
 from diffence_jax import rng
 from diffence_jax.data import Images
 from diffence_jax.training.ensemble import teach
-from diffence_jax.training.loop import compile_step, fit, take
+from diffence_jax.training.feed import feed
+from diffence_jax.training.loop import fit
 from diffence_jax.training.recipe import Recipe
 
 
@@ -23,6 +24,7 @@ def train_classifier(
   seed: int,
   mesh: Mesh,
   directory: Path,
+  steps_per_call: int | None = None,
 ) -> dict[str, Any]:
   """Trains a classifier by any recipe.
 
@@ -35,14 +37,15 @@ def train_classifier(
     seed: of initialisation, order, dropout and noise.
     mesh: batches are split over it; teachers, if there are any, are divided over it.
     directory: for checkpoints and metrics; a run resumes from what is there.
+    steps_per_call: as in `feed.feed`; it changes nothing but rounding.
 
   Returns:
     The variables after the last step.
 
   Raises:
     FloatingPointError: the loss is no longer finite.
-    ValueError: the recipe needs a reference set and there is none, or a batch cannot be split
-      over the devices.
+    ValueError: the recipe needs a reference set and there is none, `steps_per_call` is less
+      than 1, or a batch cannot be split over the devices.
   """
   examples = {"members": dict(members), "reference": dict(reference or {})}
   sizes = {group: len(next(iter(values.values()), ())) for group, values in examples.items()}
@@ -60,15 +63,23 @@ def train_classifier(
       seed=seed,
       mesh=mesh,
       directory=directory / "resume" / "teachers",
+      steps_per_call=steps_per_call,
     )
     examples["members"]["soft_labels"] = soft_labels[0]
 
-  def batches(first):
-    for name, rows in recipe.batches(sizes, seed, first):
-      yield name, {group: take(examples[group], _pad(own, mesh)) for group, own in rows.items()}
+  def rows(first):
+    for name, groups in recipe.batches(sizes, seed, first):
+      yield name, {group: _pad(own, mesh) for group, own in groups.items()}
 
+  steps, batches, steps_per_call = feed(
+    {name: kind.step for name, kind in recipe.kinds.items()},
+    examples,
+    rows,
+    mesh,
+    steps_per_call,
+  )
   state = fit(
-    {name: compile_step(kind.step) for name, kind in recipe.kinds.items()},
+    steps,
     recipe.init(rng.stream(seed, "classifier/init"), members["images"].shape[1:]),
     batches,
     num_steps=len(recipe.schedule),
@@ -77,6 +88,7 @@ def train_classifier(
     directory=directory,
     checkpoint_every=checkpoint_every,
     description="classifier",
+    steps_per_call=steps_per_call,
   )
   return recipe.variables(state)
 

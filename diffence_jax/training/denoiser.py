@@ -12,14 +12,8 @@ from jax.sharding import Mesh
 from diffence_jax import models, rng
 from diffence_jax.data import Images
 from diffence_jax.diffusion import Schedule, ddpm_loss, fit_images
-from diffence_jax.training.loop import (
-  Loss,
-  compile_step,
-  fit,
-  index_batches,
-  init_state,
-  train_step,
-)
+from diffence_jax.training.feed import feed
+from diffence_jax.training.loop import Loss, fit, init_state, shuffled, train_step
 
 
 def train_denoiser(
@@ -38,6 +32,7 @@ def train_denoiser(
   mesh: Mesh,
   directory: Path,
   model_shape: tuple[int, int, int] | None = None,
+  steps_per_call: int | None = None,
 ) -> dict[str, Any]:
   """Trains by the DDPM loss with Adam, warm-up and clipping; keeps the moving average.
 
@@ -56,6 +51,7 @@ def train_denoiser(
     mesh: batches are split over it.
     directory: for checkpoints and metrics; a run resumes from what is there.
     model_shape: (H',W',C') that the images are scaled to; None: their own.
+    steps_per_call: as in `feed.feed`.
 
   Returns:
     The variables, {"params": the moving average}.
@@ -65,14 +61,20 @@ def train_denoiser(
     learning_rate = optax.linear_schedule(0.0, learning_rate, warmup_steps)
   optimizer = optax.chain(optax.clip_by_global_norm(clip_norm), optax.adam(learning_rate))
   variables = models.init(module, rng.stream(seed, "diffusion/init"), model_shape)
-
-  def batches(first):
-    for rows in index_batches(len(images), batch_size, seed, first):
-      yield "denoise", {"images": images[rows]}
-
-  step = train_step(noise_prediction(module, schedule, model_shape), optimizer, ema_decay)
+  sizes, order = {"images": len(images)}, shuffled(images=batch_size)
+  steps, batches, steps_per_call = feed(
+    {
+      "denoise": train_step(
+        noise_prediction(module, schedule, model_shape), optimizer, ema_decay
+      )
+    },
+    {"images": {"images": images}},
+    lambda first: (("denoise", rows) for rows in order(sizes, seed, first)),
+    mesh,
+    steps_per_call,
+  )
   state = fit(
-    {"denoise": compile_step(step)},
+    steps,
     init_state(variables, optimizer, average=True),
     batches,
     num_steps=num_steps,
@@ -81,6 +83,7 @@ def train_denoiser(
     directory=directory,
     checkpoint_every=checkpoint_every,
     description="diffusion model",
+    steps_per_call=steps_per_call,
   )
   return {"params": state.average}
 
@@ -88,10 +91,10 @@ def train_denoiser(
 def noise_prediction(
   module: nn.Module, schedule: Schedule, model_shape: tuple[int, int, int]
 ) -> Loss:
-  """The DDPM loss of batches {images u8[N,H,W,C]}, scaled to `model_shape`."""
+  """The DDPM loss of batches {"images": {"images" u8[N,H,W,C]}}, scaled to `model_shape`."""
 
   def loss(params, model_state, batch, key):
-    images = fit_images(batch["images"].astype(jnp.float32) / 255.0, model_shape)
+    images = fit_images(batch["images"]["images"].astype(jnp.float32) / 255.0, model_shape)
     loss_key, dropout_key = jax.random.split(key)
 
     def denoise(x, t):

@@ -7,6 +7,7 @@ trained, and the teachers of a classifier that learns from others.
 """
 
 import functools
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ from jax.sharding import Mesh
 from diffence_jax import models, parallel, rng
 from diffence_jax.data import Images
 from diffence_jax.progress import progress_bar
-from diffence_jax.training.loop import Step, take
+from diffence_jax.training.feed import default_steps_per_call, on_rows
+from diffence_jax.training.loop import Step, grouped, stack_rows
 from diffence_jax.training.recipe import Recipe, Teachers
 
 # Several models at once are faster on accelerators, slower on CPU, where convolutions with a
@@ -38,7 +40,7 @@ def default_models_at_once(backend: str) -> int:
 
 @functools.lru_cache(maxsize=16)
 def make_ensemble_step(step: Step, mesh: Mesh) -> Callable[..., Any]:
-  """Compiles one training step of a group of models, without collectives; once for a step.
+  """Compiles training steps of a group of models, without collectives; once for a step.
 
   Args:
     step: of one model, pure; see `recipe.Kind`.
@@ -48,13 +50,14 @@ def make_ensemble_step(step: Step, mesh: Mesh) -> Callable[..., Any]:
     `(examples, own, state, rows, keys) -> (state, metrics)`: examples, group to {images
     u8[N,H,W,C], labels i32[N]}, whole on every device; own, further arrays [G,N,...] of the
     members that differ from model to model; a state whose leaves have the G models as first
-    axis, taken over (donated); rows, group to i32[G,B], every model's batch; keys[G].
+    axis, taken over (donated); rows, group to i32[G,S,B], every model's batches of S steps;
+    keys[G]. Metrics are those of the last step.
   """
+  steps = on_rows(step)
 
   def one_model(examples, own, state, rows, key):
     examples = {**examples, "members": {**examples["members"], **own}}
-    batch = {group: take(examples[group], chosen) for group, chosen in rows.items()}
-    return step(state, batch, key)
+    return steps(examples, state, rows, key)
 
   def device_step(examples, own, state, rows, keys):
     if len(keys) > 1:
@@ -78,12 +81,13 @@ def train_ensemble(
   seed: int,
   mesh: Mesh,
   models_at_once: int | None = None,
+  steps_per_call: int | None = None,
   description: str = "shadow models",
 ) -> None:
   """Trains models, and hands each over when it is done.
 
   A model depends on the seed, on its name and on its row of `membership` only: the number of
-  devices and of models at once changes nothing but rounding.
+  devices, of models at once and of steps a call change nothing but rounding.
 
   Args:
     recipe: how each is trained.
@@ -96,11 +100,12 @@ def train_ensemble(
     seed: of the streams.
     mesh: groups of models are divided over it.
     models_at_once: on every device; None for `default_models_at_once`.
+    steps_per_call: None for `feed.default_steps_per_call`.
     description: for the progress bar and errors.
 
   Raises:
     FloatingPointError: the loss of a model is no longer finite.
-    ValueError: `models_at_once` is less than 1, or the shapes do not fit.
+    ValueError: `models_at_once` or `steps_per_call` is less than 1, or the shapes do not fit.
   """
   num = len(members["images"])
   if membership.shape != (len(names), num):
@@ -108,10 +113,15 @@ def train_ensemble(
       f"membership is {list(membership.shape)}; expected [{len(names)}, {num}], a row a name "
       "and a column an image."
     )
+  backend = mesh.devices.flat[0].platform
   if models_at_once is None:
-    models_at_once = default_models_at_once(mesh.devices.flat[0].platform)
+    models_at_once = default_models_at_once(backend)
   if models_at_once < 1:
     raise ValueError(f"models_at_once is {models_at_once}; expected at least 1.")
+  if steps_per_call is None:
+    steps_per_call = default_steps_per_call(backend)
+  if steps_per_call < 1:
+    raise ValueError(f"steps_per_call is {steps_per_call}; expected at least 1.")
   if not len(names):
     return
   members, reference = _in_memory(members), _in_memory(reference or {})
@@ -137,6 +147,7 @@ def train_ensemble(
           seed=seed,
           mesh=mesh,
           models_at_once=models_at_once,
+          steps_per_call=steps_per_call,
         )
         own["soft_labels"] = taught[np.minimum(np.arange(group_size), len(group) - 1)]
       own = parallel.shard_batch(mesh, own)
@@ -147,11 +158,11 @@ def train_ensemble(
         _batches(recipe, np.flatnonzero(membership[i]), reference, seed, names[i])
         for i in filled
       ]
-      for kind, *batches in zip(recipe.schedule, *streams, strict=True):
-        rows = jax.tree.map(_stack, *batches)
-        rows = parallel.shard_batch(mesh, rows)
+      coming = zip(recipe.schedule, zip(*streams, strict=True), strict=True)
+      for kind, batches in grouped(coming, steps_per_call):
+        rows = parallel.shard_batch(mesh, _rows_of_models(batches))
         state, metrics = steps[kind](examples, own, state, rows, step_keys)
-        bar.update(len(group))
+        bar.update(len(group) * len(batches))
       losses = np.asarray(metrics["loss"])[: len(group)]
       if not np.isfinite(losses).all():
         raise FloatingPointError(
@@ -173,6 +184,7 @@ def teach(
   seed: int,
   mesh: Mesh,
   models_at_once: int | None = None,
+  steps_per_call: int | None = None,
   directory: Path | None = None,
 ) -> np.ndarray:
   """Trains the teachers of some classifiers, all as one ensemble, and asks them.
@@ -185,6 +197,7 @@ def teach(
     seed: as in `train_ensemble`.
     mesh: likewise.
     models_at_once: likewise.
+    steps_per_call: likewise.
     directory: keeps the answers of every teacher that is done, so that none is trained twice.
 
   Returns:
@@ -230,6 +243,7 @@ def teach(
     seed=seed,
     mesh=mesh,
     models_at_once=models_at_once,
+    steps_per_call=steps_per_call,
     description="teachers",
   )
   soft_labels = np.zeros((len(names), membership.shape[1], answers[0].shape[-1]), np.float32)
@@ -260,11 +274,11 @@ def _answers(answer, variables, images):
   return np.concatenate(parts)[: len(images)]
 
 
-def _stack(*rows):
-  """Batches of several models, i32[G,B], filled up to the longest of them."""
-  longest = max(map(len, rows))
-  fill = lambda own: np.pad(own, (0, longest - len(own)), constant_values=-1)
-  return np.stack([fill(own) for own in rows]).astype(np.int32)
+def _rows_of_models(batches):
+  """Group to i32[G,S,B], of S steps' batches of each of G models."""
+  shape = len(batches[0]), len(batches), -1
+  each = itertools.chain.from_iterable(zip(*batches, strict=True))
+  return jax.tree.map(lambda *rows: stack_rows(*rows).reshape(shape), *each)
 
 
 def _batches(recipe, own, reference, seed, name) -> Iterator[dict[str, np.ndarray]]:

@@ -1,11 +1,12 @@
-"""The training loop: host-driven compiled steps, checkpoints, metrics in JSON lines.
+"""The training loop: compiled steps, checkpoints, metrics in JSON lines.
 
 Every batch and every key is a function of the seed and the step number, so a run that goes on
 from a checkpoint is the run that was never interrupted.
 """
 
+import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -181,6 +182,32 @@ def take(examples: dict[str, Any], rows: Any) -> dict[str, Any]:
   return {**{name: values[rows] for name, values in examples.items()}, "is_padding": rows < 0}
 
 
+def grouped(coming: Iterable[tuple[str, Any]], size: int) -> Iterator[tuple[str, list[Any]]]:
+  """Puts what the same kind of step does next together.
+
+  Args:
+    coming: the kind and the batch of every step.
+    size: steps to put together.
+
+  Yields:
+    A kind and `size` batches of it; or one, of those that are left before the kind changes or
+    all ends: a kind of step is compiled for two lengths at most. From the end of a group on,
+    the groups are those of a run that begins there.
+  """
+  for kind, run in itertools.groupby(coming, key=lambda step: step[0]):
+    while group := [batch for _, batch in itertools.islice(run, size)]:
+      whole = len(group) == size
+      for part in [group] if whole else ([batch] for batch in group):
+        yield kind, part
+
+
+def stack_rows(*rows: np.ndarray) -> np.ndarray:
+  """Batches i[B] as one array i32[n,B], filled up with -1 to the longest of them."""
+  longest = max(map(len, rows))
+  fill = lambda own: np.pad(own, (0, longest - len(own)), constant_values=-1)
+  return np.stack([fill(own) for own in rows]).astype(np.int32)
+
+
 def fit(
   steps: Mapping[str, Step],
   state: Any,
@@ -192,20 +219,25 @@ def fit(
   directory: Path,
   checkpoint_every: int,
   description: str,
+  steps_per_call: int = 1,
 ) -> Any:
   """Takes `num_steps` steps, from the last checkpoint in `directory` if there is one.
 
   Args:
-    steps: kind of step to compiled step, as `compile_step` makes it.
+    steps: kind of step to compiled step, as `compile_step` makes it; or what takes several,
+      given their batches along one more axis in front, as `feed.feed` makes it.
     state: the state before the first step.
     batches: given the number of steps done, what comes next: a kind of step and its batch, a
-      pytree of arrays with the examples along their first axis.
+      pytree of arrays with the examples along their first axis; for several steps a call, of
+      rows i[B].
     num_steps: steps in all.
     key: of the steps' randomness.
     mesh: batches are split over it.
     directory: `resume/` in it holds the checkpoints, `metrics.jsonl` the metrics.
-    checkpoint_every: steps between checkpoints.
+    checkpoint_every: steps between checkpoints; they, and the metrics, are written after the
+      call in which they fall due.
     description: for the progress bar.
+    steps_per_call: steps of one kind in a row that are one call; see `grouped`.
 
   Returns:
     The state after the last step.
@@ -220,18 +252,21 @@ def fit(
   if first_step:
     state = checkpoints.restore(state)
   log_every = max(1, num_steps // 100)
-  coming = batches(first_step)
+  coming = itertools.islice(batches(first_step), num_steps - first_step)
   with (
     _open_log(directory / "metrics.jsonl", first_step) as log,
     progress_bar(num_steps, description, "step", first_step) as bar,
   ):
-    latest = {}  # of every kind since the last line
-    for step in range(first_step, num_steps):
-      kind, batch = next(coming)
-      state, latest[kind] = steps[kind](state, parallel.shard_batch(mesh, batch), key)
-      bar.update()
-      done = step + 1
-      if done % log_every == 0 or done == num_steps:
+    done, latest = first_step, {}  # metrics of every kind since the last line
+    for kind, group in grouped(coming, steps_per_call):
+      if steps_per_call == 1:
+        batch = parallel.shard_batch(mesh, *group)
+      else:
+        batch = parallel.shard_batch(mesh, jax.tree.map(stack_rows, *group), axis=1)
+      state, latest[kind] = steps[kind](state, batch, key)
+      bar.update(len(group))
+      before, done = done, done + len(group)
+      if done // log_every > before // log_every or done == num_steps:
         for kind, metrics in latest.items():
           values = {name: float(value) for name, value in metrics.items()}
           if not np.isfinite(values["loss"]):
@@ -242,7 +277,7 @@ def fit(
           log.write(json.dumps({"step": done, "kind": kind, **values}) + "\n")
         bar.set_postfix(loss=f"{values['loss']:.4f}")
         latest.clear()
-      if done % checkpoint_every == 0 and done < num_steps:
+      if done // checkpoint_every > before // checkpoint_every and done < num_steps:
         log.flush()
         checkpoints.save(done, state)
   checkpoints.close()

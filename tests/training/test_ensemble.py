@@ -11,8 +11,7 @@ from diffence_jax import models, parallel, rng
 from diffence_jax.attacks.shadow import ensemble_logits, membership_matrix
 from diffence_jax.training import Recipe, TrainSettings, train_ensemble
 from diffence_jax.training.baselines import undefended
-from diffence_jax.training.ensemble import _stack
-from diffence_jax.training.loop import compile_step, index_batches, take
+from diffence_jax.training.loop import compile_step, index_batches, stack_rows, take
 from diffence_jax.training.selena import selena
 
 NUM, SEED = 21, 5
@@ -139,7 +138,7 @@ def test_a_loss_that_is_not_finite_is_reported_and_nothing_kept():
 
 def test_batches_of_unequal_length_are_filled_up():
   """As Poisson sampling draws them once in a blue moon."""
-  found = _stack(np.array([3, 1, -1]), np.array([2, 0, 4, 5, -1]))
+  found = stack_rows(np.array([3, 1, -1]), np.array([2, 0, 4, 5, -1]))
   np.testing.assert_array_equal(found, [[3, 1, -1, -1, -1], [2, 0, 4, 5, -1]])
   assert found.dtype == np.int32
 
