@@ -47,7 +47,7 @@ def denoiser_steps(experiment, images, mesh) -> Callable[[int], float]:
   step = train_step(noise_prediction(module, schedule, shape), optimizer, config.ema_decay)
   variables = models.init(module, jax.random.key(0), shape)
   state = init_state(variables, optimizer, average=True)
-  return single_steps(step, state, {"images": images}, config.batch_size, mesh)
+  return single_steps(step, state, {"images": {"images": images}}, config.batch_size, mesh)
 
 
 def torch_steps(network, optimizer, loss, arrays, batch_size) -> Callable[[int], float]:
