@@ -125,7 +125,8 @@ def base_config() -> ConfigDict:
   config.purify.respacing = ""  # "ddim5": steps are counted among 5 of the schedule's
   config.purify.clip = False  # predicted clean images, to [-1, 1]
   config.purify.to_clean = False  # indices of guided-diffusion, down to the clean image
-  config.purify.chunk_size = 256  # re-generations through the networks at a time
+  # Re-generations through the networks at a time; None: as the memory at hand allows.
+  config.purify.chunk_size = config_dict.placeholder(int)
   config.purify.batch_size = 512  # images between two commits of the record
 
   config.output = ConfigDict()
@@ -190,7 +191,6 @@ def paper_config() -> ConfigDict:
   config.diffusion.warmup_steps = 5000
   config.diffusion.ema_decay = 0.9999
   config.diffusion.checkpoint_every = 10_000
-  config.purify.chunk_size = 3840  # 128 images' candidates
   # DP-SGD has a gradient of every example: of this ResNet18 45 MB each, and a batch is filled
   # up to 216. XLA takes 11.5 GiB for a whole one, 1.5 GiB with 32 at a time.
   config.defenses.dpsgd.microbatch_size = 32
@@ -202,7 +202,6 @@ def imagenet_purification(config: ConfigDict) -> None:
   config.diffusion.model = "adm_unet"
   config.diffusion.image_shape = (256, 256, 3)
   config.purify.num_candidates = 10
-  config.purify.chunk_size = 40  # four images' candidates, half a GiB each
   config.purify.respacing = "ddim5"
   config.purify.step = 2  # of those five: T = 200
   config.purify.num_ddim_steps = 2

@@ -1,5 +1,7 @@
 """Candidates: predictions for re-generated versions of every input."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -8,6 +10,7 @@ import numpy as np
 
 from diffence_jax import rng
 from diffence_jax.defense.checks import check_images
+from diffence_jax.defense.chunks import default_chunk_size
 from diffence_jax.diffusion.sampler import check_sampler, reconstruct
 from diffence_jax.diffusion.schedule import Schedule
 from diffence_jax.predictor import Denoise, Predict
@@ -26,7 +29,7 @@ def candidate_logits(
   num_candidates: int = 30,
   step: int = 160,
   ids: jax.Array | None = None,
-  chunk_size: int = 256,
+  chunk_size: int | None = None,
   num_images: jax.Array | None = None,
   **sampler: Any,
 ) -> jax.Array:
@@ -46,7 +49,8 @@ def candidate_logits(
     num_candidates: M, at least 1.
     step: diffusion steps of noise, 1 to `schedule.num_steps - 1`.
     ids: i32[N], stable ids of the samples; None for their positions in the batch.
-    chunk_size: re-generations that go through the networks at a time.
+    chunk_size: re-generations that go through the networks at a time; None for as many as
+      `chunks.default_chunk_size` chooses from the memory at hand.
     num_images: i32[], at least 1: the images after so many only fill the batch up to a size
       that is compiled already; chunks of nothing else are left out, and what is returned for
       them is not defined. None for no such images.
@@ -65,6 +69,8 @@ def candidate_logits(
   sampler = {"step": step, **sampler}
   check_settings(schedule, images.shape[1:], num_candidates, chunk_size, **sampler)
   total = images.shape[0] * num_candidates
+  networks = predict, denoise, schedule
+  chunk_size = chunk_size_for(chunk_size, *networks, **sampler)(images.shape[1:])
   # Not min: in an exported program N is a symbol.
   chunk_size = jax.core.min_dim(chunk_size, total)
   num_chunks = -(-total // chunk_size)
@@ -75,7 +81,7 @@ def candidate_logits(
     positions = jnp.minimum(positions, num_pairs - 1)
     sample, candidate = positions // num_candidates, positions % num_candidates
     pairs = images[sample], ids[sample], candidate
-    return pair_logits(key, predict, denoise, schedule, *pairs, **sampler)
+    return pair_logits(key, *networks, *pairs, **sampler)
 
   def one_chunk_or_none(positions):
     shape = jax.eval_shape(one_chunk, positions)
@@ -124,17 +130,35 @@ def pair_logits(
   return predict(own_key, purified)
 
 
+def chunk_size_for(
+  chunk_size: int | None, predict: Predict, denoise: Denoise, schedule: Schedule, **sampler: Any
+) -> Callable[[tuple[int, ...]], int]:
+  """Builds the function of the images' shape (H,W,C) that gives the chunk size.
+
+  It is `chunk_size` itself, or for None what is chosen for the shape, once for each.
+  """
+
+  @functools.cache
+  def of_shape(image_shape):
+    if chunk_size is not None:
+      return chunk_size
+    networks = jax.random.key(0), predict, denoise, schedule
+    return default_chunk_size(functools.partial(pair_logits, *networks, **sampler), image_shape)
+
+  return of_shape
+
+
 def check_settings(
   schedule: Schedule,
   image_shape: tuple[int, ...] | None,
   num_candidates: int,
-  chunk_size: int,
+  chunk_size: int | None,
   **sampler: Any,
 ) -> None:
   """Raises ValueError unless the purification settings are in their ranges."""
   check_sampler(schedule, image_shape, **sampler)
   for name, value in (("num_candidates", num_candidates), ("chunk_size", chunk_size)):
-    if value < 1:
+    if value is not None and value < 1:
       raise ValueError(f"{name} is {value}; expected at least 1.")
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from diffence_jax import parallel
-from diffence_jax.defense.candidates import check_settings, pair_logits
+from diffence_jax.defense.candidates import check_settings, chunk_size_for, pair_logits
 from diffence_jax.defense.select import ACCEPTED, check_interval, rank_options
 from diffence_jax.diffusion.schedule import Schedule
 from diffence_jax.predictor import Denoise, Predict
@@ -46,7 +46,7 @@ def make_early_selection(
   *,
   num_candidates: int = 30,
   interval: tuple[float, float] | None = None,
-  chunk_size: int = 256,
+  chunk_size: int | None = None,
   mesh: Mesh | None = None,
   **sampler: Any,
 ) -> Callable[[jax.Array, jax.Array, jax.Array, jax.Array], EarlySelection]:
@@ -65,7 +65,8 @@ def make_early_selection(
     schedule: its noise schedule.
     num_candidates: M, at least 1.
     interval: (lo, hi) on phi; None for scenario 3.
-    chunk_size: the most re-generations that go through the networks at a time, on every device.
+    chunk_size: the most re-generations that go through the networks at a time, on every device;
+      None as in `candidate_logits`.
     mesh: as `parallel.batch_mesh` makes it, to split every round over it; None for one device.
     **sampler: as `reconstruct` takes it, with `step`.
 
@@ -89,7 +90,7 @@ def make_early_selection(
     return logits, rank_options(logits[:, None], raw, interval)
 
   draw = jax.jit(draw if mesh is None else parallel.map_over_batch(draw, mesh))
-  sizes = _batch_sizes(chunk_size, mesh)
+  chunk_size_of = chunk_size_for(chunk_size, predict, denoise, schedule, **sampler)
 
   def early_selection(key, images, ids, raw):
     if any(isinstance(given, jax.core.Tracer) for given in (key, images, ids, raw)):
@@ -99,7 +100,7 @@ def make_early_selection(
       )
     images, raw = np.asarray(images), np.array(raw)
     ids = np.asarray(ids, np.int32)
-    num = images.shape[0]
+    num, sizes = images.shape[0], _batch_sizes(chunk_size_of(images.shape[1:]), mesh)
     shared = key, interval
     if mesh is not None:
       shared = parallel.replicate(mesh, shared)

@@ -12,6 +12,7 @@ from diffence_jax.defense.candidates import (
   candidate_logits,
   check_ids,
   check_settings,
+  chunk_size_for,
 )
 from diffence_jax.defense.checks import check_images
 from diffence_jax.defense.early_exit import make_early_selection
@@ -40,7 +41,7 @@ def protect(
   num_candidates: int = 30,
   step: int = 160,
   interval: tuple[float, float] | None = None,
-  chunk_size: int = 256,
+  chunk_size: int | None = None,
   mesh: Mesh | None = None,
   randomness: str = "per_call",
   constant_time: bool = True,
@@ -62,7 +63,8 @@ def protect(
     num_candidates: M, at least 1.
     step: diffusion steps of noise, 1 to `schedule.num_steps - 1`.
     interval: (lo, hi) on phi from `fit_interval` or `member_interval`; None for scenario 3.
-    chunk_size: re-generations that go through the networks at a time, on every device.
+    chunk_size: re-generations that go through the networks at a time, on every device; None
+      for as many as `chunks.default_chunk_size` chooses from the memory at hand.
     mesh: as `parallel.batch_mesh` makes it: every batch is split over its devices; None for one
       device.
     randomness: "per_call", for which every call takes a new key; or "per_input": the noise
@@ -92,20 +94,21 @@ def protect(
   check_settings(schedule, None, num_candidates, chunk_size, **sampler)
   if interval is not None:
     interval = check_interval(interval)
-  settings = {"num_candidates": num_candidates, "chunk_size": chunk_size, **sampler}
+  networks = predict, denoise, schedule
+  settings = {"num_candidates": num_candidates, **sampler}
+  chunk_size_of = chunk_size_for(chunk_size, *networks, **sampler)
 
   def choose(shared, batch):
     key, num_images = shared
     images, ids, raw = batch
-    candidates = candidate_logits(
-      key, predict, denoise, schedule, images, ids=ids, num_images=num_images, **settings
-    )
+    chunk = {"chunk_size": chunk_size_of(images.shape[1:]), "num_images": num_images}
+    candidates = candidate_logits(key, *networks, images, ids=ids, **settings, **chunk)
     return select(candidates, raw, interval).logits
 
   choose = jax.jit(choose if mesh is None else parallel.map_over_batch(choose, mesh))
   num_devices = 1 if mesh is None else mesh.size
   choose_early = make_early_selection(
-    predict, denoise, schedule, interval=interval, mesh=mesh, **settings
+    *networks, interval=interval, chunk_size=chunk_size, mesh=mesh, **settings
   )
 
   def protected(key, images, ids=None):
@@ -122,7 +125,8 @@ def protect(
       return choose((key, None), batch)
     # Whole chunks of filling are left out, so larger batches need no finer grain.
     own = -(-images.shape[0] // num_devices)
-    size = _round_up(own, 3 if own * num_candidates <= chunk_size else 1)
+    is_one_chunk = own * num_candidates <= chunk_size_of(images.shape[1:])
+    size = _round_up(own, 3 if is_one_chunk else 1)
     rows, back = _filling(images.shape[0], num_devices, size)
     if len(rows) == images.shape[0]:
       return choose((key, jnp.int32(own)), batch)
