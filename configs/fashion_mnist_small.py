@@ -22,7 +22,8 @@ Cost: about an hour on two CPU cores. `fashion_mnist_small.py:audit_smoke` is it
 
 from ml_collections import ConfigDict
 
-from diffence_jax.config import base_config, check_variant, shrink
+from diffence_jax.config import base_config
+from diffence_jax.presets import check_variant, shrink
 
 
 def get_config(variant: str = "") -> ConfigDict:

@@ -21,7 +21,8 @@ images can show (highest AUC 0.57, interval 0.48 to 0.67). It shows the path, no
 
 from ml_collections import ConfigDict
 
-from diffence_jax.config import base_config, check_variant, imagenet_purification, shrink
+from diffence_jax.config import base_config
+from diffence_jax.presets import check_variant, imagenet_purification, shrink
 
 
 def get_config(variant: str = "") -> ConfigDict:

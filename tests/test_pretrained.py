@@ -8,7 +8,8 @@ import pytest
 
 import diffence_jax as dj
 from diffence_jax import pipeline, saved_model
-from diffence_jax.config import as_json, base_config, shrink
+from diffence_jax.config import as_json, base_config
+from diffence_jax.presets import shrink
 
 
 @pytest.fixture(autouse=True)
