@@ -140,9 +140,9 @@ def _median_seconds(function):
 
 def cell_of(experiment, store, defense: str, inference: dict[str, float]) -> dict[str, Any]:
   """What the table shows of one defense and one seed."""
-  from diffence_jax import pipeline
+  from diffence_jax.results import results_of
 
-  results = pipeline.results_of(experiment, store)
+  results = results_of(experiment, store)
   trained = store.manifest(experiment.stages["classifier"])
   guarantee = results["defense"]["guarantee"]
   options = results["defense"]["options"]
@@ -191,6 +191,7 @@ def run(config, workdir: Path, defenses: list[str], seeds: list[int]) -> str:
   from diffence_jax import artifacts, data, pipeline, query_stages, stages
   from diffence_jax.artifacts import Stage
   from diffence_jax.report.defense_table import format_defense_table, write_defense_table
+  from diffence_jax.results import results_of
 
   # All that can be wrong with a setting is found here, before anything is computed.
   dataset = data.load(config.data.source, **config.data.options)
@@ -223,7 +224,7 @@ def run(config, workdir: Path, defenses: list[str], seeds: list[int]) -> str:
         path = store.compute(timed, write)
         inference = json.loads((path / "milliseconds.json").read_text())
         cells.append(cell_of(experiment, store, defense, inference))
-  results = pipeline.results_of(experiments[seeds[0], "undefended"], store)
+  results = results_of(experiments[seeds[0], "undefended"], store)
   title = f"{results['experiment']}, seeds {', '.join(map(str, seeds))}"
   write_defense_table(title, cells, facts_of(results, cells), workdir)
   return format_defense_table(title, cells)

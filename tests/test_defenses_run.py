@@ -13,6 +13,7 @@ import pytest
 
 from diffence_jax import artifacts, main, pipeline, queries, query_stages
 from diffence_jax.defense import scaled_logit
+from diffence_jax.results import results_of
 
 ROOT = Path(__file__).parents[1]
 
@@ -102,7 +103,7 @@ def test_shadow_models_go_through_all_of_it(stacked):
     assert experiments[0].stages[name] == experiments[1].stages[name]
   store = pipeline.open_store(workdir)
   pipeline.compute(experiments[0], store)
-  before, after = (pipeline.results_of(e, store)["shadow"] for e in experiments)
+  before, after = (results_of(e, store)["shadow"] for e in experiments)
   values = [[row["auc"]["value"] for row in part["samples"]] for part in (before, after)]
   assert values[0] != values[1]
 
