@@ -224,45 +224,7 @@ def measure(name: str) -> list[dict]:
         "chunk_size": chunk_size,
       }
     )
-  if dtype != jnp.float32 or classifier.dtype != jnp.float32:
-    full = (
-      jax.jit(models.predictor(classifier.clone(dtype=jnp.float32), variables[0])),
-      models.denoiser(denoiser, variables[1]),
-    )
-    entries[-1]["precision"] = precision(key, full, (predict, denoise), schedule, images)
   return entries
-
-
-def precision(key, full, reduced, schedule, images) -> dict[str, float]:
-  """What a computation dtype changes: in phi of candidates, and in labels.
-
-  Args:
-    key: draws the same noise for both.
-    full: (predict, denoise) in float32.
-    reduced: the same in another dtype.
-    schedule: the noise schedule.
-    images: f32[N,H,W,C].
-
-  Returns:
-    The largest and the mean difference in phi; how far phi itself is spread; raw labels that
-    differ; and protected labels that are not the raw ones.
-  """
-  chunk = _CHUNK.value or 32
-  settings = {"num_candidates": 2, "step": _STEP.value, "chunk_size": chunk}
-  draw = lambda predict, denoise: jax.jit(
-    lambda: dj.candidate_logits(key, predict, denoise, schedule, images, **settings)
-  )()
-  phi = [np.asarray(dj.scaled_logit(draw(*networks))) for networks in (full, reduced)]
-  raw = [np.argmax(networks[0](key, images), axis=-1) for networks in (full, reduced)]
-  protected = dj.protect(*reduced, schedule, **settings)(key, images)
-  return {
-    "largest_difference_of_phi": float(np.abs(phi[1] - phi[0]).max()),
-    "mean_difference_of_phi": float(np.abs(phi[1] - phi[0]).mean()),
-    "spread_of_phi": float(phi[0].std()),
-    "raw_labels_changed": int(np.sum(raw[0] != raw[1])),
-    "labels_not_the_raw_ones": int(np.sum(np.argmax(protected, axis=-1) != raw[1])),
-    "images": len(images),
-  }
 
 
 def main(_) -> None:
@@ -296,9 +258,6 @@ def main(_) -> None:
   ]
   print(f"\n{_CANDIDATES.value} candidates, step {_STEP.value}, {_DTYPE.value}\n")
   measuring.show_table(header, rows)
-  for entry in entries:
-    if "precision" in entry:
-      print(f"\n{entry['networks']} in {_DTYPE.value}: {entry['precision']}")
 
 
 if __name__ == "__main__":

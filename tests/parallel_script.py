@@ -59,17 +59,17 @@ lines = (folder / "metrics.jsonl").read_text().splitlines()
 np.save(folder / "losses.npy", [json.loads(line)["loss"] for line in lines])
 
 # Every kind of training-time defense: further groups of examples, teachers, padded batches, two
-# kinds of steps, a loss of its own.
+# kinds of steps, a loss of its own. Convolutions where batches or models are of a new kind.
 small = models.make_classifier("small_resnet", num_classes=3, width=4, stages=(1,))
 reference = {"images": images[::-1][:24], "labels": labels[::-1][:24]}
-for name, options in {
-  "advreg": {},
-  "selena": {"num_teachers": 3, "num_left_out": 1},
-  "dpsgd": {"noise_multiplier": 0.5},
-  "relaxloss": {"alpha": 1.5},  # above the loss, so that posteriors are flattened too
-  "label_smoothing": {},
-}.items():
-  defended = make_recipe(name, small, settings, **options)
+for name, module, options in (
+  ("advreg", Dense(), {}),
+  ("selena", small, {"num_teachers": 3, "num_left_out": 1}),
+  ("dpsgd", small, {"noise_multiplier": 0.5}),
+  ("relaxloss", Dense(), {"alpha": 1.5}),  # above the loss: posteriors are flattened too
+  ("label_smoothing", Dense(), {}),
+):
+  defended = make_recipe(name, module, settings, **options)
   parts = folder / name
   parts.mkdir()
   variables = train_classifier(
