@@ -17,6 +17,7 @@ _OPEN_SECTIONS = ("data.options", "classifier.fields", "diffusion.fields", "defe
 _CHOICES = {
   "data.nonmembers_from": ("any", "test"),
   "diffusion.trained_on": ("members", "reference"),
+  "purify.dtype": ("", "float32", "bfloat16", "float16"),
   "shadow.augmentation": _AUGMENTATIONS,
   "audit.protocol": ("disjoint", "paper"),
 }
@@ -122,6 +123,7 @@ def base_config() -> ConfigDict:
   config.purify.respacing = ""  # "ddim5": steps are counted among 5 of the schedule's
   config.purify.clip = False  # predicted clean images, to [-1, 1]
   config.purify.to_clean = False  # indices of guided-diffusion, down to the clean image
+  config.purify.dtype = ""  # of the diffusion model here; "" as it was trained
   # Re-generations through the networks at a time; None: as the memory at hand allows.
   config.purify.chunk_size = config_dict.placeholder(int)
   config.purify.batch_size = 512  # images between two commits of the record

@@ -102,7 +102,7 @@ def protected_predictor(experiment: Any, store: Any, scenario: int) -> Any:
   schedule, sampler = stages.sampler_of(config)
   return protect(
     jax.jit(models.predictor(*stages.load_classifier(experiment, store))),
-    models.denoiser(*stages.load_denoiser(experiment, store)),
+    models.denoiser(*stages.load_purifier(experiment, store)),
     schedule,
     num_candidates=config.purify.num_candidates,
     chunk_size=config.purify.chunk_size,

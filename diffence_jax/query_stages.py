@@ -55,7 +55,7 @@ def record(
   record_queries(
     rng.stream(config.seed, path.parent.name),
     classifier,
-    stages.load_denoiser(experiment, store),
+    stages.load_purifier(experiment, store),
     schedule,
     read_images,
     ids,

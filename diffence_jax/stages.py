@@ -333,6 +333,12 @@ def load_denoiser(experiment: Experiment, store: Store) -> Bound:
   return _load_variables(experiment.denoiser, store.path(experiment.stages["diffusion"]))
 
 
+def load_purifier(experiment: Experiment, store: Store) -> Bound:
+  """The same network, computing in the dtype in which it is to re-generate images."""
+  bound, dtype = load_denoiser(experiment, store), experiment.config.purify.dtype
+  return bound._replace(module=bound.module.clone(dtype=jnp.dtype(dtype))) if dtype else bound
+
+
 def _load_variables(bound, path):
   return bound._replace(variables=restore_tree(path / "variables", bound.variables))
 

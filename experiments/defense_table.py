@@ -90,12 +90,10 @@ def inference_ms(experiment, store) -> dict[str, float]:
   classifier = stages.load_classifier(experiment, store)
   schedule, sampler = stages.sampler_of(config)
   settings = {k: config.purify[k] for k in ("num_candidates", "chunk_size")} | sampler
-  record_step = _record_step(
-    classifier.module, experiment.denoiser.module, tuple(settings.items())
-  )
+  denoiser = stages.load_purifier(experiment, store)
+  record_step = _record_step(classifier.module, denoiser.module, tuple(settings.items()))
   ids = experiment.split.target_nonmembers[:_TIMED_IMAGES]
   images = np.asarray(experiment.dataset.take(ids).images, np.float32) / 255.0
-  denoiser = stages.load_denoiser(experiment, store)
   shared = (jax.random.key(0), classifier.variables, denoiser.variables, schedule)
   finish = lambda logits: logits
   if fit := stages.fit_output(config, "target"):

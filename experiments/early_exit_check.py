@@ -52,7 +52,7 @@ def check(experiment, store) -> dict[str, Any]:
   schedule, sampler = stages.sampler_of(config)
   settings = {k: config.purify[k] for k in ("num_candidates", "chunk_size")} | sampler
   predict = jax.jit(dj.models.predictor(*stages.load_classifier(experiment, store)))
-  denoise = dj.models.denoiser(*stages.load_denoiser(experiment, store))
+  denoise = dj.models.denoiser(*stages.load_purifier(experiment, store))
   networks = (predict, denoise, schedule)
   answers = audit.predictors(
     query_stages.load_records(experiment, store), config.audit.protocol

@@ -135,6 +135,16 @@ def test_how_many_models_train_at_once_and_steps_are_a_call_is_not():
     assert second.stages[name].fingerprint == stage.fingerprint
 
 
+def test_the_dtype_of_re_generation_is_of_the_queries_and_not_of_the_training(monkeypatch):
+  plain, reduced = plan(), plan(purify={"dtype": "bfloat16"})
+  for name in ("classifier", "diffusion"):
+    assert plain.stages[name].fingerprint == reduced.stages[name].fingerprint
+  assert plain.stages["queries"].fingerprint != reduced.stages["queries"].fingerprint
+  monkeypatch.setattr(stages, "load_denoiser", lambda experiment, store: experiment.denoiser)
+  dtypes = [stages.load_purifier(e, None).module.dtype for e in (plain, reduced)]
+  assert [np.dtype(dtype).name for dtype in dtypes] == ["float32", "bfloat16"]
+
+
 def test_settings_read_back_from_json_are_the_same_experiment():
   """As `run.json` has them: tuples have become lists."""
   shadow = {**SHADOW, "queries": [1, 4]}

@@ -110,7 +110,8 @@ def facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
       "Diffence",
       f"{purify['num_candidates']} candidates an image, noised to step {purify['step']}"
       f"{_respacing(purify)}, "
-      f"{steps} DDIM step{'' if steps == 1 else 's'} back",
+      f"{steps} DDIM step{'' if steps == 1 else 's'} back"
+      + (f", in {purify['dtype']}" if purify["dtype"] else ""),
     ),
     (
       "protocol",

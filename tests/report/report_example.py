@@ -52,7 +52,9 @@ def make_results(aucs=AUCS, label_changes=(0, 0, 0, 0, 9), enough=(False, True),
       "known_members": 200, "target_members": 200,
       "known_nonmembers": 400, "target_nonmembers": 400,
     },
-    "purify": {"num_candidates": 30, "step": 160, "num_ddim_steps": 1, "respacing": ""},
+    "purify": {
+      "num_candidates": 30, "step": 160, "num_ddim_steps": 1, "respacing": "", "dtype": "",
+    },
     "defense": {"training": "undefended", "output": "none", "options": {}, "guarantee": None},
     "classifier": {
       "model": "small_resnet", "num_parameters": 77_850,
