@@ -177,7 +177,7 @@ def plan(
     {
       **settings["samples"],
       **{f"purify_{name}": value for name, value in sampler.items()},
-      "purify_respacing": config.purify.respacing,
+      **{f"purify_{name}": config.purify[name] for name in ("respacing", "dtype")},
       "seed": seed,
     },
     (splits, diffusion),

@@ -28,7 +28,7 @@ from diffence_jax.training.registry import make_recipe, source_digest
 
 # Settings that leave a stage's result as it is, but for rounding at most: how it is computed,
 # and where a saved model lies, whose architecture is in the other settings.
-_NOT_OF_THE_RESULT = ("checkpoint_every", "steps_per_call", "checkpoint")
+_NOT_OF_THE_RESULT = ("checkpoint_every", "steps_per_call", "chunk_size", "checkpoint")
 
 # The settings of "diffusion" that training takes as they are.
 _DENOISER_TRAINING = (
@@ -282,7 +282,7 @@ def _compute_samples(experiment, store, path):
   """Draws images from noise, and re-generates target samples of both sides, to look at."""
   config, split = experiment.config, experiment.split
   settings = config.samples
-  bound = load_denoiser(experiment, store)
+  bound = load_purifier(experiment, store)
   schedule, sampler = sampler_of(config)
   half = -(-settings.num_images // 2)
   ids = np.concatenate([split.target_members[:half], split.target_nonmembers[:half]])

@@ -4,7 +4,7 @@
 
 Each time a process of its own, on random weights: from its start to the imports, to the
 networks, and to the first answer; then a second answer, compiled already. Cold begins with an
-empty compilation cache and fills it (`jax_compilation_cache_dir`); warm finds it filled. All
+empty compilation cache and fills it as the command does in its workdir; warm finds it filled. All
 candidates of one image are drawn. Prints a table in Markdown, medians of the rounds.
 """
 
@@ -18,6 +18,7 @@ from absl import app, flags
 from random_networks import bind_random, networks_of, random_images
 
 import diffence_jax as dj
+from diffence_jax import compiled
 
 _IMPORTED = time.time()
 
@@ -31,7 +32,7 @@ _ALONE = flags.DEFINE_string("alone", None, "For the script itself: what a proce
 
 def alone(name: str, small: bool, num_candidates: int, cache: str, started: float) -> dict:
   """Answers twice, and says how long everything took since `started`."""
-  jax.config.update("jax_compilation_cache_dir", cache)
+  compiled.keep_in(cache)
   networks = networks_of(name, small=small)
   predict, denoise = bind_random(networks)
   built = time.time()

@@ -36,7 +36,7 @@ def main(_) -> None:
   schedule, sampler = stages.sampler_of(config)
   protected = dj.protect(
     jax.jit(dj.models.predictor(*stages.load_classifier(experiment, store))),
-    dj.models.denoiser(*stages.load_denoiser(experiment, store)),
+    dj.models.denoiser(*stages.load_purifier(experiment, store)),
     schedule,
     num_candidates=config.purify.num_candidates,
     chunk_size=config.purify.chunk_size,

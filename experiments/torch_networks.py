@@ -218,6 +218,7 @@ def published_procedure(
   step: int,
   interval: Sequence[float] | None = None,
   batch_size: int = 10,
+  dtype: str = "float32",
 ) -> Callable[[np.ndarray], np.ndarray]:
   """Diffence as its public code computes it.
 
@@ -233,6 +234,7 @@ def published_procedure(
     step: diffusion steps.
     interval: on phi, None for scenario 3.
     batch_size: images at a time.
+    dtype: "bfloat16" has PyTorch choose (autocast) what is computed in it.
 
   Returns:
     A function from images f32[N,H,W,C] in [0, 1] to logits [N,K].
@@ -254,6 +256,7 @@ def published_procedure(
     return ((x + 1.0) / 2.0).clamp(0.0, 1.0)
 
   @torch.no_grad()
+  @torch.autocast(DEVICE, torch.bfloat16, enabled=dtype == "bfloat16")
   def answer(images: np.ndarray) -> np.ndarray:
     answers = []
     for first in range(0, len(images), batch_size):
@@ -261,6 +264,6 @@ def published_procedure(
       batch = batch.permute(0, 3, 1, 2).contiguous()
       candidates = [classifier(regenerate(batch)) for _ in range(num_candidates)]
       answers.append(first_inside(torch.stack(candidates, 1), classifier(batch), interval))
-    return torch.cat(answers).cpu().numpy()
+    return torch.cat(answers).float().cpu().numpy()
 
   return answer

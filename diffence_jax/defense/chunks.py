@@ -9,6 +9,8 @@ from jax.extend import core
 
 # On CPU a chunk is fastest while what it holds at a time stays in the caches.
 _CPU_BYTES = 64 * 2**20
+# On an accelerator that does not tell what it has.
+_UNKNOWN_BYTES = 2**30
 # Larger ones are hardly faster, and leave early exit, which fills them, less to save.
 _MOST = 1024
 
@@ -27,8 +29,13 @@ def default_chunk_size(regenerate: Callable[..., Any], image_shape: tuple[int, .
     1 to 1,024, for every device; a power of two.
   """
   device = jax.local_devices()[0]
-  memory = None if device.platform == "cpu" else device.memory_stats()
-  at_hand = (memory["bytes_limit"] - memory["bytes_in_use"]) // 2 if memory else _CPU_BYTES
+  memory = device.memory_stats() or {}
+  if device.platform == "cpu":
+    at_hand = _CPU_BYTES
+  elif "bytes_limit" in memory:
+    at_hand = (memory["bytes_limit"] - memory["bytes_in_use"]) // 2
+  else:
+    at_hand = _UNKNOWN_BYTES
   fitting = max(1, at_hand // max(1, live_bytes(regenerate, image_shape)))
   return min(_MOST, 1 << (fitting.bit_length() - 1))
 

@@ -53,11 +53,10 @@ def make_early_selection(
   """Builds `select(candidate_logits(...), raw, interval)` that stops drawing early.
 
   Driven from the host: in every round the images without an answer draw their next candidate,
-  in batches of a few sizes, each compiled when it is first needed. On CPU the sizes are
-  `chunk_size`, a 4th, a 16th and a 64th of it; elsewhere, where compiling takes long and a
-  small batch hardly less time than a large one, `chunk_size` alone. Images that do not fill the
-  smallest size wait for the next round, and when only such are left each draws several
-  candidates at once. Memory grows neither with M nor, but for images and answers, with N.
+  in batches of a few sizes, each compiled when it is first needed: `chunk_size`, a 4th, a 16th
+  and a 64th of it. Images that do not fill the smallest size wait for the next round, and when
+  only such are left each draws several candidates at once. Memory grows neither with M nor,
+  but for images and answers, with N.
 
   Args:
     predict: as `candidate_logits` takes it, and the next two too.
@@ -139,10 +138,8 @@ def make_early_selection(
 
 def _batch_sizes(chunk_size: int, mesh: Mesh | None) -> list[int]:
   """The sizes of batches over all devices, the largest first."""
-  platform = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
-  parts = (1, 4, 16, 64) if platform == "cpu" else (1,)
   num_devices = 1 if mesh is None else mesh.size
-  sizes = {max(1, chunk_size // part) * num_devices for part in parts}
+  sizes = {max(1, chunk_size // part) * num_devices for part in (1, 4, 16, 64)}
   return sorted(sizes, reverse=True)
 
 

@@ -1,6 +1,6 @@
 """How long `fit_interval` takes for the samples that the paper's defender knows.
 
-    python experiments/interval_speed.py
+    python experiments/bench_interval.py
 
 Made-up logits of an overfitted classifier, members surer than non-members, and candidates
 around them. The first call, which compiles what computes phi, is reported by itself. Prints the

@@ -1,6 +1,6 @@
 """How many answers a second MemGuard defends, and how many of them it moves to 1/2.
 
-    python experiments/memguard_speed.py
+    python experiments/bench_memguard.py
 
 Made-up logits of an overfitted classifier, members surer than non-members; an attacker trained
 on a part of either side; the others defended. What is timed is compiled and warmed up. Prints
