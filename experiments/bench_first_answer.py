@@ -4,8 +4,8 @@
 
 Each time a process of its own, on random weights: from its start to the imports, to the
 networks, and to the first answer; then a second answer, compiled already. Cold begins with an
-empty compilation cache and fills it as the command does in its workdir; warm finds it filled. All
-candidates of one image are drawn. Prints a table in Markdown, medians of the rounds.
+empty compilation cache and fills it, as the command does in its workdir; warm finds it filled.
+All candidates of one image are drawn. Prints a table in Markdown, medians of the rounds.
 """
 
 import json

@@ -7,8 +7,9 @@ stand beside the same in PyTorch, eager as one writes it; ensembles are trained 
 another, and several at once. All in one process, one way after the other in several rounds, so
 that whatever else slows the machine slows all. What is timed is compiled and warmed up; an
 hour's models follow from the steps that the config's recipe takes. Prints a table in Markdown:
-the median of the rounds, their range, and the ratio to PyTorch, whose lines are left out where
-it is not installed.
+the median of the rounds, their range, the ratio to PyTorch, whose lines are left out where it
+is not installed, and the floor: a step's FLOPs over those a second of a product of large
+matrices.
 """
 
 import functools
@@ -26,7 +27,7 @@ from step_timing import ensemble_steps, single_steps
 import diffence_jax as dj
 from diffence_jax import models, parallel, pipeline
 from diffence_jax.training.denoiser import noise_prediction
-from diffence_jax.training.loop import init_state, train_step
+from diffence_jax.training.loop import init_state, take, train_step
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment.")
 _AT_ONCE = flags.DEFINE_list("at_once", ["1", "8", "25"], "Models at once on a device.")
@@ -36,18 +37,22 @@ _STEPS = flags.DEFINE_integer("steps", 40, "Training steps of every model in a r
 _OUTPUT = flags.DEFINE_string("output", None, "A JSON file for the figures.")
 
 
-def denoiser_steps(experiment, images, mesh) -> Callable[[int], float]:
-  """Times steps of the diffusion model's training."""
+def denoiser_training(experiment, shape):
+  """The step of the diffusion model's training, and the state before the first."""
   config, module = experiment.config.diffusion, experiment.denoiser.module
-  shape = images.shape[1:]
   schedule = dj.linear_schedule(**config.schedule)
   optimizer = optax.chain(
     optax.clip_by_global_norm(config.clip_norm), optax.adam(config.learning_rate)
   )
   step = train_step(noise_prediction(module, schedule, shape), optimizer, config.ema_decay)
   variables = models.init(module, jax.random.key(0), shape)
-  state = init_state(variables, optimizer, average=True)
-  return single_steps(step, state, {"images": {"images": images}}, config.batch_size, mesh)
+  return step, init_state(variables, optimizer, average=True)
+
+
+def step_flops(step, state, examples, batch_size: int) -> float:
+  """FLOPs of a training step, by XLA."""
+  batch = {group: take(arrays, np.arange(batch_size)) for group, arrays in examples.items()}
+  return measuring.compiled_flops(step, state, batch, jax.random.key(0))
 
 
 def torch_steps(network, optimizer, loss, arrays, batch_size) -> Callable[[int], float]:
@@ -138,12 +143,19 @@ def main(_) -> None:
   (kind,) = recipe.kinds.values()
   init = recipe.init(jax.random.key(0), members.images.shape[1:])
   sizes = settings.batch_size, mesh
-  ways = {"classifier, ours": single_steps(kind.step, init, {"members": examples}, *sizes)}
+  training = kind.step, init, {"members": examples}
+  ways = {"classifier, ours": single_steps(*training, *sizes)}
+  flops = {"classifier": step_flops(*training, settings.batch_size)}
   for at_once in map(int, _AT_ONCE.value):
     name = "one after another" if at_once == 1 else f"{at_once} at once"
     ways[f"classifier, ensemble, {name}"] = ensemble_steps(recipe, examples, *sizes, at_once)
   if _DIFFUSION.value:
-    ways["diffusion, ours"] = denoiser_steps(experiment, members.images, mesh)
+    training = (
+      *denoiser_training(experiment, members.images.shape[1:]),
+      {"images": {"images": members.images}},
+    )
+    ways["diffusion, ours"] = single_steps(*training, diffusion.batch_size, mesh)
+    flops["diffusion"] = step_flops(*training, diffusion.batch_size)
   try:
     ways["classifier, PyTorch"] = torch_classifier_steps(experiment, members)
     if _DIFFUSION.value:
@@ -153,16 +165,19 @@ def main(_) -> None:
   for run in ways.values():
     run(3)
   runs = {name: functools.partial(run, _STEPS.value) for name, run in ways.items()}
-  ms = {
-    name: measuring.summary([1e3 * s for s in seconds])
-    for name, seconds in measuring.in_turn(runs, _ROUNDS.value).items()
-  }
+  runs["a FLOP"] = lambda: 1.0 / measuring.matmul_peak(rounds=3)
+  seconds = measuring.in_turn(runs, _ROUNDS.value)
+  peak = 1.0 / min(seconds.pop("a FLOP"))
+  ms = {name: measuring.summary([1e3 * s for s in own]) for name, own in seconds.items()}
   entries, rows = [], []
   for name, values in sorted(ms.items()):
     what = name.split(",")[0]
     theirs = ms.get(f"{what}, PyTorch", {"median": float("nan")})["median"]
     middle = values["median"]
-    entries.append({"way": name, "ms": values, "against_pytorch": theirs / middle})
+    floor = 1e3 * flops[what] / peak
+    entries.append(
+      {"way": name, "ms": values, "against_pytorch": theirs / middle, "floor_ms": floor}
+    )
     an_hour = 3.6e6 / (steps[what] * middle)
     rows.append(
       [
@@ -171,6 +186,8 @@ def main(_) -> None:
         f"{1e3 / middle:.1f}",
         f"{an_hour:,.1f}",
         f"{theirs / middle:.2f}x",
+        f"{floor:.3g}",
+        f"{floor / middle:.0%}",
       ]
     )
   counts = {
@@ -188,8 +205,9 @@ def main(_) -> None:
     )
   print()
   header = ["", "ms a step and model (range)", "steps a second", "models an hour"]
-  measuring.show_table([*header, "against PyTorch"], rows)
+  measuring.show_table([*header, "against PyTorch", "floor, ms", "of the floor"], rows)
   figures = {"config": experiment.config.name, "parameters": counts, "steps": steps}
+  figures |= {"flops": flops, "peak": peak}
   measuring.write_figures(_OUTPUT.value, {**figures, "ways": entries})
 
 

@@ -1,6 +1,6 @@
 """Seconds a training step takes, for the experiments that compare ways of training."""
 
-import functools
+import itertools
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,7 +12,8 @@ from jax.sharding import Mesh
 from diffence_jax import parallel
 from diffence_jax.training import Recipe
 from diffence_jax.training.ensemble import make_ensemble_step
-from diffence_jax.training.loop import Step, compile_step
+from diffence_jax.training.feed import default_steps_per_call, feed
+from diffence_jax.training.loop import Step, grouped, stack_rows
 
 
 def single_steps(
@@ -23,26 +24,30 @@ def single_steps(
   Args:
     step: not compiled.
     state: what it begins with.
-    examples: arrays with one row an example, in the tree that the step takes.
+    examples: group to arrays with one row an example, as the step takes its batch.
     batch_size: examples a step.
     mesh: the batches are split over it.
 
   Returns:
     `run(num_steps) -> seconds a step`.
   """
-  step, key = compile_step(step), jax.random.key(0)
+  key, draw = jax.random.key(0), np.random.default_rng(0)
   # The step takes over what it is given, so a copy is.
   carried = [parallel.replicate(mesh, jax.tree.map(np.array, state))]
   num = len(jax.tree.leaves(examples)[0])
-  draw = np.random.default_rng(0)
+
+  def rows(first):
+    while True:
+      yield "step", {group: draw.integers(0, num, batch_size) for group in examples}
+
+  steps, batches, per_call = feed({"step": step}, examples, rows, mesh)
 
   def run(num_steps: int) -> float:
     start = time.perf_counter()
-    for _ in range(num_steps):
-      rows = draw.integers(0, num, batch_size)
-      batch = jax.tree.map(functools.partial(np.take, indices=rows, axis=0), examples)
-      batch = parallel.shard_batch(mesh, batch)
-      carried[0], _ = step(carried[0], batch, key)
+    for kind, group in grouped(itertools.islice(batches(0), num_steps), per_call):
+      batch = group[0] if per_call == 1 else jax.tree.map(stack_rows, *group)
+      batch = parallel.shard_batch(mesh, batch, axis=int(per_call > 1))
+      carried[0], _ = steps[kind](carried[0], batch, key)
     jax.block_until_ready(carried[0])
     return (time.perf_counter() - start) / num_steps
 
@@ -72,15 +77,16 @@ def ensemble_steps(
   init = jax.jit(jax.vmap(lambda key: recipe.init(key, shape)))
   carried, keys = [parallel.shard_batch(mesh, init(keys))], parallel.shard_batch(mesh, keys)
   whole = parallel.replicate(mesh, {"members": dict(examples)})
-  draw = np.random.default_rng(0)
+  draw, per_call = np.random.default_rng(0), default_steps_per_call(jax.default_backend())
 
   def run(num_steps: int) -> float:
-    start = time.perf_counter()
-    for _ in range(num_steps):
-      rows = draw.integers(0, len(examples["images"]), (group, 1, batch_size)).astype(np.int32)
+    calls, start = -(-num_steps // per_call), time.perf_counter()
+    for _ in range(calls):
+      shape = group, per_call, batch_size
+      rows = draw.integers(0, len(examples["images"]), shape).astype(np.int32)
       rows = parallel.shard_batch(mesh, {"members": rows})
       carried[0], _ = step(whole, {}, carried[0], rows, keys)
     jax.block_until_ready(carried[0])
-    return (time.perf_counter() - start) / (num_steps * group)
+    return (time.perf_counter() - start) / (calls * per_call * group)
 
   return run

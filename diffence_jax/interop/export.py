@@ -52,8 +52,9 @@ def export(
   Args:
     path: the file, replaced if it is there.
     predict: `(key, images f32[N,H,W,C]) -> logits [N,K]`, which JAX can trace for a symbolic N;
-      as `dj.protect` returns it, without a mesh. `dj.defense.memguard` searches in rounds that
-      the host counts, and is not exported.
+      as `dj.protect` returns it, without a mesh. Give `chunk_size` there if the program is to
+      run on another machine, as by default it is chosen for this one. `dj.defense.memguard`
+      searches in rounds that the host counts, and is not exported.
     image_shape: (H,W,C).
     platforms: what the program can run on, of `PLATFORMS`. None of them needs to be here;
       each adds a few per cent to a small file.
