@@ -53,8 +53,15 @@ def conv(
     padding=size // 2 if padding is None else padding,
     kernel_init=kernel_init,
     dtype=dtype,
+    conv_general_dilated=_product if size == 1 and strides == 1 else None,
     name=name,
   )
+
+
+def _product(x, kernel, *_, precision=None, **__):
+  """A 1x1 convolution as the product it is, up to twice as fast on XLA's CPU backend."""
+  dimensions = (((3,), (0,)), ((), ()))
+  return jax.lax.dot_general(x, kernel[0, 0], dimensions, precision=precision)
 
 
 def double(x: jax.Array, like: tuple[int, ...]) -> jax.Array:
