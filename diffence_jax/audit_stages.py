@@ -3,7 +3,6 @@
 import json
 from typing import Any
 
-import jax
 import numpy as np
 
 from diffence_jax import attacks, audit, models, query_stages, rng, shadow_stages, stages
@@ -52,7 +51,7 @@ def _compute_label_only(experiment, store, path):
   samples = dataset.take(ids)
   images = np.asarray(samples.images, np.float32) / 255.0
   bound = stages.load_classifier(experiment, store)
-  predict = jax.jit(models.predictor(*bound))
+  predict = models.predictor(*bound)
   key = lambda name: rng.stream(config.seed, f"label_only/{name}")
   asked = (predict, images, samples.labels)
   scores = {

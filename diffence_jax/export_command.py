@@ -78,8 +78,6 @@ def protected_predictor(experiment: Any, store: Any, scenario: int) -> Any:
     ValueError: the run has a defense of the answers, which is none of JAX.
     ArtifactError: an artifact is damaged.
   """
-  import jax
-
   from diffence_jax import models, stages
   from diffence_jax.defense import protect
 
@@ -101,7 +99,7 @@ def protected_predictor(experiment: Any, store: Any, scenario: int) -> Any:
   interval = next(row["interval"] for row in rows if row["name"] == f"scenario {scenario}")
   schedule, sampler = stages.sampler_of(config)
   return protect(
-    jax.jit(models.predictor(*stages.load_classifier(experiment, store))),
+    models.predictor(*stages.load_classifier(experiment, store)),
     models.denoiser(*stages.load_purifier(experiment, store)),
     schedule,
     num_candidates=config.purify.num_candidates,

@@ -46,7 +46,7 @@ def compare(experiment, store) -> dict[str, Any]:
     classifier, denoiser = (
       b.module.clone(dtype=jnp.dtype(dtype)) for b, dtype in zip(bound, own, strict=True)
     )
-    predict = jax.jit(models.predictor(classifier, bound[0].variables))
+    predict = models.predictor(classifier, bound[0].variables)
     denoise = models.denoiser(denoiser, bound[1].variables)
     draw = jax.jit(
       lambda p=predict, d=denoise: dj.candidate_logits(

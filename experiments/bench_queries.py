@@ -165,7 +165,7 @@ def measure(name: str) -> list[dict]:
       models.init(module, jax.random.key(0), image_shape) for module in (classifier, denoiser)
     ]
   classifier = classifier.clone(dtype=jnp.dtype(_CLASSIFIER_DTYPE.value))
-  predict = jax.jit(models.predictor(classifier, variables[0]))
+  predict = models.predictor(classifier, variables[0])
   denoise = models.denoiser(denoiser.clone(dtype=dtype), variables[1])
   settings = {"num_candidates": _CANDIDATES.value, "step": _STEP.value}
   key = jax.random.key(1)

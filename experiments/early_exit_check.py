@@ -51,7 +51,7 @@ def check(experiment, store) -> dict[str, Any]:
   config = experiment.config
   schedule, sampler = stages.sampler_of(config)
   settings = {k: config.purify[k] for k in ("num_candidates", "chunk_size")} | sampler
-  predict = jax.jit(dj.models.predictor(*stages.load_classifier(experiment, store)))
+  predict = dj.models.predictor(*stages.load_classifier(experiment, store))
   denoise = dj.models.denoiser(*stages.load_purifier(experiment, store))
   networks = (predict, denoise, schedule)
   answers = audit.predictors(

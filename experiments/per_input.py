@@ -9,7 +9,6 @@ near-duplicates, whole calls of the defense each. LiRA and RMIA use the audit's 
 asked as often. Prints AUCs on the target samples with 95% intervals, in Markdown.
 """
 
-import jax
 import numpy as np
 from absl import app, flags
 from ml_collections import config_flags
@@ -35,7 +34,7 @@ def main(_) -> None:
   images, labels = images[~pool.is_canary], pool.labels[~pool.is_canary]
   schedule, sampler = stages.sampler_of(config)
   protected = dj.protect(
-    jax.jit(dj.models.predictor(*stages.load_classifier(experiment, store))),
+    dj.models.predictor(*stages.load_classifier(experiment, store)),
     dj.models.denoiser(*stages.load_purifier(experiment, store)),
     schedule,
     num_candidates=config.purify.num_candidates,

@@ -53,7 +53,7 @@ def bind_random(networks: Networks) -> tuple[Predict, Denoise]:
     models.init(module, jax.random.key(0, impl="rbg"), networks.image_shape)
     for module in (networks.classifier, networks.denoiser)
   )
-  predict = jax.jit(models.predictor(networks.classifier, classifier))
+  predict = models.predictor(networks.classifier, classifier)
   return predict, models.denoiser(networks.denoiser, denoiser)
 
 

@@ -12,7 +12,6 @@ file that names the members. Prints the report's table and writes `round_trip.js
 import json
 from pathlib import Path
 
-import jax
 import numpy as np
 from absl import app, flags
 from ml_collections import config_flags
@@ -73,7 +72,7 @@ def main(_) -> None:
 
   module, variables = saved_model.load_model(imported)
   images = dataset.images.astype(np.float32) / 255.0
-  ours = np.asarray(jax.jit(dj.models.predictor(module, variables))(None, images))
+  ours = np.asarray(dj.models.predictor(module, variables)(None, images))
   with torch.no_grad():
     theirs = network(to_torch(dataset.images)).numpy()
 

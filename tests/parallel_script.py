@@ -119,7 +119,7 @@ record_queries(
 # 37 images, which eight devices do not divide evenly; all candidates, and as many as needed.
 for name, constant_time in (("protected", True), ("early", False)):
   protected = dj.protect(
-    jax.jit(dj.models.predictor(*bound[0])),
+    dj.models.predictor(*bound[0]),
     dj.models.denoiser(*bound[1]),
     schedule,
     num_candidates=3,

@@ -50,16 +50,57 @@ for seed in seeds:
   print(programs, len(found), learnt)
 """
 
+# Protects models of two seeds, and answers at any time; prints their programs.
+PROTECT = """
+import sys
+import jax
+import numpy as np
+from pathlib import Path
+import diffence_jax as dj
+from diffence_jax import compiled, models
 
-def train(workdir, *seeds, **environment):
+compiled.keep_in(sys.argv[1])
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+images = np.full((3, 8, 8, 1), 0.5, np.float32)
+classifier = models.make_classifier("small_resnet", num_classes=3, width=4, stages=(1,))
+denoiser = models.make_denoiser(
+  "ddpm_unet", out_channels=1, channels=8, multipliers=(1,), attention_levels=()
+)
+for seed in range(2):
+  keys = jax.random.split(jax.random.key(seed))
+  networks = (
+    models.predictor(classifier, models.init(classifier, keys[0], (8, 8, 1))),
+    models.denoiser(denoiser, models.init(denoiser, keys[1], (8, 8, 1))),
+    dj.linear_schedule(),
+  )
+  for constant_time in (True, False):
+    options = {"num_candidates": 2, "step": 10, "constant_time": constant_time}
+    dj.protect(*networks, chunk_size=6, **options)(keys[0], images)
+  kept = Path(sys.argv[1]).glob("compiled/*/*-cache")
+  print(sorted(path.name for path in kept if path.name.startswith(("jit_choose", "jit_draw"))))
+"""
+
+
+def run_script(script, *arguments, **environment):
   without = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")}
   process = subprocess.run(
-    [sys.executable, "-c", SCRIPT, str(workdir), *map(str, seeds)],
+    [sys.executable, "-c", script, *map(str, arguments)],
     capture_output=True,
     text=True,
     env={**without, "JAX_PLATFORMS": "cpu", **environment},
   )
   assert process.returncode == 0, process.stderr
+  return process
+
+
+def test_other_weights_are_no_other_program(tmp_path):
+  """They are its arguments."""
+  first, second = run_script(PROTECT, tmp_path).stdout.splitlines()
+  assert first == second and "jit_choose" in first and "jit_draw" in first
+
+
+def train(workdir, *seeds, **environment):
+  process = run_script(SCRIPT, workdir, *seeds, **environment)
   values = [line.split() for line in process.stdout.splitlines()]
   return [(int(a), int(b), float(c)) for a, b, c in values], process.stderr
 

@@ -18,7 +18,7 @@ from diffence_jax import parallel
 from diffence_jax.defense.candidates import check_settings, chunk_size_for, pair_logits
 from diffence_jax.defense.select import ACCEPTED, check_interval, rank_options
 from diffence_jax.diffusion.schedule import Schedule
-from diffence_jax.predictor import Denoise, Predict
+from diffence_jax.predictor import Denoise, Predict, as_argument
 
 
 class EarlySelection(NamedTuple):
@@ -83,13 +83,14 @@ def make_early_selection(
 
   def draw(shared, images, ids, candidates, raw):
     """Logits f[P,K] of so many pairs, and ranks f32[P,2] of them and of the raw ones."""
-    key, interval = shared
-    pairs = images, ids, candidates
-    logits = pair_logits(key, predict, denoise, schedule, *pairs, **sampler)
+    key, interval, networks = shared
+    logits = pair_logits(key, *networks, images, ids, candidates, **sampler)
     return logits, rank_options(logits[:, None], raw, interval)
 
   draw = jax.jit(draw if mesh is None else parallel.map_over_batch(draw, mesh))
-  chunk_size_of = chunk_size_for(chunk_size, predict, denoise, schedule, **sampler)
+  networks = as_argument(predict), as_argument(denoise), schedule
+  placed = networks if mesh is None else parallel.replicate(mesh, networks)
+  chunk_size_of = chunk_size_for(chunk_size, *networks, **sampler)
 
   def early_selection(key, images, ids, raw):
     if any(isinstance(given, jax.core.Tracer) for given in (key, images, ids, raw)):
@@ -103,6 +104,7 @@ def make_early_selection(
     shared = key, interval
     if mesh is not None:
       shared = parallel.replicate(mesh, shared)
+    shared = *shared, placed
     # The best so far: its rank, lower is better, and the raw one's.
     logits, index = raw.copy(), np.full(num, num_candidates, np.int32)
     rank, raw_rank = np.full(num, np.inf, np.float32), np.zeros(num, np.float32)

@@ -18,7 +18,7 @@ from diffence_jax.defense.checks import check_images
 from diffence_jax.defense.early_exit import make_early_selection
 from diffence_jax.defense.select import check_interval, select
 from diffence_jax.diffusion.schedule import Schedule
-from diffence_jax.predictor import Denoise, Predict
+from diffence_jax.predictor import Denoise, Predict, as_argument
 
 # Above rng.MAX_ID and not what `candidate_logits` uses: a stream of its own.
 _HASH = 2**32 - 2
@@ -94,18 +94,19 @@ def protect(
   check_settings(schedule, None, num_candidates, chunk_size, **sampler)
   if interval is not None:
     interval = check_interval(interval)
-  networks = predict, denoise, schedule
+  networks = as_argument(predict), as_argument(denoise), schedule
   settings = {"num_candidates": num_candidates, **sampler}
   chunk_size_of = chunk_size_for(chunk_size, *networks, **sampler)
 
   def choose(shared, batch):
-    key, num_images = shared
+    key, num_images, networks = shared
     images, ids, raw = batch
     chunk = {"chunk_size": chunk_size_of(images.shape[1:]), "num_images": num_images}
     candidates = candidate_logits(key, *networks, images, ids=ids, **settings, **chunk)
     return select(candidates, raw, interval).logits
 
   choose = jax.jit(choose if mesh is None else parallel.map_over_batch(choose, mesh))
+  placed = networks if mesh is None else parallel.replicate(mesh, networks)
   num_devices = 1 if mesh is None else mesh.size
   choose_early = make_early_selection(
     *networks, interval=interval, chunk_size=chunk_size, mesh=mesh, **settings
@@ -122,16 +123,16 @@ def protect(
     if not constant_time:
       return choose_early(key, *batch).logits
     if any(isinstance(given, jax.core.Tracer) for given in (key, *batch)):
-      return choose((key, None), batch)
+      return choose((key, None, placed), batch)
     # Whole chunks of filling are left out, so larger batches need no finer grain.
     own = -(-images.shape[0] // num_devices)
     is_one_chunk = own * num_candidates <= chunk_size_of(images.shape[1:])
     size = _round_up(own, 3 if is_one_chunk else 1)
     rows, back = _filling(images.shape[0], num_devices, size)
     if len(rows) == images.shape[0]:
-      return choose((key, jnp.int32(own)), batch)
+      return choose((key, jnp.int32(own), placed), batch)
     batch = jax.tree.map(lambda leaf: leaf[rows], batch)
-    return choose((key, jnp.int32(own)), batch)[back]
+    return choose((key, jnp.int32(own), placed), batch)[back]
 
   return protected
 

@@ -8,6 +8,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.tree_util import Partial
 
 from diffence_jax.predictor import Denoise, Predict
 
@@ -22,13 +23,14 @@ def predictor(module_or_apply: nn.Module | Callable[..., jax.Array], variables: 
     variables: the module's variables, all collections; or what `apply` takes.
 
   Returns:
-    `predict(key, images) -> logits`, which ignores its key.
+    `predict(key, images) -> logits`, compiled, which ignores its key. It is a pytree with the
+    variables as leaves, so that a compiled function can be given it as an argument.
 
   Raises:
     TypeError: `module_or_apply` is neither.
   """
-  apply = _bind(module_or_apply, variables)
-  return lambda key, images: apply(images)
+  apply = _evaluated(module_or_apply)
+  return Partial(jax.jit(lambda variables, key, images: apply(variables, images)), variables)
 
 
 @functools.lru_cache(maxsize=16)
@@ -43,7 +45,7 @@ def compiled_predictor(
   Returns:
     `(variables, images f32[N,H,W,C]) -> logits f32[N,K]`.
   """
-  return jax.jit(lambda variables, images: predictor(module_or_apply, variables)(None, images))
+  return jax.jit(_evaluated(module_or_apply))
 
 
 def denoiser(module_or_apply: nn.Module | Callable[..., jax.Array], variables: Any) -> Denoise:
@@ -57,12 +59,12 @@ def denoiser(module_or_apply: nn.Module | Callable[..., jax.Array], variables: A
 
   Returns:
     `denoise(x_t, t) -> predicted noise`; `denoise(x_t, t, labels i32[N])` where the network
-    is class-conditional.
+    is class-conditional. It is a pytree with the variables as leaves.
 
   Raises:
     TypeError: `module_or_apply` is neither.
   """
-  return _bind(module_or_apply, variables)
+  return Partial(_evaluated(module_or_apply), variables)
 
 
 def init(module: nn.Module, key: jax.Array, image_shape: tuple[int, int, int]) -> Any:
@@ -101,16 +103,16 @@ def num_parameters(variables: Any) -> int:
   return sum(leaf.size for leaf in jax.tree.leaves(variables))
 
 
-def _bind(
-  module_or_apply: nn.Module | Callable[..., jax.Array], variables: Any
+def _evaluated(
+  module_or_apply: nn.Module | Callable[..., jax.Array],
 ) -> Callable[..., jax.Array]:
-  """The function of the inputs alone, in evaluation mode."""
+  """The function of the variables and the inputs, in evaluation mode."""
   if isinstance(module_or_apply, nn.Module):
     accepts_train = "train" in inspect.signature(module_or_apply.__call__).parameters
     mode = {"train": False} if accepts_train else {}
-    return lambda *inputs: module_or_apply.apply(variables, *inputs, **mode)
+    return functools.partial(module_or_apply.apply, **mode)
   if callable(module_or_apply):
-    return lambda *inputs: module_or_apply(variables, *inputs)
+    return module_or_apply
   raise TypeError(
     f"Got a {type(module_or_apply).__name__}; expected a Flax linen module, or a function "
     "apply(variables, inputs). An apply function that has its variables bound already needs no "

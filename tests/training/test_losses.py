@@ -167,7 +167,7 @@ def test_hamp_at_test_time_answers_an_image_alike_in_any_batch():
   module = models.make_classifier("small_resnet", num_classes=5, width=8)
   variables = models.init(module, jax.random.key(0), (28, 28, 1))
   images = np.random.default_rng(0).random((64, 28, 28, 1)).astype(np.float32)
-  predict = jax.jit(models.predictor(answer_at_random(module), variables))
+  predict = models.predictor(answer_at_random(module), variables)
   together = predict(None, images)
   alone = np.concatenate([predict(None, image[None]) for image in images[:16]])
   # Of 80 logits one in 25,000 would be near enough to an edge: none.
