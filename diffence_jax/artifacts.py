@@ -181,11 +181,15 @@ def locked(workdir: str | os.PathLike) -> Iterator[None]:
 def write_atomically(path: Path, content: str | bytes) -> None:
   """Writes a file, text as UTF-8, so that it is there whole or not at all."""
   temporary = path.with_name(f".{path.name}.tmp")
-  with open(temporary, "wb") as handle:
-    handle.write(content.encode() if isinstance(content, str) else content)
-    handle.flush()
-    os.fsync(handle.fileno())
-  temporary.replace(path)
+  try:
+    with open(temporary, "wb") as handle:
+      handle.write(content.encode() if isinstance(content, str) else content)
+      handle.flush()
+      os.fsync(handle.fileno())
+    temporary.replace(path)
+  except BaseException:
+    temporary.unlink(missing_ok=True)
+    raise
 
 
 def _damaged(path, what):

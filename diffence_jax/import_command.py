@@ -64,7 +64,7 @@ def run(arguments: Sequence[str]) -> None:
   from diffence_jax import saved_model
   from diffence_jax.disk import file_digest
   from diffence_jax.interop import diffusers
-  from diffence_jax.interop.from_torch import read_network
+  from diffence_jax.interop.from_torch import LAYOUTS, read_network
   from diffence_jax.models import num_parameters
 
   saved_model.check_free(given.output)
@@ -88,6 +88,13 @@ def run(arguments: Sequence[str]) -> None:
     f"{num_parameters(network.variables):,} parameters, for images of "
     f"{network.image_channels} channel{'s' if network.image_channels > 1 else ''}."
   )
+  assumed = [name for name in LAYOUTS[given.kind].untold if name not in settings]
+  if assumed:
+    values = ", ".join(f"{name}={getattr(network.module, name)}" for name in assumed)
+    print(
+      f"The weights do not tell {values}, which was assumed: where it was trained otherwise, "
+      "import it again with --set FIELD=VALUE."
+    )
 
 
 def _parse_settings(pairs: Sequence[str]) -> dict[str, Any]:

@@ -38,6 +38,7 @@ def imagenet_purification(config: ConfigDict) -> None:
   config.purify.num_ddim_steps = 2
   config.purify.clip = True
   config.purify.to_clean = True
+  config.samples.num_images = 4
 
 
 def choose_paper_variant(config: ConfigDict, variant: str) -> None:

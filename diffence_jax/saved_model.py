@@ -124,6 +124,7 @@ def save_model(
       raise ValueError(f"{leaf} is {array.dtype}; expected a dtype of NumPy, such as float32.")
   path.parent.mkdir(parents=True, exist_ok=True)
   partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+  shutil.rmtree(partial, ignore_errors=True)  # of a killed process that had the number
   partial.mkdir()
   try:
     save_arrays(partial / _VARIABLES, variables)

@@ -95,6 +95,12 @@ def denoiser_shapes(config: FrozenConfigDict, dataset: Dataset) -> Bound:
   module = models.make_denoiser(
     config.diffusion.model, out_channels=shape[-1], **config.diffusion.fields
   )
+  if getattr(module, "num_classes", None) is not None:
+    raise ValueError(
+      f"diffusion.model is a {config.diffusion.model} for {module.num_classes} classes; an "
+      "experiment takes one without (num_classes None). As a library, bind it to a label: "
+      "lambda x, t: denoise(x, t, labels)."
+    )
   init = lambda key: models.init(module, key, shape)
   return Bound(module, jax.eval_shape(init, jax.random.key(0)))
 

@@ -10,6 +10,7 @@ file that names the members. Prints the report's table and writes `round_trip.js
 """
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -67,8 +68,8 @@ def main(_) -> None:
   checkpoint, imported = folder / "resnet18.pth", folder / "resnet18"
   network = train(dataset.take(split.members), dataset.num_classes, config.seed)
   torch.save({"state_dict": network.state_dict()}, checkpoint)
-  if not imported.exists():
-    import_command.run(["resnet18", str(checkpoint), f"--output={imported}"])
+  shutil.rmtree(imported, ignore_errors=True)
+  import_command.run(["resnet18", str(checkpoint), f"--output={imported}"])
 
   module, variables = saved_model.load_model(imported)
   images = dataset.images.astype(np.float32) / 255.0

@@ -59,11 +59,21 @@ def test_a_classifier_and_its_fields(tmp_path, capsys):
   safetensors.save_file(state_dict, tmp_path / "resnet.safetensors")
   assert run("resnet18", tmp_path / "resnet.safetensors", "--output", tmp_path / "saved",
              "--set=mean=0.1,0.2,0.3", "--set", "std=(0.2,)", "norm=batch") == 0  # fmt: skip
-  assert "the classifier resnet18" in capsys.readouterr().out
+  told = capsys.readouterr().out
+  assert "the classifier resnet18" in told and "assumed" not in told
   manifest = read_manifest(tmp_path / "saved")
   assert (manifest.role, manifest.image_channels) == ("classifier", 3)
   module = manifest.make_module()
   assert (module.mean, module.std, module.norm) == ((0.1, 0.2, 0.3), (0.2,), "batch")
+
+
+def test_what_the_weights_do_not_tell_is_said(tmp_path, capsys):
+  state_dict = pseudo_state_dict(load_fixture("resnet18")[0])
+  safetensors.save_file(state_dict, tmp_path / "resnet.safetensors")
+  arguments = ["resnet18", tmp_path / "resnet.safetensors", "--output", tmp_path / "saved"]
+  assert run(*arguments, "--set=mean=0.4") == 0
+  assert "The weights do not tell std=(0.5,), which was assumed" in capsys.readouterr().out
+  assert read_manifest(tmp_path / "saved").make_module().mean == (0.4,)
 
 
 def test_a_folder_of_diffusers_records_both_of_its_files(tmp_path):
@@ -93,7 +103,14 @@ def test_a_folder_of_diffusers_records_both_of_its_files(tmp_path):
     (["ddpm_unet", "{file}", "--output={new}", "--set=drop_out=0"], "Did you mean 'dropout'"),
     (["ddpm_unet", "{file}", "--output={new}", "--set=kind=0"], "no field of 'ddpm_unet'"),
     (["ddpm_unet", "{file}", "--output={new}", "--overwrite"], "--overwrite; see diffence"),
-    (["ddpm_unet", "{file}", "--output={new}", "--set=channels=wide"], "diffence: "),
+    (
+      ["ddpm_unet", "{file}", "--output={new}", "--set=channels=wide"],
+      "channels of 'ddpm_unet' is 'wide'; expected a number",
+    ),
+    (
+      ["ddpm_unet", "{file}", "--output={new}", "--set=dtype=bfloat"],
+      "dtype of 'ddpm_unet' is 'bfloat'; expected a dtype",
+    ),
   ],
 )
 def test_what_is_not_right_is_said_and_leaves_nothing(

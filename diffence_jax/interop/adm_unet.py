@@ -46,6 +46,7 @@ ADM_UNET = Layout(
   make=make_denoiser,
   infer_settings=_infer_settings,
   image_channels=lambda module, shapes: module.out_channels,
+  untold=("num_head_channels", "num_heads", "attention_order"),
   names=(
     (r"^time_dense1$", "time_embed.0"),
     (r"^time_dense2$", "time_embed.2"),

@@ -164,7 +164,19 @@ def find_files(path: str | os.PathLike) -> tuple[Path, Path]:
     raise FileNotFoundError(
       f"{folder} has a {_CONFIG} but no weights; expected {' or '.join(_WEIGHTS)}."
     )
+  _check_scheduler(path / "scheduler" / "scheduler_config.json")
   return folder / _CONFIG, weights
+
+
+def _check_scheduler(path: Path) -> None:
+  """Raises ValueError if a pipeline's network predicts something else than the noise."""
+  if not path.is_file():
+    return
+  predicts = _read_config(path).get("prediction_type", "epsilon")
+  if predicts != "epsilon":
+    raise ValueError(
+      f"The network predicts {predicts!r}, says {path}; expected 'epsilon', the noise."
+    )
 
 
 def _read_config(path: Path) -> dict[str, Any]:

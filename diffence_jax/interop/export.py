@@ -25,6 +25,9 @@ from diffence_jax.predictor import Predict
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
+# What JAX's format has room for, 2 GiB with the rest.
+_MOST_BYTES = 2**31 - 2**20
+
 # Of the keys whose data the program takes: the default of JAX, pinned.
 _KEY_IMPLEMENTATION = "threefry2x32"
 
@@ -62,7 +65,8 @@ def export(
   Raises:
     FileNotFoundError: there is no such folder.
     TypeError: `predict` is no function.
-    ValueError: an argument is not right, or the predictor cannot be traced.
+    ValueError: an argument is not right, the predictor cannot be traced, or its weights take
+      more than 2 GiB, as those of the public ImageNet diffusion model do in float32.
   """
   path, platforms = Path(path), tuple(platforms)
   if not callable(predict):
@@ -73,7 +77,14 @@ def export(
     raise ValueError(f"platforms are {platforms}; expected some of {PLATFORMS}.")
   if not path.parent.is_dir():
     raise FileNotFoundError(f"There is no folder {path.parent} for {path.name}; make it first.")
-  write_atomically(path, _trace(predict, image_shape, platforms).serialize())
+  exported = _trace(predict, image_shape, platforms)
+  if (size := len(exported.mlir_module_serialized)) > _MOST_BYTES:
+    raise ValueError(
+      f"The program takes {size / 1e9:.1f} GB, nearly all of it weights; one file can hold "
+      f"{_MOST_BYTES / 1e9:.1f} GB. Bind weights of half precision, or protect with a smaller "
+      "diffusion model."
+    )
+  write_atomically(path, exported.serialize())
 
 
 def _trace(predict, image_shape, platforms):

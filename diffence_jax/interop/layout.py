@@ -21,6 +21,7 @@ class Layout(NamedTuple):
     ignored: what the state dict may hold although it is no weight.
     image_size: `image_size(module, shapes)`, the height and width of images that the weights
       are for; where they are for any, one that will do.
+    untold: fields that change what is computed and leave no trace in the weights.
   """
 
   make: Callable[..., nn.Module]
@@ -29,3 +30,4 @@ class Layout(NamedTuple):
   names: tuple[tuple[str, str], ...]
   ignored: tuple[str, ...] = ()
   image_size: Callable[[nn.Module, Shapes], int] = lambda module, shapes: 32
+  untold: tuple[str, ...] = ()

@@ -15,6 +15,7 @@ RESNET18 = Layout(
   make=make_classifier,
   infer_settings=_infer_settings,
   image_channels=lambda module, shapes: shapes["conv1.0.weight"][1],
+  untold=("mean", "std"),
   names=(
     (r"^stem_conv$", "conv1.0"),
     (r"^stem_norm$", "conv1.1"),

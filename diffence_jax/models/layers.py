@@ -24,7 +24,8 @@ def normalise(images: jax.Array, mean: tuple[float, ...], std: tuple[float, ...]
     f32[N,H,W,C].
 
   Raises:
-    ValueError: `images` has another rank, or `mean` or `std` another length.
+    ValueError: `images` has another rank, `mean` or `std` another length, or `std` is not
+      above 0.
   """
   if images.ndim != 4:
     raise ValueError(f"images has shape {images.shape}; expected [N, H, W, C].")
@@ -34,6 +35,8 @@ def normalise(images: jax.Array, mean: tuple[float, ...], std: tuple[float, ...]
         f"{name} has {len(values)} values for images of {images.shape[-1]} channels; give one "
         "a channel, or a single one."
       )
+  if not all(value > 0 for value in std):
+    raise ValueError(f"std is {std}; expected numbers above 0.")
   per_channel = lambda values: jnp.asarray(values, jnp.float32).reshape(1, 1, 1, -1)
   return (images.astype(jnp.float32) - per_channel(mean)) / per_channel(std)
 

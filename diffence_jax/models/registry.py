@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import numbers
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -24,6 +25,9 @@ CLASSIFIERS: Mapping[str, type[nn.Module]] = {
   "small_resnet": SmallResNet,
 }
 DENOISERS: Mapping[str, type[nn.Module]] = {"adm_unet": ADMUNet, "ddpm_unet": DDPMUNet}
+
+# Flax adds these, which are no settings.
+_FLAX_FIELDS = ("parent", "name")
 
 
 def make_classifier(name: str, *, num_classes: int, **fields: Any) -> nn.Module:
@@ -75,16 +79,36 @@ def _make(
   """Looks up `name` and builds it with `fields`."""
   if name not in models:
     raise unknown_name(what, name, models)
-  # Flax adds the fields `parent` and `name`, which are not settings.
-  valid = {field.name for field in dataclasses.fields(models[name])} - {"parent", "name"}
+  valid = {f.name: f for f in dataclasses.fields(models[name]) if f.name not in _FLAX_FIELDS}
   for field in fields:
     if field not in valid:
       raise unknown_name(f"field of {name!r} called", field, valid)
-  return models[name](**{field: _field_value(field, value) for field, value in fields.items()})
+  checked = {field: _field_value(name, valid[field], value) for field, value in fields.items()}
+  return models[name](**checked)
 
 
-def _field_value(field: str, value: Any) -> Any:
-  """What a config can hold, as a module's field: hashable, and dtypes resolved."""
-  if field == "dtype":
-    return jnp.dtype(value)
+def _field_value(name: str, field: dataclasses.Field, value: Any) -> Any:
+  """What a config can hold, as a module's field: hashable, dtypes resolved, of its type."""
+  if field.name == "dtype":
+    try:
+      return jnp.dtype(value)
+    except TypeError as error:
+      raise _wrong(name, field, value, "a dtype such as float32 or bfloat16") from error
+  default, is_number = field.default, _is_number(value)
+  if isinstance(default, tuple):
+    value = tuple(value) if isinstance(value, list | tuple) else (value,)
+    if not all(map(_is_number, value)):
+      raise _wrong(name, field, value, "numbers")
+  elif isinstance(default, bool | str) and not isinstance(value, type(default)):
+    raise _wrong(name, field, value, "True or False" if isinstance(default, bool) else "text")
+  elif _is_number(default) and not is_number:
+    raise _wrong(name, field, value, "a number")
   return tuple(value) if isinstance(value, list) else value
+
+
+def _is_number(value: Any) -> bool:
+  return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def _wrong(name: str, field: dataclasses.Field, value: Any, expected: str) -> ValueError:
+  return ValueError(f"{field.name} of {name!r} is {value!r}; expected {expected}.")

@@ -89,6 +89,20 @@ def test_old_names_a_pipeline_and_a_pickle_give_the_same(fixture, tmp_path):
     assert jax.tree.all(jax.tree.map(np.array_equal, variables, expected))
 
 
+@pytest.mark.parametrize("predicts", ["epsilon", "v_prediction"])
+def test_a_network_of_a_pipeline_has_to_predict_the_noise(fixture, tmp_path, predicts):
+  configs, state_dict, _ = fixture
+  write(tmp_path / "unet", configs["other"], state_dict)
+  (tmp_path / "scheduler").mkdir()
+  config = tmp_path / "scheduler" / "scheduler_config.json"
+  config.write_text(json.dumps({"prediction_type": predicts}))
+  if predicts == "epsilon":
+    from_torch("ddpm_unet", tmp_path)
+  else:
+    with pytest.raises(ValueError, match="predicts 'v_prediction'"):
+      from_torch("ddpm_unet", tmp_path)
+
+
 def test_missing_surplus_and_misshapen_parameters_are_listed_by_diffusers_names(
   fixture, tmp_path
 ):

@@ -107,6 +107,15 @@ def test_another_key_draws_other_noise(networks, tmp_path):
   assert np.any(one != other)
 
 
+def test_more_than_a_file_can_hold_is_refused_with_nothing_written(
+  networks, tmp_path, monkeypatch
+):
+  monkeypatch.setattr("diffence_jax.interop.export._MOST_BYTES", 1000)
+  with pytest.raises(ValueError, match=r"The program takes .* GB, nearly all of it weights"):
+    dj.interop.export(tmp_path / "a.stablehlo", networks[0], SHAPE)
+  assert not list(tmp_path.iterdir())
+
+
 def test_what_runs_on_the_host_is_refused_with_nothing_written(networks, tmp_path):
   path = tmp_path / "guarded.stablehlo"
   draw = np.random.default_rng(0)

@@ -12,6 +12,7 @@ from fixtures.load import load_fixture, pseudo_state_dict
 
 from diffence_jax.interop import files, from_torch
 from diffence_jax.interop.files import read_state_dict, unwrap
+from diffence_jax.interop.from_torch import LAYOUTS
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +57,18 @@ def test_files_of_torch_give_the_same_variables(torch, unet, tmp_path):
   # Not mapped from the file any more: they outlive it.
   (tmp_path / "a.pt").write_bytes(bytes((tmp_path / "a.pt").stat().st_size))
   assert_same(variables, unet[1])
+
+
+@pytest.mark.parametrize("kind", sorted(LAYOUTS))
+def test_every_kind_comes_from_a_checkpoint_as_from_arrays(torch, tmp_path, kind):
+  """Wrapped, of data-parallel training; what arrays give is tested against the fixtures."""
+  state_dict = pseudo_state_dict(load_fixture(kind)[0])
+  parallel = {f"module.{name}": value for name, value in tensors(torch, state_dict).items()}
+  torch.save({"epoch": 3, "state_dict": parallel}, tmp_path / "a.pth.tar")
+  module, variables = from_torch(kind, tmp_path / "a.pth.tar")
+  expected = from_torch(kind, state_dict)
+  assert module == expected[0]
+  assert_same(variables, expected[1])
 
 
 def test_safetensors_give_the_same_variables(safetensors, unet, tmp_path):
@@ -153,6 +166,22 @@ def test_damaged_files_of_torch_are_refused(torch, tmp_path, is_zip):
   path.write_bytes(content[:start] + b"\xff" * 40 + content[start + 40 :])
   with pytest.raises(ValueError, match=r"a\.pt (is damaged|holds more)"):
     read_state_dict(path)
+
+
+def test_a_flipped_bit_of_a_weight_is_found(torch, tmp_path):
+  path = tmp_path / "a.pt"
+  torch.save({"w": torch.full((3000,), 1.5)}, path)
+  content = bytearray(path.read_bytes())
+  content[content.index(np.float32(1.5).tobytes() * 10) + 1000] ^= 1
+  path.write_bytes(content)
+  with pytest.raises(ValueError, match=r"a\.pt is damaged.*checksum of a/data/0"):
+    read_state_dict(path)
+
+
+def test_a_torchscript_program_is_refused(torch, tmp_path):
+  torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), tmp_path / "a.pt")
+  with pytest.raises(ValueError, match=r"a\.pt is a TorchScript program, which was not run"):
+    read_state_dict(tmp_path / "a.pt")
 
 
 def test_damaged_safetensors_are_refused(safetensors, tmp_path):
