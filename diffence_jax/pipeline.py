@@ -171,14 +171,12 @@ def plan(
   queries = Stage(
     "queries", query_stages.recorded_settings(config), (splits, classifier, diffusion)
   )
-  _, sampler = stages.sampler_of(config)
   samples = Stage(
     "samples",
     {
       **settings["samples"],
-      **{f"purify_{name}": value for name, value in sampler.items()},
-      **{f"purify_{name}": config.purify[name] for name in ("respacing", "dtype")},
       "seed": seed,
+      "purify": {**stages.purify_settings(config), "num_candidates": None},
     },
     (splits, diffusion),
   )

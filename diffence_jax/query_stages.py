@@ -24,7 +24,7 @@ def num_recorded(config: FrozenConfigDict) -> int:
 
 def recorded_settings(config: FrozenConfigDict) -> dict[str, Any]:
   """All settings that a record of queries depends on, JSON-able."""
-  return {**stages.settings_of(config, "purify"), "num_candidates": num_recorded(config)}
+  return {**stages.purify_settings(config), "num_candidates": num_recorded(config)}
 
 
 def record(

@@ -94,7 +94,7 @@ def plan_stages(experiment: Experiment) -> dict[str, Stage]:
     # Else the target's record is that of the stage "queries".
     found.append(Stage("target_queries", asked, target))
   if config.shadow.near_duplicates:
-    near = {**stages.settings_of(config, "purify"), "num_queries": max(config.shadow.queries)}
+    near = {**stages.purify_settings(config), "num_queries": max(config.shadow.queries)}
     found.append(Stage("near_duplicates", near, target))
   settings = {
     "protocol": config.audit.protocol,

@@ -193,6 +193,19 @@ def settings_of(config: FrozenConfigDict, section: str) -> dict[str, Any]:
   return {**kept, "seed": config.seed}
 
 
+def purify_settings(config: FrozenConfigDict) -> dict[str, Any]:
+  """All settings that re-generations depend on, JSON-able, and the seed.
+
+  What the diffusion model was trained for is in the settings of its stage, unless that is a
+  saved model.
+  """
+  settings = settings_of(config, "purify")
+  if config.diffusion.checkpoint:
+    trained_for = as_json(config)["diffusion"]
+    settings |= {name: trained_for[name] for name in ("image_shape", "schedule")}
+  return settings
+
+
 def options_of(config: FrozenConfigDict, defense: str) -> dict[str, Any]:
   """What the config tells a defense, by its name; a user's own by its function's."""
   return dict(as_json(config)["defenses"].get(defense.rpartition(":")[2], {}))

@@ -168,6 +168,7 @@ def main(_) -> None:
     found = measuring.in_own_process(
       __file__,
       {**network, **setting, "flops": True},
+      JAX_PLATFORMS="cpu",
       XLA_FLAGS=f"--xla_force_host_platform_device_count={count}",
     )
     devices.append({**setting, "devices": count, **found})

@@ -163,7 +163,7 @@ def main(_) -> None:
   except ModuleNotFoundError:
     print("PyTorch is not installed; its lines are left out.")
   for run in ways.values():
-    run(3)
+    run(_STEPS.value)
   runs = {name: functools.partial(run, _STEPS.value) for name, run in ways.items()}
   runs["a FLOP"] = lambda: 1.0 / measuring.matmul_peak(rounds=3)
   seconds = measuring.in_turn(runs, _ROUNDS.value)

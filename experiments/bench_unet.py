@@ -42,8 +42,12 @@ def torch_forward(module, x):
   x = torch.tensor(np.asarray(x).transpose(0, 3, 1, 2).copy(), device=torch_networks.DEVICE)
   t = torch.full((len(x),), 160, device=torch_networks.DEVICE)
 
+  reduced = torch.autocast(
+    torch_networks.DEVICE, torch.bfloat16, enabled=module.dtype == jnp.bfloat16
+  )
+
   def run():
-    with torch.inference_mode():
+    with torch.inference_mode(), reduced:
       return network(x, t).cpu()
 
   return run

@@ -43,6 +43,7 @@ def single_steps(
   steps, batches, per_call = feed({"step": step}, examples, rows, mesh)
 
   def run(num_steps: int) -> float:
+    num_steps = -(-num_steps // per_call) * per_call
     start = time.perf_counter()
     for kind, group in grouped(itertools.islice(batches(0), num_steps), per_call):
       batch = group[0] if per_call == 1 else jax.tree.map(stack_rows, *group)

@@ -15,7 +15,12 @@ import diffence_jax as dj
 from diffence_jax import models, parallel
 from diffence_jax.attacks.shadow import ensemble_logits, membership_matrix
 from diffence_jax.queries import Bound, make_record_step, record_queries
-from diffence_jax.training import TrainSettings, train_classifier, train_ensemble
+from diffence_jax.training import (
+  TrainSettings,
+  train_classifier,
+  train_denoiser,
+  train_ensemble,
+)
 from diffence_jax.training.ensemble import make_ensemble_step
 from diffence_jax.training.registry import make_recipe
 
@@ -26,6 +31,14 @@ class Dense(nn.Module):
   @nn.compact
   def __call__(self, images, *, train=False):
     return nn.Dense(3)(nn.relu(nn.Dense(8)(images.reshape(len(images), -1))))
+
+
+class PixelDenoiser(nn.Module):
+  """Looks at each pixel alone."""
+
+  @nn.compact
+  def __call__(self, x, t, *, train=False):
+    return nn.Dense(1)(nn.relu(nn.Dense(4)(x)))
 
 
 def check_no_collective(lowered):
@@ -106,6 +119,28 @@ for name in ("relaxloss", "dpsgd"):
   answers.append(predict(None, images.astype(np.float32) / 255.0))
 np.save(folder / "several.npy", answers)
 
+# The diffusion model: batches split, a moving average, a warm-up.
+parts = folder / "denoiser"
+parts.mkdir()
+variables = train_denoiser(
+  PixelDenoiser(),
+  images,
+  dj.linear_schedule(),
+  num_steps=4,
+  batch_size=16,
+  learning_rate=1e-2,
+  warmup_steps=2,
+  clip_norm=1.0,
+  ema_decay=0.9,
+  checkpoint_every=100,
+  seed=0,
+  mesh=mesh,
+  directory=parts,
+)
+np.save(
+  folder / "denoiser.npy", np.concatenate([v.ravel() for v in jax.tree.leaves(variables)])
+)
+
 denoiser = models.make_denoiser("ddpm_unet", out_channels=1, channels=8, multipliers=(1, 2))
 key = jax.random.key(0)
 bound = [Bound(m, models.init(m, key, (8, 8, 1))) for m in (classifier, denoiser)]
@@ -117,6 +152,8 @@ record_queries(
 )
 
 # 37 images, which eight devices do not divide evenly; all candidates, and as many as needed.
+# What is on one device already is spread over all.
+bound = [Bound(m, jax.device_put(v, jax.devices()[0])) for m, v in bound]
 for name, constant_time in (("protected", True), ("early", False)):
   protected = dj.protect(
     dj.models.predictor(*bound[0]),
@@ -129,7 +166,8 @@ for name, constant_time in (("protected", True), ("early", False)):
     mesh=mesh,
     constant_time=constant_time,
   )
-  np.save(folder / f"{name}.npy", protected(key, images.astype(np.float32) / 255.0))
+  given = jax.device_put((key, images.astype(np.float32) / 255.0), jax.devices()[0])
+  np.save(folder / f"{name}.npy", protected(*given))
 
 # Work by batch needs no talk between devices.
 step = make_record_step(classifier, denoiser, mesh, **purify)

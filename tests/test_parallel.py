@@ -29,7 +29,16 @@ def results(tmp_path_factory):
   for num_devices in (1, 8):
     folder = tmp_path_factory.mktemp(f"devices{num_devices}")
     run_on(num_devices, folder)
-    names = ("raw", "candidates", "losses", "protected", "early", "ensemble", "several")
+    names = (
+      "raw",
+      "candidates",
+      "losses",
+      "protected",
+      "early",
+      "ensemble",
+      "several",
+      "denoiser",
+    )
     names += DEFENSES
     loaded[num_devices] = {name: np.load(folder / f"{name}.npy") for name in names}
   return loaded
@@ -46,6 +55,10 @@ def test_early_exit_answers_as_drawing_all_candidates_does(results):
 
 def test_training_does_not_depend_on_the_devices(results):
   np.testing.assert_allclose(results[8]["losses"], results[1]["losses"], rtol=1e-3)
+
+
+def test_the_diffusion_model_does_not_depend_on_the_devices(results):
+  np.testing.assert_allclose(results[8]["denoiser"], results[1]["denoiser"], atol=1e-5)
 
 
 def test_several_steps_a_call_do_not_depend_on_the_devices(results):

@@ -85,6 +85,17 @@ def test_the_folder_is_not_part_of_what_a_result_depends_on(saved, tmp_path):
 
 
 @pytest.mark.parametrize(
+  "changes",
+  [{"diffusion.image_shape": (16, 16, 3)}, {"diffusion.schedule.beta_end": 0.03}],
+)
+def test_what_a_saved_diffusion_model_was_trained_for_is_of_the_queries(saved, changes):
+  before, after = (pipeline.plan(named(saved, **own)).stages for own in ({}, changes))
+  assert before["diffusion"].fingerprint == after["diffusion"].fingerprint
+  for name in ("queries", "samples", "audit"):
+    assert before[name].fingerprint != after[name].fingerprint, name
+
+
+@pytest.mark.parametrize(
   "changes, error, message",
   [
     ({"classifier.checkpoint": "nowhere"}, FileNotFoundError, "no saved model nowhere"),

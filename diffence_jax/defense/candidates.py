@@ -74,6 +74,9 @@ def candidate_logits(
   # Not min: in an exported program N is a symbol.
   chunk_size = jax.core.min_dim(chunk_size, total)
   num_chunks = -(-total // chunk_size)
+  if isinstance(total, int):
+    # No larger than needed, so that little of the last one is only filled up.
+    chunk_size = -(-total // num_chunks)
   num_pairs = total if num_images is None else num_images * num_candidates
 
   def one_chunk(positions):

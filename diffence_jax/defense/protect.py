@@ -52,7 +52,8 @@ def protect(
   The result returns, for every image, the prediction of one of `num_candidates`
   re-generations of it, one that keeps the label `predict` gives to the image itself. It is a
   predictor: it can be protected, wrapped or attacked like any other. Batches of any size share
-  a few compiled programs (`predict` itself, for the raw prediction, may compile for each size).
+  a few compiled programs, but for the raw prediction: for that `predict` is called as it is,
+  with the whole batch, and if it is jitted compiles for every size.
 
   Args:
     predict: the predictor to protect, `(key, images f32[N,H,W,C] in [0,1]) -> logits [N,K]`.
@@ -72,11 +73,11 @@ def protect(
       every call. An image that is sent again gets the same answer, so nothing is gained by
       asking twice. It does not stop who sends many images that are nearly the same.
     constant_time: True draws all candidates of every image. False stops at the first acceptable
-      one, for the same answers from a fraction of the work; it is driven from the host, so it
-      cannot be called under `jit`. Not for answers to clients whose response time can be told:
-      the time then says how many candidates were refused, and a candidate is refused for its
-      label or its phi, which differ between members and non-members. That is what selection
-      hides, and a lone query shows it best.
+      one, for the same answers (of a predictor that does not use its key) from a fraction of
+      the work; it is driven from the host, so it cannot be called under `jit`. Not for answers
+      to clients whose response time can be told: the time then says how many candidates were
+      refused, and a candidate is refused for its label or its phi, which differ between members
+      and non-members. That is what selection hides, and a lone query shows it best.
     **sampler: how else candidates are re-generated, as `reconstruct` takes it:
       `num_ddim_steps`, `clip`, `to_clean`, `model_shape`.
 
@@ -129,10 +130,15 @@ def protect(
     is_one_chunk = own * num_candidates <= chunk_size_of(images.shape[1:])
     size = _round_up(own, 3 if is_one_chunk else 1)
     rows, back = _filling(images.shape[0], num_devices, size)
-    if len(rows) == images.shape[0]:
-      return choose((key, jnp.int32(own), placed), batch)
-    batch = jax.tree.map(lambda leaf: leaf[rows], batch)
-    return choose((key, jnp.int32(own), placed), batch)[back]
+    is_filled = len(rows) == images.shape[0]
+    if not is_filled:
+      # In NumPy, as every number of images would be another program.
+      batch = jax.tree.map(lambda leaf: np.asarray(leaf)[rows], batch)
+    shared = key, jnp.int32(own)
+    if mesh is not None:
+      shared, batch = parallel.replicate(mesh, shared), parallel.shard_batch(mesh, batch)
+    logits = choose((*shared, placed), batch)
+    return logits if is_filled else jnp.asarray(np.asarray(logits)[back])
 
   return protected
 

@@ -164,7 +164,8 @@ def find_files(path: str | os.PathLike) -> tuple[Path, Path]:
     raise FileNotFoundError(
       f"{folder} has a {_CONFIG} but no weights; expected {' or '.join(_WEIGHTS)}."
     )
-  _check_scheduler(path / "scheduler" / "scheduler_config.json")
+  for pipeline in (folder, folder.parent):
+    _check_scheduler(pipeline / "scheduler" / "scheduler_config.json")
   return folder / _CONFIG, weights
 
 
@@ -172,21 +173,26 @@ def _check_scheduler(path: Path) -> None:
   """Raises ValueError if a pipeline's network predicts something else than the noise."""
   if not path.is_file():
     return
-  predicts = _read_config(path).get("prediction_type", "epsilon")
+  predicts = _read_json(path).get("prediction_type", "epsilon")
   if predicts != "epsilon":
     raise ValueError(
       f"The network predicts {predicts!r}, says {path}; expected 'epsilon', the noise."
     )
 
 
-def _read_config(path: Path) -> dict[str, Any]:
-  """The options of the network with Diffusers' defaults, checked."""
+def _read_json(path: Path) -> dict[str, Any]:
   try:
     config = json.loads(path.read_text(encoding="utf-8"))
   except ValueError as error:
     raise ValueError(f"{path} is damaged, it is not JSON: {error}.") from error
   if not isinstance(config, dict):
     raise ValueError(f"{path} holds a {type(config).__name__}; expected the network's options.")
+  return config
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+  """The options of the network with Diffusers' defaults, checked."""
+  config = _read_json(path)
   model = config.get("_class_name", "UNet2DModel")
   if model != "UNet2DModel":
     raise ValueError(f"{path} is of a {model}; expected a UNet2DModel.")

@@ -132,6 +132,11 @@ def read_network(
   variables = {}
   for path in expected:
     weight = _to_numpy(names[path], weights.pop(names[path]))
+    if not np.isfinite(weight).all():
+      raise ValueError(
+        f"{names[path]} holds values that are not finite; expected trained weights. Take a "
+        "checkpoint from before the training diverged."
+      )
     variables[path] = jnp.asarray(_copy(_from_torch_axes(path[-1], weight)))
   return Network(module, flax.traverse_util.unflatten_dict(variables), image_channels)
 
@@ -156,6 +161,8 @@ def _open(
 def _weights(state_dict: Mapping[str, Any], layout: Layout) -> dict[str, Any]:
   """The weights, not yet read where they are in a file, by their names in the bare network."""
   bare = {str(name).removeprefix("module."): value for name, value in state_dict.items()}
+  if len(bare) < len(state_dict):
+    raise ValueError("Some weights are there twice, with the prefix 'module.' and without.")
   return {
     name: value if hasattr(value, "shape") else _to_numpy(name, value)
     for name, value in bare.items()

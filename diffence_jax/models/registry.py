@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import numbers
+import typing
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -95,6 +96,8 @@ def _field_value(name: str, field: dataclasses.Field, value: Any) -> Any:
     except TypeError as error:
       raise _wrong(name, field, value, "a dtype such as float32 or bfloat16") from error
   default, is_number = field.default, _is_number(value)
+  if value is None and type(None) in typing.get_args(field.type):
+    return None
   if isinstance(default, tuple):
     value = tuple(value) if isinstance(value, list | tuple) else (value,)
     if not all(map(_is_number, value)):

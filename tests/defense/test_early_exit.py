@@ -44,8 +44,11 @@ def table_of(num_classes):
 
 @functools.cache
 def fake(case):
+  return fake_of(*CASES[case])
+
+
+def fake_of(interval, num_candidates, chunk_size, num_classes):
   """A predictor whose logits are an arbitrary function of the noise, and all drawn at once."""
-  interval, num_candidates, chunk_size, num_classes = CASES[case]
   table = table_of(num_classes)
 
   def look_up(key, images):
@@ -97,6 +100,18 @@ def test_it_selects_what_drawing_all_candidates_selects(case, seed, rows):
   assert np.all(drawn >= needed)
   assert np.all(drawn <= np.minimum(needed + spare, num_candidates))
   assert drawn.sum() <= selection.evaluations <= drawn.sum() + spare * num_candidates
+
+
+@settings(max_examples=8, deadline=None)
+@given(ends=st.tuples(st.floats(-5, 5), st.floats(-5, 5)).map(sorted), seed=st.integers(0, 99))
+def test_it_does_with_any_interval(ends, seed):
+  early, draw_all, gray, table = fake_of(tuple(ends), 5, 3, 4)
+  key, ids = jax.random.key(seed), np.arange(NUM)
+  raw = table[np.random.default_rng(seed).integers(0, 512, NUM)]
+  expected = dj.select(draw_all(key, ids), jnp.asarray(raw), tuple(ends))
+  selection = early(key, gray, ids, raw)
+  np.testing.assert_array_equal(selection.index, expected.index)
+  equal_but_nan(selection.logits, expected.logits)
 
 
 @pytest.mark.parametrize("interval", [None, (-9.0, -8.0), (20.0, 21.0)])

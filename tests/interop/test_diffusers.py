@@ -95,12 +95,14 @@ def test_a_network_of_a_pipeline_has_to_predict_the_noise(fixture, tmp_path, pre
   write(tmp_path / "unet", configs["other"], state_dict)
   (tmp_path / "scheduler").mkdir()
   config = tmp_path / "scheduler" / "scheduler_config.json"
-  config.write_text(json.dumps({"prediction_type": predicts}))
+  options = {"_class_name": "DDPMScheduler", "beta_schedule": "linear"}
+  config.write_text(json.dumps({**options, "prediction_type": predicts}))
   if predicts == "epsilon":
     from_torch("ddpm_unet", tmp_path)
   else:
-    with pytest.raises(ValueError, match="predicts 'v_prediction'"):
-      from_torch("ddpm_unet", tmp_path)
+    for folder in (tmp_path, tmp_path / "unet"):
+      with pytest.raises(ValueError, match="predicts 'v_prediction'"):
+        from_torch("ddpm_unet", folder)
 
 
 def test_missing_surplus_and_misshapen_parameters_are_listed_by_diffusers_names(

@@ -1,5 +1,6 @@
 """Exported programs, run in a process that can import neither this package nor flax."""
 
+import importlib
 import subprocess
 import sys
 
@@ -110,7 +111,8 @@ def test_another_key_draws_other_noise(networks, tmp_path):
 def test_more_than_a_file_can_hold_is_refused_with_nothing_written(
   networks, tmp_path, monkeypatch
 ):
-  monkeypatch.setattr("diffence_jax.interop.export._MOST_BYTES", 1000)
+  module = importlib.import_module("diffence_jax.interop.export")
+  monkeypatch.setattr(module, "_MOST_BYTES", 1000)
   with pytest.raises(ValueError, match=r"The program takes .* GB, nearly all of it weights"):
     dj.interop.export(tmp_path / "a.stablehlo", networks[0], SHAPE)
   assert not list(tmp_path.iterdir())
