@@ -1,26 +1,29 @@
 """How long `fit_interval` takes for the samples that the paper's defender knows.
 
-    python experiments/bench_interval.py
+    python experiments/bench_interval.py --output=bench_interval.json
 
 Made-up logits of an overfitted classifier, members surer than non-members, and candidates
-around them. The first call, which compiles what computes phi, is reported by itself. Prints the
-median of the rounds and their range, and the same as a line of JSON.
+around them. Beside it, in turn in several rounds of one process, the search as published:
+interval by interval and sample by sample, for the same result. The first call of ours, which
+compiles what computes phi, is reported by itself. Prints a table in Markdown, medians of the
+rounds and their range.
 """
 
-import json
-import os
-import statistics
-import time
+import itertools
 
+import measuring
 import numpy as np
 from absl import app, flags
+from scipy.spatial.distance import jensenshannon
+from scipy.special import logsumexp
 
 import diffence_jax as dj
 
 _SAMPLES = flags.DEFINE_integer("samples", 1000, "Known members, and as many non-members.")
 _CANDIDATES = flags.DEFINE_integer("candidates", 30, "Candidates of each.")
 _CLASSES = flags.DEFINE_integer("classes", 10, "Classes.")
-_ROUNDS = flags.DEFINE_integer("rounds", 20, "Rounds; the median is reported.")
+_ROUNDS = flags.DEFINE_integer("rounds", 3, "Rounds; the median is reported.")
+_OUTPUT = flags.DEFINE_string("output", None, "A JSON file for the figures.")
 
 
 def draw_side(draw, num: int, num_candidates: int, num_classes: int, signal: float):
@@ -31,29 +34,70 @@ def draw_side(draw, num: int, num_candidates: int, num_classes: int, signal: flo
   return candidates.astype(np.float32), raw.astype(np.float32)
 
 
+def phi_of(logits: np.ndarray) -> np.ndarray:
+  """log(p / (1 - p)) of the largest probability, f64[...], of logits f[...,K]."""
+  ordered = np.sort(np.float64(logits), axis=-1)
+  return ordered[..., -1] - logsumexp(ordered[..., :-1], axis=-1)
+
+
+def published_search(member_candidates, member_raw, nonmember_candidates, nonmember_raw):
+  """The interval with the least Jensen-Shannon distance after selection, one by one."""
+
+  def prepare(candidates, raw):
+    options = np.concatenate([candidates, raw[:, None]], axis=1)
+    valid = options.argmax(-1) == raw.argmax(-1)[:, None]
+    return [phi[kept] for phi, kept in zip(phi_of(options), valid, strict=True)]
+
+  def choose(sides, low, high):
+    chosen = []
+    for phi in sides:
+      inside = np.flatnonzero((phi >= low) & (phi <= high))
+      nearest = np.abs(phi - (low + high) / 2.0).argmin()
+      chosen.append(phi[inside[0] if len(inside) else nearest])
+    return np.array(chosen)
+
+  members = prepare(member_candidates, member_raw)
+  nonmembers = prepare(nonmember_candidates, nonmember_raw)
+  # Without the raw predictions, which come last.
+  low = min(phi[:-1].min(initial=np.inf) for phi in members)
+  high = max(phi[:-1].max(initial=-np.inf) for phi in nonmembers)
+  best, least = None, np.inf
+  for interval in itertools.combinations(np.linspace(low, high, 21), 2):
+    counts, edges = np.histogram(choose(nonmembers, *interval), bins=100)
+    distance = jensenshannon(np.histogram(choose(members, *interval), bins=edges)[0], counts)
+    if distance < least:
+      best, least = interval, distance
+  return best
+
+
 def main(_) -> None:
-  """Measures and prints."""
+  """Measures, prints and writes."""
   draw, shape = np.random.default_rng(0), (_SAMPLES.value, _CANDIDATES.value, _CLASSES.value)
   known = (*draw_side(draw, *shape, 8.0), *draw_side(draw, *shape, 5.0))
-  seconds = []
-  for _ in range(1 + _ROUNDS.value):
-    start = time.perf_counter()
-    interval = dj.fit_interval(*known)
-    seconds.append(time.perf_counter() - start)
-  first, *warm = seconds
-  result = {
-    "cores": len(os.sched_getaffinity(0)),
-    "samples": 2 * shape[0],
-    "candidates": shape[1],
-    "interval": interval,
-    "first_seconds": round(first, 4),
-    "median_seconds": round(statistics.median(warm), 4),
-    "range_seconds": [round(min(warm), 4), round(max(warm), 4)],
+  first = measuring.timed(lambda: dj.fit_interval(*known))
+  ways = {
+    "fit_interval": lambda: measuring.timed(lambda: dj.fit_interval(*known), 5),
+    "as published": lambda: measuring.timed(lambda: published_search(*known)),
   }
-  low, high = result["range_seconds"]
-  print(f"{shape[0]} + {shape[0]} samples, {shape[1]} candidates, {result['cores']} cores:")
-  print(f"{result['median_seconds']} s ({low} to {high}); the first call {first:.3f} s")
-  print(json.dumps(result))
+  seconds = {
+    name: measuring.summary(own) for name, own in measuring.in_turn(ways, _ROUNDS.value).items()
+  }
+  found = {"fit_interval": dj.fit_interval(*known), "as published": published_search(*known)}
+  slowest = seconds["as published"]["median"]
+  print(f"{shape[0]} + {shape[0]} samples, {shape[1]} candidates; first call {first:.2f} s\n")
+  measuring.show_table(
+    ["", "seconds (range)", "times as fast", "interval"],
+    [
+      [
+        name,
+        measuring.with_range(own, ".3f"),
+        f"{slowest / own['median']:.0f}x",
+        ", ".join(f"{end:.4f}" for end in found[name]),
+      ]
+      for name, own in seconds.items()
+    ],
+  )
+  measuring.write_figures(_OUTPUT.value, {"first": first, "seconds": seconds, "found": found})
 
 
 if __name__ == "__main__":
