@@ -38,6 +38,7 @@ def resolve(config: FrozenConfigDict, dataset: Dataset) -> FrozenConfigDict:
     resolved[section].fields = ConfigDict(fields)
     if section == "classifier":
       _check_classifier(config, manifest, given, dataset)
+      _check_normalisation(config, fields)
     elif not config.diffusion.image_shape and given != dataset.images.shape[-1]:
       resolved.diffusion.image_shape = (*dataset.images.shape[1:3], given)
     elif config.diffusion.image_shape and given != config.diffusion.image_shape[-1]:
@@ -93,3 +94,15 @@ def _check_classifier(config, manifest, num_classes, dataset):
       "shadow.num_canaries asks for canaries that the target is trained on, and "
       "classifier.checkpoint names one that is trained already; set it to 0."
     )
+
+
+def _check_normalisation(config, fields):
+  """Its weights do not tell what a classifier was trained with: the config is not overruled."""
+  for name in ("mean", "std"):
+    asked, saved = config.classifier.fields.get(name), fields.get(name)
+    if asked is not None and saved is not None and list(asked) != list(saved):
+      raise ValueError(
+        f"classifier.fields.{name} is {tuple(asked)}, and the saved model "
+        f"{config.classifier.checkpoint} has {tuple(saved)}. Import it again with "
+        f"--set {name}=..., or set classifier.fields.{name} to what it was trained with."
+      )

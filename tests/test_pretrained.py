@@ -84,6 +84,15 @@ def test_the_folder_is_not_part_of_what_a_result_depends_on(saved, tmp_path):
   )
 
 
+def test_another_normalisation_than_the_configs_is_refused(saved):
+  given = named(saved)
+  given.classifier.fields.mean = (0.4,)
+  with pytest.raises(ValueError, match=r"fields.mean is \(0.4,\), and the saved model .*0.5"):
+    pipeline.plan(given)
+  given.classifier.fields.mean = (0.5,)
+  pipeline.plan(given)
+
+
 @pytest.mark.parametrize(
   "changes",
   [{"diffusion.image_shape": (16, 16, 3)}, {"diffusion.schedule.beta_end": 0.03}],
