@@ -100,9 +100,14 @@ def _check_normalisation(config, fields):
   """Its weights do not tell what a classifier was trained with: the config is not overruled."""
   for name in ("mean", "std"):
     asked, saved = config.classifier.fields.get(name), fields.get(name)
-    if asked is not None and saved is not None and list(asked) != list(saved):
+    if asked is None or saved is None:
+      continue
+    channels = max(len(asked), len(saved))
+    # One number is for all channels.
+    asked, saved = (tuple(v) * channels if len(v) == 1 else tuple(v) for v in (asked, saved))
+    if asked != saved:
       raise ValueError(
-        f"classifier.fields.{name} is {tuple(asked)}, and the saved model "
-        f"{config.classifier.checkpoint} has {tuple(saved)}. Import it again with "
+        f"classifier.fields.{name} is {asked}, and the saved model "
+        f"{config.classifier.checkpoint} has {saved}. Import it again with "
         f"--set {name}=..., or set classifier.fields.{name} to what it was trained with."
       )

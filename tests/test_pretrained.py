@@ -89,8 +89,9 @@ def test_another_normalisation_than_the_configs_is_refused(saved):
   given.classifier.fields.mean = (0.4,)
   with pytest.raises(ValueError, match=r"fields.mean is \(0.4,\), and the saved model .*0.5"):
     pipeline.plan(given)
-  given.classifier.fields.mean = (0.5,)
-  pipeline.plan(given)
+  for same in ((0.5,), (0.5, 0.5, 0.5)):
+    given.classifier.fields.mean = same
+    pipeline.plan(given)
 
 
 @pytest.mark.parametrize(
