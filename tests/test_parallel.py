@@ -12,23 +12,25 @@ DEFENSES = ("advreg", "selena", "dpsgd", "relaxloss", "label_smoothing")
 SCRIPT = Path(__file__).with_name("parallel_script.py")
 
 
-def run_on(num_devices, folder):
+def start_on(num_devices, folder):
   environment = {
     **os.environ,
     "JAX_PLATFORMS": "cpu",
     "XLA_FLAGS": f"--xla_force_host_platform_device_count={num_devices}",
   }
-  subprocess.run(
-    [sys.executable, SCRIPT, str(folder), str(num_devices)], env=environment, check=True
+  return subprocess.Popen(
+    [sys.executable, SCRIPT, str(folder), str(num_devices)], env=environment
   )
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
+  folders = {n: tmp_path_factory.mktemp(f"devices{n}") for n in (1, 8)}
+  # Both at once, as each leaves a core idle now and then.
+  runs = [start_on(num_devices, folder) for num_devices, folder in folders.items()]
+  assert [run.wait() for run in runs] == [0, 0]
   loaded = {}
-  for num_devices in (1, 8):
-    folder = tmp_path_factory.mktemp(f"devices{num_devices}")
-    run_on(num_devices, folder)
+  for num_devices, folder in folders.items():
     names = (
       "raw",
       "candidates",
