@@ -6,6 +6,11 @@ import shutil
 import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Most of the time would be compilation of what runs for milliseconds.
+os.environ.setdefault(
+  "XLA_FLAGS",
+  "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
+)
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
   # Commands that tests run compile the same functions; the first one does it for all.
   _cache = tempfile.mkdtemp(prefix="compiled")

@@ -16,7 +16,8 @@ def start_on(num_devices, folder):
   environment = {
     **os.environ,
     "JAX_PLATFORMS": "cpu",
-    "XLA_FLAGS": f"--xla_force_host_platform_device_count={num_devices}",
+    "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} "
+    f"--xla_force_host_platform_device_count={num_devices}",
   }
   return subprocess.Popen(
     [sys.executable, SCRIPT, str(folder), str(num_devices)], env=environment
