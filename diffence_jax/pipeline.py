@@ -136,7 +136,6 @@ def plan(
     FileNotFoundError: the data are not there.
   """
   config = validate(config)
-  seed = config.seed
   if dataset is None:
     dataset = data.load(config.data.source, **config.data.options)
   config = pretrained.resolve(config, dataset)
@@ -171,15 +170,10 @@ def plan(
   queries = Stage(
     "queries", query_stages.recorded_settings(config), (splits, classifier, diffusion)
   )
-  samples = Stage(
-    "samples",
-    {
-      **settings["samples"],
-      "seed": seed,
-      "purify": {**stages.purify_settings(config), "num_candidates": None},
-    },
-    (splits, diffusion),
-  )
+  shown = stages.purify_settings(config)
+  for how_many in ("num_candidates", "batch_size"):
+    del shown[how_many]
+  samples = Stage("samples", {**settings["samples"], "purify": shown}, (splits, diffusion))
   experiment = Experiment(
     config,
     dataset,

@@ -13,7 +13,7 @@ from diffence_jax import parallel
 from diffence_jax.training import Recipe
 from diffence_jax.training.ensemble import make_ensemble_step
 from diffence_jax.training.feed import default_steps_per_call, feed
-from diffence_jax.training.loop import Step, grouped, stack_rows
+from diffence_jax.training.loop import Step, grouped, place
 
 
 def single_steps(
@@ -46,9 +46,7 @@ def single_steps(
     num_steps = -(-num_steps // per_call) * per_call
     start = time.perf_counter()
     for kind, group in grouped(itertools.islice(batches(0), num_steps), per_call):
-      batch = group[0] if per_call == 1 else jax.tree.map(stack_rows, *group)
-      batch = parallel.shard_batch(mesh, batch, axis=int(per_call > 1))
-      carried[0], _ = steps[kind](carried[0], batch, key)
+      carried[0], _ = steps[kind](carried[0], place(mesh, group, per_call), key)
     jax.block_until_ready(carried[0])
     return (time.perf_counter() - start) / num_steps
 

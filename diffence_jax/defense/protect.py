@@ -102,8 +102,15 @@ def protect(
   def choose(shared, batch):
     key, num_images, networks = shared
     images, ids, raw = batch
-    chunk = {"chunk_size": chunk_size_of(images.shape[1:]), "num_images": num_images}
-    candidates = candidate_logits(key, *networks, images, ids=ids, **settings, **chunk)
+    candidates = candidate_logits(
+      key,
+      *networks,
+      images,
+      ids=ids,
+      chunk_size=chunk_size_of(images.shape[1:]),
+      num_images=num_images,
+      **settings,
+    )
     return select(candidates, raw, interval).logits
 
   choose = jax.jit(choose if mesh is None else parallel.map_over_batch(choose, mesh))

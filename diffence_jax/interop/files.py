@@ -24,10 +24,6 @@ _INSTALL = "pip install 'diffence_jax[torch]'"
 _LFS_POINTER = b"version https://git-lfs"
 
 
-class _RefusedError(ValueError):
-  """The file is whole, but nothing to be read."""
-
-
 class StoredArray:
   """An array in a file, read anew by each `numpy()`.
 
@@ -112,11 +108,11 @@ def unwrap(checkpoint: Any) -> Mapping[str, Any]:
 def _read_pickle(path: Path) -> Any:
   """What `torch.save` wrote, tensors and plain values only."""
   torch = _import_torch(path)
+  # Only the zip format can be mapped, torch's since version 1.6.
+  is_zip = zipfile.is_zipfile(path)
+  if is_zip:
+    _check_zip(path)
   try:
-    # Only the zip format can be mapped, torch's since version 1.6.
-    is_zip = zipfile.is_zipfile(path)
-    if is_zip:
-      _check_zip(path)
     return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
   except pickle.UnpicklingError as error:
     # Of torch's advice, which goes on to loading it unsafely, only the reason is of use.
@@ -128,22 +124,24 @@ def _read_pickle(path: Path) -> Any:
       "it was refused and nothing was run. Where the model was made, save the weights alone: "
       "torch.save(model.state_dict(), path)."
     ) from error
-  except _RefusedError:
-    raise
   except Exception as error:  # damage shows as almost any exception
     raise _damaged(path, error) from error
 
 
 def _check_zip(path: Path) -> None:
   """Raises unless the checksums are right, which torch does not look at."""
-  with zipfile.ZipFile(path) as file:
-    if any(name.endswith("/constants.pkl") for name in file.namelist()):
-      raise _RefusedError(
-        f"{path} is a TorchScript program, which was not run. Save the weights alone: "
-        "torch.save(model.state_dict(), path)."
-      )
-    if (record := file.testzip()) is not None:
-      raise zipfile.BadZipFile(f"the checksum of {record} is wrong")
+  try:
+    with zipfile.ZipFile(path) as file:
+      names, wrong = file.namelist(), file.testzip()
+  except Exception as error:  # as above
+    raise _damaged(path, error) from error
+  if wrong is not None:
+    raise _damaged(path, zipfile.BadZipFile(f"the checksum of {wrong} is wrong"))
+  if any(name.endswith("/constants.pkl") for name in names):
+    raise ValueError(
+      f"{path} is a TorchScript program, which was not run. Save the weights alone: "
+      "torch.save(model.state_dict(), path)."
+    )
 
 
 def _import_torch(path: Path) -> Any:

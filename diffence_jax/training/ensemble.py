@@ -20,7 +20,7 @@ from jax.sharding import Mesh
 from diffence_jax import models, parallel, rng
 from diffence_jax.data import Images
 from diffence_jax.progress import progress_bar
-from diffence_jax.training.feed import default_steps_per_call, on_rows
+from diffence_jax.training.feed import check_steps_per_call, on_rows
 from diffence_jax.training.loop import Step, grouped, stack_rows
 from diffence_jax.training.recipe import Recipe, Teachers
 
@@ -113,15 +113,11 @@ def train_ensemble(
       f"membership is {list(membership.shape)}; expected [{len(names)}, {num}], a row a name "
       "and a column an image."
     )
-  backend = mesh.devices.flat[0].platform
   if models_at_once is None:
-    models_at_once = default_models_at_once(backend)
+    models_at_once = default_models_at_once(mesh.devices.flat[0].platform)
   if models_at_once < 1:
     raise ValueError(f"models_at_once is {models_at_once}; expected at least 1.")
-  if steps_per_call is None:
-    steps_per_call = default_steps_per_call(backend)
-  if steps_per_call < 1:
-    raise ValueError(f"steps_per_call is {steps_per_call}; expected at least 1.")
+  steps_per_call = check_steps_per_call(steps_per_call, mesh)
   if not len(names):
     return
   members, reference = _in_memory(members), _in_memory(reference or {})

@@ -26,6 +26,15 @@ def default_steps_per_call(backend: str) -> int:
   return _STEPS_PER_CALL.get(backend, _STEPS_PER_CALL_ELSEWHERE)
 
 
+def check_steps_per_call(steps_per_call: int | None, mesh: Mesh) -> int:
+  """Returns the number, the default of the mesh's backend for None; ValueError if below 1."""
+  if steps_per_call is None:
+    return default_steps_per_call(mesh.devices.flat[0].platform)
+  if steps_per_call < 1:
+    raise ValueError(f"steps_per_call is {steps_per_call}; expected at least 1.")
+  return steps_per_call
+
+
 def on_rows(step: Step) -> Callable[..., Any]:
   """Builds the pure function that takes steps one after another, not yet compiled.
 
@@ -77,10 +86,7 @@ def feed(
   Raises:
     ValueError: `steps_per_call` is less than 1.
   """
-  if steps_per_call is None:
-    steps_per_call = default_steps_per_call(mesh.devices.flat[0].platform)
-  if steps_per_call < 1:
-    raise ValueError(f"steps_per_call is {steps_per_call}; expected at least 1.")
+  steps_per_call = check_steps_per_call(steps_per_call, mesh)
   if any(isinstance(values, StreamedImages) for values in jax.tree.leaves(examples)):
     steps_per_call = 1
   if steps_per_call > 1:

@@ -208,6 +208,13 @@ def stack_rows(*rows: np.ndarray) -> np.ndarray:
   return np.stack([fill(own) for own in rows]).astype(np.int32)
 
 
+def place(mesh: Mesh, batches: list[Any], steps_per_call: int) -> Any:
+  """Splits what one call takes over the mesh: a batch, or several steps' rows as [S,B]."""
+  if steps_per_call == 1:
+    return parallel.shard_batch(mesh, *batches)
+  return parallel.shard_batch(mesh, jax.tree.map(stack_rows, *batches), axis=1)
+
+
 def fit(
   steps: Mapping[str, Step],
   state: Any,
@@ -259,10 +266,7 @@ def fit(
   ):
     done, latest = first_step, {}  # metrics of every kind since the last line
     for kind, group in grouped(coming, steps_per_call):
-      if steps_per_call == 1:
-        batch = parallel.shard_batch(mesh, *group)
-      else:
-        batch = parallel.shard_batch(mesh, jax.tree.map(stack_rows, *group), axis=1)
+      batch = place(mesh, group, steps_per_call)
       state, latest[kind] = steps[kind](state, batch, key)
       bar.update(len(group))
       before, done = done, done + len(group)
