@@ -42,7 +42,7 @@ does no harm):
 
 from ml_collections import ConfigDict
 
-from diffence_jax.presets import choose_paper_variant, paper_config
+from diffence_jax.experiment.presets import choose_paper_variant, paper_config
 
 
 def get_config(variant: str = "") -> ConfigDict:

@@ -24,8 +24,8 @@ repeated 64 times; of RMIA 0.79; 0.61, 0.59 and 0.61; 0.64, 0.66 and 0.68.
 
 from ml_collections import ConfigDict
 
-from diffence_jax.config import base_config
-from diffence_jax.presets import check_variant, shrink
+from diffence_jax.experiment.config import base_config
+from diffence_jax.experiment.presets import check_variant, shrink
 
 
 def get_config(variant: str = "") -> ConfigDict:

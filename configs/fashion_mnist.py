@@ -16,7 +16,7 @@ learn from, in about a minute on two CPU cores.
 
 from ml_collections import ConfigDict
 
-from diffence_jax.presets import check_variant, paper_config, shrink
+from diffence_jax.experiment.presets import check_variant, paper_config, shrink
 
 
 def get_config(variant: str = "") -> ConfigDict:

@@ -22,8 +22,8 @@ Cost: about an hour on two CPU cores. `fashion_mnist_small.py:audit_smoke` is it
 
 from ml_collections import ConfigDict
 
-from diffence_jax.config import base_config
-from diffence_jax.presets import check_variant, shrink
+from diffence_jax.experiment.config import base_config
+from diffence_jax.experiment.presets import check_variant, shrink
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -50,10 +50,10 @@ def get_config(variant: str = "") -> ConfigDict:
   config.diffusion.num_steps = 2000
   config.diffusion.batch_size = 32
   config.diffusion.warmup_steps = 200
-  config.diffusion.checkpoint_every = 200
+  config.compute.checkpoint_every = 200
 
   config.purify.num_candidates = 10
-  config.purify.batch_size = 128
+  config.compute.batch_size = 128
 
   config.defenses.early_stopping.stop_after = 6
 

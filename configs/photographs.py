@@ -21,8 +21,8 @@ images can show (highest AUC 0.57, interval 0.48 to 0.67). It shows the path, no
 
 from ml_collections import ConfigDict
 
-from diffence_jax.config import base_config
-from diffence_jax.presets import check_variant, imagenet_purification, shrink
+from diffence_jax.experiment.config import base_config
+from diffence_jax.experiment.presets import check_variant, imagenet_purification, shrink
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -43,8 +43,8 @@ def get_config(variant: str = "") -> ConfigDict:
 
   imagenet_purification(config)
   config.purify.num_candidates = 10
-  config.purify.chunk_size = 20
-  config.purify.batch_size = 20
+  config.compute.chunk_size = 20
+  config.compute.batch_size = 20
   config.diffusion.model = "adm_unet"
   config.diffusion.fields = ConfigDict(
     {
@@ -58,7 +58,7 @@ def get_config(variant: str = "") -> ConfigDict:
   )
   config.diffusion.num_steps = 300
   config.diffusion.batch_size = 4
-  config.diffusion.checkpoint_every = 50
+  config.compute.checkpoint_every = 50
   config.samples.num_images = 4
   config.samples.num_reconstructions = 2
   config.samples.num_ddim_steps = 20

@@ -20,7 +20,7 @@ so with the other classifiers, in a little more.
 
 from ml_collections import ConfigDict
 
-from diffence_jax.presets import choose_paper_variant, paper_config
+from diffence_jax.experiment.presets import choose_paper_variant, paper_config
 
 
 def get_config(variant: str = "") -> ConfigDict:

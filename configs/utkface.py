@@ -24,7 +24,12 @@ with a small network of the same kind that it trains.
 
 from ml_collections import ConfigDict
 
-from diffence_jax.presets import check_variant, imagenet_purification, paper_config, shrink
+from diffence_jax.experiment.presets import (
+  check_variant,
+  imagenet_purification,
+  paper_config,
+  shrink,
+)
 
 
 def get_config(variant: str = "") -> ConfigDict:

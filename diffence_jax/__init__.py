@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     select,
   )
   from diffence_jax.diffusion import Schedule, linear_schedule, reconstruct, respaced, sample
-  from diffence_jax.pipeline import run
+  from diffence_jax.experiment.run import run
 
 _MODULES = (
   "attacks",
@@ -44,7 +44,7 @@ _HOMES = {
   "protect": "defense",
   "reconstruct": "diffusion",
   "respaced": "diffusion",
-  "run": "pipeline",
+  "run": "experiment.run",
   "sample": "diffusion",
   "scaled_logit": "defense",
   "select": "defense",

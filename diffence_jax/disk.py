@@ -1,7 +1,24 @@
-"""Files on disk: what is in them, and whether they are there to stay."""
+"""Folders and files on disk: there whole or not at all, and known again by their digests.
 
+All that is kept, an artifact of an experiment or a saved model, is a folder that was committed:
+its files, and a manifest with their digests, which is written last.
+"""
+
+import contextlib
 import hashlib
+import json
 import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+# In a folder that is not committed yet: what a killed process left to go on from.
+RESUME = "resume"
+
+
+class ArtifactError(ValueError):
+  """A folder on disk is damaged, or cannot be used."""
 
 
 def file_digest(path: str | os.PathLike) -> str:
@@ -17,3 +34,104 @@ def sync(path: str | os.PathLike) -> None:
     os.fsync(handle)
   finally:
     os.close(handle)
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+  """Writes a file, text as UTF-8, so that it is there whole or not at all."""
+  with replaced(path) as temporary:
+    # Never through a link that somebody else put there.
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
+    with open(os.open(temporary, flags, 0o666), "wb") as handle:
+      handle.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextlib.contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+  """Gives the name of a file to write beside `path`, which then takes its place.
+
+  Raises:
+    ValueError: `path` is there and no regular file, such as a device.
+  """
+  if os.path.lexists(path) and not path.is_file():
+    raise ValueError(f"{path} is there already and is no regular file; choose another name.")
+  temporary = path.with_name(f".{path.name}.tmp")
+  temporary.unlink(missing_ok=True)
+  try:
+    yield temporary
+    sync(temporary)
+    temporary.replace(path)
+  except BaseException:
+    temporary.unlink(missing_ok=True)
+    raise
+
+
+def commit(partial: Path, path: Path, manifest: str, about: Mapping[str, Any]) -> None:
+  """Makes a folder of what lies in `partial`: its files, and a manifest that names them.
+
+  Killed before the manifest is there, nothing is committed; afterwards a call with the same
+  arguments needs only to rename.
+
+  Args:
+    partial: holds the files; a sub-folder `RESUME` in it is not kept.
+    path: the folder, which is not there yet.
+    manifest: the name of the manifest's file.
+    about: JSON-able, what the manifest says besides.
+  """
+  if not (partial / manifest).is_file():
+    files = sorted(file.relative_to(partial) for file in partial.rglob("*") if file.is_file())
+    # Neither what is only for resuming, nor what a killed `write_atomically` left.
+    files = [f for f in files if f.parts[0] != RESUME and not f.name.startswith(".")]
+    for file in files:
+      sync(partial / file)
+    digests = {file.as_posix(): file_digest(partial / file) for file in files}
+    text = json.dumps({**about, "files": digests}, indent=2, sort_keys=True)
+    write_atomically(partial / manifest, text + "\n")
+  shutil.rmtree(partial / RESUME, ignore_errors=True)
+  sync(partial)
+  partial.rename(path)
+  sync(path.parent)
+
+
+def read_manifest(path: Path, manifest: str, remedy: str) -> dict[str, Any]:
+  """Reads what `commit` wrote about a folder.
+
+  Args:
+    path: the folder.
+    manifest: the name of the manifest's file.
+    remedy: what to do where it is damaged.
+
+  Raises:
+    ArtifactError: the manifest is damaged.
+    OSError: it cannot be read.
+  """
+  file = path / manifest
+  if not file.is_file():
+    raise damaged(file, "is missing", remedy)
+  try:
+    content = json.loads(file.read_text(encoding="utf-8"))
+  except ValueError as error:
+    raise damaged(file, f"is no JSON ({error})", remedy) from error
+  files = content.get("files") if isinstance(content, dict) else None
+  if not isinstance(files, dict) or not all(map(_is_inside, files)):
+    raise damaged(file, "is no list of the folder's files", remedy)
+  return content
+
+
+def verify(path: Path, content: Mapping[str, Any], remedy: str) -> None:
+  """Raises ArtifactError unless every file of a folder has the digest that its manifest has."""
+  for name, expected in content["files"].items():
+    if not (path / name).is_file():
+      raise damaged(path / name, "is missing", remedy)
+    if file_digest(path / name) != expected:
+      raise damaged(path / name, "is not what was written", remedy)
+
+
+def damaged(file: Path, what: str, remedy: str) -> ArtifactError:
+  """The error for a file that is not as it was written."""
+  return ArtifactError(f"{file} {what}; it is damaged. {remedy}")
+
+
+def _is_inside(name):
+  """Whether a file of a manifest is in its folder."""
+  path = Path(name)
+  return name != "" and not path.is_absolute() and ".." not in path.parts

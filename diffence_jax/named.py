@@ -1,85 +1,188 @@
-"""Defenses by name: ours by their names, a user's own by where they are imported from."""
+"""Functions that a config names: ours by their names, a user's own as "module:function"."""
 
+import dataclasses
+import difflib
 import hashlib
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from diffence_jax.models.registry import unknown_name
+from diffence_jax.checks import check_type
 
 
-def find(what: str, name: str, known: Mapping[str, Callable[..., Any]]) -> Callable[..., Any]:
-  """Looks a function up.
+def nearest(name: str, known: Iterable[str]) -> str:
+  """`; did you mean ...?` for a misspelt name, or what there is to choose from."""
+  known = list(known)
+  matches = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+  if matches:
+    return f"; did you mean {matches[0]!r}?"
+  return f"; expected one of {', '.join(known)}." if known else "; there is none."
 
-  Args:
-    what: what it is, for errors.
-    name: a key of `known`, or "module:function" of a user's own.
-    known: name to function.
 
-  Returns:
-    The function.
+def unknown_name(what: str, name: str, known: Iterable[str]) -> ValueError:
+  """The error for a `what` called `name` that is not among `known`; names the nearest."""
+  return ValueError(f"There is no {what} {name!r}{nearest(str(name), known)}")
 
-  Raises:
-    ValueError: there is no such function; names the nearest.
-  """
-  if ":" not in name:
-    if name not in known:
-      raise unknown_name(what, name, known)
-    return known[name]
+
+def options_of(function: Callable[..., Any], num_args: int) -> dict[str, inspect.Parameter]:
+  """The options of a function: its parameters after the first `num_args`, by name."""
+  parameters = list(inspect.signature(function).parameters.values())[num_args:]
+  return {p.name: p for p in parameters if p.kind is not inspect.Parameter.VAR_KEYWORD}
+
+
+def defaults_of(function: Callable[..., Any], num_args: int) -> dict[str, Any]:
+  """The options of a function that have a default, with it."""
+  return {
+    name: parameter.default
+    for name, parameter in options_of(function, num_args).items()
+    if parameter.default is not parameter.empty
+  }
+
+
+def import_function(name: str) -> Callable[..., Any]:
+  """What "module:function" names; ValueError, with the remedy, where it cannot be imported."""
   module, _, attribute = name.partition(":")
   try:
     return getattr(importlib.import_module(module), attribute)
   except (ImportError, AttributeError, SyntaxError) as error:
     raise ValueError(
-      f"The {what} {name!r} cannot be imported: {error}. Expected 'module:function', with the "
-      "module's folder in PYTHONPATH."
+      f"{name!r} cannot be imported: {error}. Expected 'module:function', with the module's "
+      "folder in PYTHONPATH."
     ) from error
 
 
-def check_options(
-  what: str, name: str, function: Callable[..., Any], num_args: int, options: Mapping[str, Any]
-) -> None:
-  """Checks the options that a function is to be called with.
+@dataclasses.dataclass(frozen=True)
+class Choice:
+  """A function that was chosen by name: all that its result depends on.
 
-  Args:
-    what: what it is, for errors.
-    name: its name, likewise.
-    function: the function.
-    num_args: how many arguments come before its options.
-    options: name to value.
-
-  Raises:
-    ValueError: it has no such option, or lacks one.
+  Attributes:
+    name: as the config has it.
+    options: its options, each with its value.
+    source: the SHA-256 of the file that a user's own function is imported from; None for ours.
   """
-  parameters = list(inspect.signature(function).parameters.values())[num_args:]
-  if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
-    return
-  known = [p.name for p in parameters]
-  for option in options:
-    if option not in known:
-      raise unknown_name(
-        f"option of the {what} {name!r} called", option, known or ["no option"]
-      )
-  for parameter in parameters:
-    if parameter.default is parameter.empty and parameter.name not in options:
-      raise ValueError(f"The {what} {name!r} needs the option {parameter.name!r}.")
+
+  name: str
+  options: Mapping[str, Any]
+  source: str | None = None
 
 
-def digest(name: str, known: Mapping[str, Callable[..., Any]], what: str) -> str | None:
-  """What tells versions of a user's own function apart, None for one of ours.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Registry:
+  """Functions of one kind, by name.
 
-  Args:
-    name: as in `find`.
-    known: likewise.
-    what: likewise.
-
-  Returns:
-    The SHA-256 of the file that it is imported from, in hexadecimal.
+  Attributes:
+    what: the kind, for errors, such as "training-time defense".
+    section: the section of the config that has their options, for errors: under a function's
+      own name, unless it ends in a dot.
+    known: name to function, or to "module:function", which is imported when it is asked for.
+    num_args: how many arguments come before the options.
+    reserved: options that are not a user's to give: who calls the function gives them.
   """
-  if ":" not in name:
-    return None
-  find(what, name, known)
-  file = importlib.import_module(name.partition(":")[0]).__file__
-  return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+
+  what: str
+  section: str
+  known: Mapping[str, Callable[..., Any] | str]
+  num_args: int = 0
+  reserved: tuple[str, ...] = ()
+
+  def find(self, name: str) -> Callable[..., Any]:
+    """The function of this name.
+
+    Args:
+      name: a key of `known`, or "module:function" of a user's own.
+
+    Raises:
+      ValueError: there is no such function; names the nearest.
+    """
+    if not isinstance(name, str) or (":" not in name and name not in self.known):
+      raise unknown_name(self.what, name, self.known)
+    function = import_function(name) if ":" in name else self.known[name]
+    function = import_function(function) if isinstance(function, str) else function
+    if not callable(function):
+      raise ValueError(f"The {self.what} {name!r} is a {type(function).__name__}, no function.")
+    return function
+
+  def defaults(self, name: str) -> dict[str, Any]:
+    """The options that the function has, each with its default."""
+    found = defaults_of(self.find(name), self.num_args)
+    return {option: value for option, value in found.items() if option not in self.reserved}
+
+  def choose(self, name: str, options: Mapping[str, Any] | None = None) -> Choice:
+    """Names a function together with its options, which are checked against its signature.
+
+    Args:
+      name: as in `find`.
+      options: those that are given; the rest have their defaults.
+
+    Returns:
+      The choice.
+
+    Raises:
+      ValueError: there is no such function or option, an option is missing or of a wrong type.
+    """
+    function = self.find(name)
+    known, path = options_of(function, self.num_args), self._path(name)
+    takes_all = len(known) < len(list(inspect.signature(function).parameters)[self.num_args :])
+    checked = self.defaults(name)
+    for option, value in (options or {}).items():
+      if option in self.reserved or not (option in known or takes_all):
+        raise ValueError(
+          f"The {self.what} {name!r} has no option {option!r}"
+          f"{nearest(option, [own for own in known if own not in self.reserved])}"
+        )
+      annotation = known[option].annotation if option in known else inspect.Parameter.empty
+      default = known[option].default if option in known else inspect.Parameter.empty
+      checked[option] = check_type(f"{path}.{option}", value, annotation, default)
+    for option, parameter in known.items():
+      needed = parameter.default is parameter.empty and option not in self.reserved
+      if needed and option not in checked:
+        raise ValueError(f"The {self.what} {name!r} needs the option {path}.{option}.")
+    # Where a function is called late, what checks its options' ranges is its `check_options`.
+    if check := getattr(function, "check_options", None):
+      with section(path, checked):
+        check(**checked)
+    return Choice(name, checked, self.source(name))
+
+  def call(self, choice: Choice, *args: Any, **reserved: Any) -> Any:
+    """Calls a chosen function with its options.
+
+    Raises:
+      ValueError: an option is out of its range; it is named by its path in the config.
+    """
+    with section(self._path(choice.name), choice.options):
+      return self.find(choice.name)(*args, **choice.options, **reserved)
+
+  def source(self, name: str) -> str | None:
+    """What tells versions of a user's own function apart, None for one of ours."""
+    if ":" not in name:
+      return None
+    self.find(name)
+    file = importlib.import_module(name.partition(":")[0]).__file__
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+
+  def _path(self, name):
+    own = "" if self.section.endswith(".") else option_key(name)
+    return f"{self.section}.{own}" if own else self.section[:-1]
+
+
+def option_key(name: str) -> str:
+  """Under which key a config has the options of a function: its own name, without module."""
+  return name.rpartition(":")[2]
+
+
+class section:
+  """Names settings in errors by their path: "gamma is 3" becomes "defenses.hamp.gamma is 3"."""
+
+  def __init__(self, path: str, settings: Iterable[str]):
+    """Of the settings with these names, which are in the section `path` of the config."""
+    self._path, self._settings = path, tuple(settings)
+
+  def __enter__(self) -> None:
+    """Nothing is needed before."""
+
+  def __exit__(self, kind, error, traceback) -> None:
+    """Renames the setting that the error begins with."""
+    if kind in (ValueError, TypeError) and str(error).split(" ", 1)[0] in self._settings:
+      raise kind(f"{self._path}.{error}") from error

@@ -18,8 +18,8 @@ from absl import app, flags
 from diffence_jax import metrics
 from diffence_jax.attacks.lira import lira, true_label_phi
 from diffence_jax.attacks.rmia import rmia
-from diffence_jax.attacks.shadow import membership_matrix
-from diffence_jax.queries import read_model, write_rows
+from diffence_jax.audit.record import read_model, write_rows
+from diffence_jax.audit.shadow_models import membership_matrix
 
 _FOLDER = flags.DEFINE_string("folder", None, "For the record; it is left there.")
 _MODELS = flags.DEFINE_integer("models", 100, "Shadow models, even.")

@@ -18,7 +18,7 @@ from absl import app, flags
 from random_networks import bind_random, networks_of, random_images
 
 import diffence_jax as dj
-from diffence_jax import compiled
+from diffence_jax.experiment import compiled
 
 _IMPORTED = time.time()
 

@@ -25,7 +25,8 @@ from ml_collections import config_flags
 from step_timing import ensemble_steps, single_steps
 
 import diffence_jax as dj
-from diffence_jax import models, parallel, pipeline
+from diffence_jax import models, parallel
+from diffence_jax.experiment import run as pipeline
 from diffence_jax.training.denoiser import noise_prediction
 from diffence_jax.training.loop import init_state, take, train_step
 

@@ -84,7 +84,9 @@ def config_of(config, defense: str, seed: int, defenses: Collection[str] = ()):
 
 def inference_ms(experiment, store) -> dict[str, float]:
   """Milliseconds a sample, alone and with Diffence; compiled, the median of rounds."""
-  from diffence_jax import audit, models, query_stages, stages
+  from diffence_jax import audit, models
+  from diffence_jax.experiment.stages import models as stages
+  from diffence_jax.experiment.stages import queries as query_stages
 
   config = experiment.config
   classifier = stages.load_classifier(experiment, store)
@@ -120,7 +122,7 @@ def inference_ms(experiment, store) -> dict[str, float]:
 @functools.lru_cache(maxsize=4)
 def _record_step(module, denoiser, settings):
   from diffence_jax import parallel
-  from diffence_jax.queries import make_record_step
+  from diffence_jax.audit.record import make_record_step
 
   one_device = parallel.batch_mesh(jax.local_devices()[:1])
   return make_record_step(module, denoiser, one_device, **dict(settings))
@@ -138,7 +140,7 @@ def _median_seconds(function):
 
 def cell_of(experiment, store, defense: str, inference: dict[str, float]) -> dict[str, Any]:
   """What the table shows of one defense and one seed."""
-  from diffence_jax.results import results_of
+  from diffence_jax.experiment.results import results_of
 
   results = results_of(experiment, store)
   trained = store.manifest(experiment.stages["classifier"])
@@ -186,10 +188,14 @@ def facts_of(results: dict[str, Any], cells) -> list[tuple[str, str]]:
 
 def run(config, workdir: Path, defenses: list[str], seeds: list[int]) -> str:
   """Runs all experiments and writes the table, which is returned as text."""
-  from diffence_jax import artifacts, data, pipeline, query_stages, stages
-  from diffence_jax.artifacts import Stage
-  from diffence_jax.report.defense_table import format_defense_table, write_defense_table
-  from diffence_jax.results import results_of
+  from diffence_jax import data
+  from diffence_jax.experiment import run as pipeline
+  from diffence_jax.experiment import store as artifacts
+  from diffence_jax.experiment.results import results_of
+  from diffence_jax.experiment.stages import models as stages
+  from diffence_jax.experiment.stages import queries as query_stages
+  from diffence_jax.experiment.store import Stage
+  from diffence_jax.tables.defense_table import format_defense_table, write_defense_table
 
   # All that can be wrong with a setting is found here, before anything is computed.
   dataset = data.load(config.data.source, **config.data.options)
@@ -232,7 +238,7 @@ def main(argv) -> None:
   """Reads the flags, and prints the table or, in a line, what is wrong."""
   del argv
   logging.set_verbosity(logging.WARNING)
-  from diffence_jax.artifacts import ArtifactError
+  from diffence_jax.disk import ArtifactError
 
   defenses = list(dict.fromkeys(["undefended", *_DEFENSES.value]))
   try:

@@ -21,9 +21,12 @@ from absl import app, flags
 from ml_collections import config_flags
 
 import diffence_jax as dj
-from diffence_jax import audit, pipeline, query_stages, rng, stages
-from diffence_jax.artifacts import Store
+from diffence_jax import audit, rng
 from diffence_jax.defense import make_early_selection
+from diffence_jax.experiment import run as pipeline
+from diffence_jax.experiment.stages import models as stages
+from diffence_jax.experiment.stages import queries as query_stages
+from diffence_jax.experiment.store import Store
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The run's.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run's.")

@@ -62,7 +62,14 @@ def write(folder: Path) -> list[Path]:
 
 def import_in_a_process(path: Path, output: Path) -> tuple[float, float, float]:
   """Seconds, seconds of a processor, and GiB of resident memory at the most."""
-  command = [sys.executable, "-m", "diffence_jax.main", "import-torch", "resnet18", str(path)]
+  command = [
+    sys.executable,
+    "-m",
+    "diffence_jax.cli.main",
+    "import-torch",
+    "resnet18",
+    str(path),
+  ]
   start = time.perf_counter()
   process = os.spawnv(os.P_NOWAIT, sys.executable, [*command, f"--output={output}"])
   _, status, usage = os.wait4(process, 0)

@@ -14,10 +14,13 @@ from absl import app, flags
 from ml_collections import config_flags
 
 import diffence_jax as dj
-from diffence_jax import metrics, pipeline, rng, shadow_stages, stages
-from diffence_jax.artifacts import Store
+from diffence_jax import metrics, rng
 from diffence_jax.audit.answers import Statistics
 from diffence_jax.audit.shadow import MAIN_ATTACKS, view_of
+from diffence_jax.experiment import run as pipeline
+from diffence_jax.experiment.stages import models as stages
+from diffence_jax.experiment.stages import shadow as shadow_stages
+from diffence_jax.experiment.store import Store
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The audit's.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "The audit's.")

@@ -12,7 +12,7 @@ from pathlib import Path
 from absl import app, flags
 from ml_collections import config_flags
 
-from diffence_jax.artifacts import write_atomically
+from diffence_jax.disk import write_atomically
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "For the runs and the table.")
@@ -54,7 +54,7 @@ def table(runs: dict[int, list[dict]]) -> str:
 def main(argv):
   """Runs all seeds and prints the table."""
   del argv
-  from diffence_jax import pipeline
+  from diffence_jax.experiment import run as pipeline
 
   runs = {}
   for seed in map(int, _SEEDS.value):

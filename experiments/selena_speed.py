@@ -19,7 +19,8 @@ from absl import app, flags
 from ml_collections import config_flags
 from step_timing import ensemble_steps, single_steps
 
-from diffence_jax import parallel, pipeline
+from diffence_jax import parallel
+from diffence_jax.experiment import run as pipeline
 from diffence_jax.training.ensemble import default_models_at_once
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment.")

@@ -56,7 +56,9 @@ def main(_) -> None:
   import torch
 
   import diffence_jax as dj
-  from diffence_jax import import_command, pipeline, saved_model
+  from diffence_jax.cli import import_torch as import_command
+  from diffence_jax.experiment import run as pipeline
+  from diffence_jax.models import saved as saved_model
   from diffence_jax.report.table import format_table
 
   folder, config = Path(_WORKDIR.value), _CONFIG.value

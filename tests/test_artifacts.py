@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from diffence_jax.artifacts import ArtifactError, Stage, Store, locked, write_atomically
+from diffence_jax.disk import write_atomically
+from diffence_jax.experiment.store import ArtifactError, Stage, Store, locked
 
 
 def write(content):
@@ -105,7 +106,7 @@ def test_a_file_is_replaced_whole(tmp_path):
 
 def test_two_runs_cannot_share_a_workdir_but_a_dead_one_leaves_it(tmp_path):
   hold = (
-    "import sys; from diffence_jax.artifacts import locked\n"
+    "import sys; from diffence_jax.experiment.store import locked\n"
     f"with locked({str(tmp_path)!r}): print('held', flush=True); sys.stdin.read()"
   )
   process = subprocess.Popen(

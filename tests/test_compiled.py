@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from diffence_jax import compiled, main, pipeline
+from diffence_jax.cli import main
+from diffence_jax.experiment import compiled
+from diffence_jax.experiment import run as pipeline
 
 # Trains with the seed; prints how many programs of steps there are, how many programs of any
 # kind were found in the cache, and what was learnt.
@@ -17,7 +19,8 @@ import jax
 import numpy as np
 from flax import linen as nn
 from pathlib import Path
-from diffence_jax import compiled, parallel
+from diffence_jax import parallel
+from diffence_jax.experiment import compiled
 from diffence_jax.training import TrainSettings, train_classifier
 from diffence_jax.training.baselines import undefended
 
@@ -57,7 +60,8 @@ import jax
 import numpy as np
 from pathlib import Path
 import diffence_jax as dj
-from diffence_jax import compiled, models
+from diffence_jax import models
+from diffence_jax.experiment import compiled
 
 compiled.keep_in(sys.argv[1])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)

@@ -9,7 +9,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from diffence_jax import models
-from diffence_jax.config import as_json, base_config, fingerprint, validate
+from diffence_jax.experiment.config import as_json, base_config, fingerprint, validate
 from diffence_jax.training.registry import DEFENSES
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))

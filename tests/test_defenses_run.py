@@ -11,9 +11,13 @@ import jax
 import numpy as np
 import pytest
 
-from diffence_jax import artifacts, main, pipeline, queries, query_stages
+from diffence_jax.audit import record as queries
+from diffence_jax.cli import main
 from diffence_jax.defense import scaled_logit
-from diffence_jax.results import results_of
+from diffence_jax.experiment import run as pipeline
+from diffence_jax.experiment import store as artifacts
+from diffence_jax.experiment.results import results_of
+from diffence_jax.experiment.stages import queries as query_stages
 
 ROOT = Path(__file__).parents[1]
 

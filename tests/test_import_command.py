@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from fixtures.load import load_fixture, pseudo_state_dict
 
+from diffence_jax.cli.main import main
 from diffence_jax.interop import from_torch
-from diffence_jax.main import main
-from diffence_jax.saved_model import load_model, read_manifest
+from diffence_jax.models.saved import load_model, read_manifest
 
 safetensors = pytest.importorskip("safetensors.numpy", reason="writes safetensors files")
 
@@ -37,7 +37,7 @@ def test_a_file_becomes_a_saved_model(checkpoint, tmp_path):
   path, state_dict = checkpoint
   output = tmp_path / "models" / "unet"
   process = subprocess.run(
-    [sys.executable, "-m", "diffence_jax.main", "import-torch", "ddpm_unet", str(path),
+    [sys.executable, "-m", "diffence_jax.cli.main", "import-torch", "ddpm_unet", str(path),
      f"--output={output}", "--set", "dropout=0.3", "dtype=bfloat16"],
     capture_output=True, text=True,
   )  # fmt: skip
@@ -125,7 +125,7 @@ def test_what_is_not_right_is_said_and_leaves_nothing(
 
 def test_help_is_quick_and_goes_before_everything_else():
   program = (
-    "import sys; from diffence_jax.main import main\n"
+    "import sys; from diffence_jax.cli.main import main\n"
     "try: main(['diffence', 'import-torch', 'x', '--help'])\n"
     "except SystemExit as e: assert e.code == 0 and 'jax' not in sys.modules, e.code\n"
   )

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from jax import export
 
-from diffence_jax import export_command, pipeline
-from diffence_jax.artifacts import Store
+from diffence_jax.cli import export as export_command
+from diffence_jax.experiment import run as pipeline
+from diffence_jax.experiment.store import Store
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 SMOKE = f"--config={CONFIGS / 'digits.py'}:smoke"
@@ -23,7 +24,7 @@ SMOKE = f"--config={CONFIGS / 'digits.py'}:smoke"
 
 def diffence(*arguments, check=None):
   process = subprocess.run(
-    [sys.executable, "-m", "diffence_jax.main", *map(str, arguments)],
+    [sys.executable, "-m", "diffence_jax.cli.main", *map(str, arguments)],
     capture_output=True,
     text=True,
   )
@@ -220,7 +221,7 @@ def test_other_sources_run_from_the_command_line(tmp_path):
 
 def kill_at_random(workdir, moments):
   """Starts the run again and again, killing it after each of `moments` seconds."""
-  command = [sys.executable, "-m", "diffence_jax.main", SMOKE, f"--workdir={workdir}"]
+  command = [sys.executable, "-m", "diffence_jax.cli.main", SMOKE, f"--workdir={workdir}"]
   killed = 0
   for moment in moments:
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

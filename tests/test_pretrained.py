@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 import diffence_jax as dj
-from diffence_jax import pipeline, saved_model
-from diffence_jax.config import as_json, base_config
-from diffence_jax.presets import shrink
+from diffence_jax.experiment import run as pipeline
+from diffence_jax.experiment.config import as_json, base_config
+from diffence_jax.experiment.presets import shrink
+from diffence_jax.models import saved as saved_model
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,8 @@ import pytest
 
 import diffence_jax as dj
 from diffence_jax import models, parallel
-from diffence_jax.queries import Bound, record_queries
+from diffence_jax.audit.record import record_queries
+from diffence_jax.predictor import Bound
 
 TRACES = {"classifier": [], "denoiser": []}
 SCHEDULE = dj.linear_schedule()

@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffence_jax import saved_model
 from diffence_jax.checkpoint import save_arrays
 from diffence_jax.models import init, make_classifier, make_denoiser
-from diffence_jax.saved_model import load_model, read_manifest, save_model
+from diffence_jax.models import saved as saved_model
+from diffence_jax.models.saved import load_model, read_manifest, save_model
 
 
 def drawn_variables(module, image_shape):
@@ -127,7 +127,8 @@ def test_a_killed_save_leaves_no_model(tmp_path):
   """The process dies when the variables are written, before the folder gets its name."""
   program = f"""
 import os, signal, jax.numpy as jnp
-from diffence_jax import models, saved_model
+from diffence_jax import models
+from diffence_jax.models import saved as saved_model
 saved_model.sync = lambda path: os.kill(os.getpid(), signal.SIGKILL)
 module = models.make_classifier("small_resnet", num_classes=2)
 variables = {{"params": {{"w": jnp.ones(3)}}}}

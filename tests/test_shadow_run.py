@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from test_main import CONFIGS, diffence
 
-from diffence_jax.artifacts import locked
+from diffence_jax.experiment.store import locked
 
 AUDIT = f"--config={CONFIGS / 'digits.py'}:audit_smoke"
 
 
 def start(workdir, *arguments):
-  command = [sys.executable, "-m", "diffence_jax.main", AUDIT, f"--workdir={workdir}"]
+  command = [sys.executable, "-m", "diffence_jax.cli.main", AUDIT, f"--workdir={workdir}"]
   return subprocess.Popen(
     [*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
   )

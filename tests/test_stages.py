@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from diffence_jax import pipeline, shadow_stages, stages
+from diffence_jax.experiment import run as pipeline
+from diffence_jax.experiment.stages import models as stages
+from diffence_jax.experiment.stages import shadow as shadow_stages
 
 SHADOW = {"num_models": 6, "num_canaries": 10}
 PRIVATE = {"defense": "dpsgd", "batch_size": 16}

@@ -14,15 +14,18 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from diffence_jax import rng
+from diffence_jax.attacks.attack import View, attack
 from diffence_jax.attacks.label_only import (
   PREDICTOR_ID,
   augmentation_robustness,
   check_at_least_one,
   check_samples,
   draw_like,
+  predictor_of,
 )
-from diffence_jax.defense.candidates import check_ids
-from diffence_jax.predictor import Predict
+from diffence_jax.batching import batches, to_float
+from diffence_jax.predictor import Predict, check_ids
 
 # How far the first gradient estimate looks, in units of the images, as the published code.
 _FIRST_RADIUS = 0.1
@@ -141,9 +144,8 @@ def hop_skip_jump(
   start, advance = _compile(predict)
   attacked = np.flatnonzero(right)
   batch_size = min(batch_size, len(attacked))
-  for first in range(0, len(attacked), max(1, batch_size)):
-    # The last batch is filled up with repetitions of the last image: one compiled shape.
-    rows = attacked[np.minimum(np.arange(first, first + batch_size), len(attacked) - 1)]
+  for places, _ in batches(len(attacked), max(1, batch_size)):
+    rows = attacked[places]
     batch = _Batch(
       images[rows],
       labels[rows],
@@ -160,6 +162,29 @@ def hop_skip_jump(
   steps = (adversarial.astype(np.float64) - images).reshape(len(images), -1)
   distance = np.where(found, np.linalg.norm(steps, axis=1), np.sqrt(steps.shape[1]))
   return HopSkipJump(distance, num_queries, adversarial, found)
+
+
+@attack("HopSkipJump", family="label only", needs=("images", "ask"), in_turn=False)
+def attack_boundary(
+  view: View,
+  *,
+  num_iterations: int = 20,
+  initial_evaluations: int = 100,
+  max_evaluations: int = 1000,
+  init_trials: int = 100,
+) -> np.ndarray:
+  """The distance that `hop_skip_jump` finds, with its settings."""
+  return hop_skip_jump(
+    rng.stream(view.seed, "label_only/boundary"),
+    predictor_of(view),
+    to_float(np.asarray(view.images)),
+    view.labels,
+    num_iterations=num_iterations,
+    initial_evaluations=initial_evaluations,
+    max_evaluations=max_evaluations,
+    init_trials=init_trials,
+    ids=view.ids,
+  ).distance
 
 
 # A few, so that an attack in several calls is compiled once, and no old weights pile up.

@@ -15,10 +15,10 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from diffence_jax import rng
+from diffence_jax.attacks.attack import View, attack
+from diffence_jax.batching import in_batches, to_float
 from diffence_jax.data.augment import augment
-from diffence_jax.defense.candidates import check_ids
-from diffence_jax.defense.checks import check_images
-from diffence_jax.predictor import Predict
+from diffence_jax.predictor import Predict, check_ids, check_images
 
 # No id of a sample, so its stream is free for the predictor's own randomness.
 PREDICTOR_ID = rng.MAX_ID + 1
@@ -67,7 +67,7 @@ def augmentation_robustness(
     kept = jnp.argmax(logits, axis=-1).reshape(-1, num_versions) == labels[rows][:, None]
     return jnp.sum(kept, axis=-1)
 
-  counts = _in_chunks(
+  counts = in_batches(
     lambda rows: count_kept(images, labels, rows),
     len(images),
     max(1, chunk_size // num_versions),
@@ -126,12 +126,34 @@ def noise_robustness(
     own_key = rng.candidate_keys(predictor_key, ids[samples[:1]], draws[:1])[0]
     return jnp.argmax(predict(own_key, noisy), axis=-1) == labels[samples]
 
-  kept = _in_chunks(
+  kept = in_batches(
     lambda positions: is_kept(images, labels, ids, *np.divmod(positions, num_draws)),
     len(images) * num_draws,
     chunk_size,
   )
   return kept.reshape(-1, num_draws).mean(axis=1)
+
+
+def predictor_of(view: View) -> Predict:
+  """A predictor that tells the labels that the attacked model gives, and nothing else."""
+  num_classes = view.logits.shape[-1]
+  return lambda key, images: jax.nn.one_hot(view.ask(images), num_classes)
+
+
+@attack("augmentation robustness", family="label only", needs=("images", "ask"), in_turn=False)
+def attack_augmentation(view: View, *, kind: str = "flip_shifts") -> np.ndarray:
+  """`augmentation_robustness`."""
+  key = rng.stream(view.seed, "label_only/augmentation")
+  images = to_float(np.asarray(view.images))
+  return augmentation_robustness(key, predictor_of(view), images, view.labels, kind=kind)
+
+
+@attack("noise robustness", family="label only", needs=("images", "ask"), in_turn=False)
+def attack_noise(view: View, *, sigma: float = 0.05, num_draws: int = 64) -> np.ndarray:
+  """`noise_robustness`."""
+  key = rng.stream(view.seed, "label_only/noise")
+  asked = predictor_of(view), to_float(np.asarray(view.images)), view.labels
+  return noise_robustness(key, *asked, sigma=sigma, num_draws=num_draws, ids=view.ids)
 
 
 def check_samples(
@@ -193,16 +215,3 @@ def draw_like(
   shape = (images[0].size,)
   draws = jax.vmap(lambda k: distribution(k, shape, jnp.float32))(keys)
   return draws.reshape(images.shape)
-
-
-def _in_chunks(
-  function: Callable[[np.ndarray], jax.Array], total: int, chunk_size: int
-) -> np.ndarray:
-  """`function` of all positions up to `total`, always called on the same number of them."""
-  chunk_size = min(chunk_size, total)
-  # The last chunk is filled up with repetitions of the last position, cut off again.
-  parts = [
-    function(np.minimum(np.arange(first, first + chunk_size), total - 1))
-    for first in range(0, total, chunk_size)
-  ]
-  return np.concatenate(jax.device_get(parts))[:total]

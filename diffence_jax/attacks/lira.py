@@ -12,7 +12,8 @@ import numpy as np
 import scipy.special
 from jax.typing import ArrayLike
 
-from diffence_jax.metrics.calibration import check_predictions
+from diffence_jax.attacks.attack import View, attack
+from diffence_jax.attacks.signals import phi_and_log_p
 
 VARIANCES = ("per_example", "global", "shrunk")
 
@@ -22,45 +23,6 @@ _NUM_TEMPORARIES = 3
 
 # The least variance, as a share of the global one: only a guard against division by 0.
 _LEAST_VARIANCE = 1e-12
-
-
-def true_label_phi(logits: ArrayLike, labels: ArrayLike) -> np.ndarray:
-  """The statistic phi = log(p / (1 - p)), p the true label's probability.
-
-  Computed as the label's logit minus the logsumexp of the others, so that certain predictions,
-  whose p rounds to 1, keep their order.
-
-  Args:
-    logits: f[...,K], K at least 2; -inf stands for a probability of 0.
-    labels: i[...], true labels: all leading axes of the logits or the first of them, such as
-      i[N] for f[N,Q,K].
-
-  Returns:
-    f64[...], the logits' leading axes. Infinite only where a probability is exactly 0 or 1.
-
-  Raises:
-    ValueError: the shapes do not fit, a label is out of range, or logits are NaN, +inf or
-      nothing but -inf.
-  """
-  label_logits, others, shape = _split_logits(logits, labels)
-  return (label_logits - scipy.special.logsumexp(others, axis=-1)).reshape(shape)
-
-
-def hinge(logits: ArrayLike, labels: ArrayLike) -> np.ndarray:
-  """The other statistic of the paper: the label's logit minus the largest of the others.
-
-  Args:
-    logits: f[...,K], K at least 2; -inf stands for a probability of 0.
-    labels: i[...], as for `true_label_phi`.
-
-  Returns:
-    f64[...], the logits' leading axes; positive where the label is predicted.
-
-  Raises:
-    ValueError: as `true_label_phi`.
-  """
-  label_logits, others, shape = _split_logits(logits, labels)
-  return (label_logits - others.max(axis=-1)).reshape(shape)
 
 
 def lira(
@@ -132,32 +94,47 @@ def lira(
   return np.mean(log_ratios / 2.0, axis=-1)
 
 
-def flatten_predictions(
-  logits: ArrayLike, labels: ArrayLike
-) -> tuple[np.ndarray, np.ndarray, tuple[int, ...]]:
-  """Lays leading axes into one.
+def _on(view: View, **settings) -> np.ndarray:
+  """The scores of a view, of all versions of an image jointly."""
+  target = view.statistic(phi_and_log_p)[..., 0]
+  return lira(target, view.shadow_logits.statistic(phi_and_log_p)[..., 0], view.membership,
+              **settings)  # fmt: skip
 
-  Args:
-    logits: f[...,K].
-    labels: i[...], all leading axes of the logits or the first of them.
 
-  Returns:
-    Logits f64[M,K], labels i64[M] and the leading axes.
+@attack("LiRA online", family="LiRA", needs=("shadows",))
+def lira_online(view: View, *, variance: str = "global") -> np.ndarray:
+  """`lira` with IN and OUT models; `variance` is one of `VARIANCES`."""
+  return _on(view, online=True, variance=variance)
 
-  Raises:
-    ValueError: the shapes do not fit, or as `check_predictions`.
-  """
-  logits, labels = np.asarray(logits), np.asarray(labels)
-  shape = logits.shape[:-1]
-  if logits.ndim < 1 or labels.ndim > len(shape) or labels.shape != shape[: labels.ndim]:
-    raise ValueError(
-      f"Got logits {list(logits.shape)} and labels {list(labels.shape)}; expected [..., K] and "
-      "its leading axes, or the first of them."
-    )
-  missing = tuple(range(labels.ndim, len(shape)))
-  labels = np.broadcast_to(np.expand_dims(labels, missing), shape)
-  logits, labels = check_predictions(logits.reshape(-1, logits.shape[-1]), labels.reshape(-1))
-  return logits, labels, shape
+
+@attack("LiRA online, variance per example", family="LiRA", needs=("shadows",), in_turn=False)
+def lira_online_per_example(view: View) -> np.ndarray:
+  """`lira` with IN and OUT models, each example with a variance of its own."""
+  return _on(view, online=True, variance="per_example")
+
+
+@attack("LiRA online, variance shrunk", family="LiRA", needs=("shadows",), in_turn=False)
+def lira_online_shrunk(view: View) -> np.ndarray:
+  """`lira` with IN and OUT models, the examples' variances drawn to a common one."""
+  return _on(view, online=True, variance="shrunk")
+
+
+@attack("LiRA offline", family="LiRA", needs=("shadows",))
+def lira_offline(view: View, *, variance: str = "global") -> np.ndarray:
+  """`lira` with OUT models only; `variance` is one of `VARIANCES`."""
+  return _on(view, online=False, variance=variance)
+
+
+@attack("LiRA offline, variance per example", family="LiRA", needs=("shadows",), in_turn=False)
+def lira_offline_per_example(view: View) -> np.ndarray:
+  """`lira` with OUT models only, each example with a variance of its own."""
+  return _on(view, online=False, variance="per_example")
+
+
+@attack("LiRA offline, variance shrunk", family="LiRA", needs=("shadows",), in_turn=False)
+def lira_offline_shrunk(view: View) -> np.ndarray:
+  """`lira` with OUT models only, the examples' variances drawn to a common one."""
+  return _on(view, online=False, variance="shrunk")
 
 
 def check_membership(
@@ -195,20 +172,6 @@ def check_membership(
         f"{side} models, the first at index {few[0]} of {name}; expected at least {least}."
       )
   return membership
-
-
-def _split_logits(logits, labels):
-  """The labels' logits f64[M], all others f64[M,K] with -inf for the label's, leading axes."""
-  logits, labels, shape = flatten_predictions(logits, labels)
-  if logits.shape[-1] < 2:
-    raise ValueError("Got logits of one class; expected at least two.")
-  if not np.isfinite(logits.max(axis=-1)).all():
-    raise ValueError("Some logits are +inf, or all -inf; expected one finite largest at least.")
-  rows = np.arange(len(logits))
-  label_logits = logits[rows, labels]
-  others = logits.copy()
-  others[rows, labels] = -np.inf
-  return label_logits, others, shape
 
 
 def _check_phi(target, shadow):

@@ -16,13 +16,26 @@ import optax
 import scipy.special
 from jax.typing import ArrayLike
 
-from diffence_jax.attacks.protocol import Group, Groups
-from diffence_jax.metrics.calibration import check_predictions
+from diffence_jax import rng
+from diffence_jax.attacks.attack import View, attack
+from diffence_jax.metrics.predictions import check_predictions
 from diffence_jax.models.perceptron import dense, relu_layers
 from diffence_jax.rng import balanced_epoch
 
 # The published loss takes the logarithm of no probability below 1e-31.
 MAX_LOSS = -np.log(1e-31)
+
+
+class Group(NamedTuple):
+  """The answers to some samples.
+
+  Attributes:
+    logits: f[N,K].
+    labels: i[N], true labels.
+  """
+
+  logits: ArrayLike
+  labels: ArrayLike
 
 
 class Inputs(NamedTuple):
@@ -175,38 +188,47 @@ def train_nn_attack(
   return NNAttack(params, int(epoch), float(auc))
 
 
-def nn_scores(
-  key: jax.Array, groups: Groups, *, protocol: str = "disjoint", epochs: int = 200
-) -> dict[str, np.ndarray]:
-  """Trains the attack on the known samples and scores all.
+def _published(view: View, *, epochs: int = 200) -> np.ndarray:
+  """Trains on all known samples and keeps the epoch that is best on the others."""
+  return _train_and_score(view, epochs, choose_on=_sides(view, ~view.is_known))
 
-  The known samples' scores are those of a network that was trained on most of them, or all:
-  they separate better than the target samples'. The network's own threshold is 0.
+
+@attack("NN", family="trained on known samples", needs=("known",), least_known=2, in_turn=False,
+        trains_on_known=True, published=_published)  # fmt: skip
+def attack_nn(view: View, *, epochs: int = 200) -> np.ndarray:
+  """Trains on the known samples, some of them held out to choose the epoch, and scores all.
+
+  The known samples' own scores are those of a network that was trained on most of them: they
+  separate better than others'. The network's own threshold is 0.
 
   Args:
-    key: all randomness follows from it.
-    groups: the predictor's answers, drawn through the defense.
-    protocol: "disjoint" holds out known samples to choose the epoch; "paper" trains on all of
-      them and keeps the epoch that is best on the target samples, for comparison only.
+    view: of answers through the defense; the first of several queries is learnt from.
     epochs: at least 1.
 
   Returns:
-    The name of every group to its scores f64[N]; see `NNAttack.score`.
+    f64[N]; see `NNAttack.score`.
 
   Raises:
-    ValueError: an unknown protocol, too few samples, or shapes that do not fit.
+    ValueError: too few samples, or shapes that do not fit.
   """
-  if protocol not in ("disjoint", "paper"):
-    raise ValueError(f"protocol is {protocol!r}; expected 'disjoint' or 'paper'.")
-  targets = groups.target_members, groups.target_nonmembers
-  attack = train_nn_attack(
-    key,
-    groups.known_members,
-    groups.known_nonmembers,
-    choose_on=targets if protocol == "paper" else None,
-    epochs=epochs,
+  return _train_and_score(view, epochs)
+
+
+def _train_and_score(view, epochs, choose_on=None):
+  key = rng.stream(view.seed, f"nn/{view.name}")
+  known = _sides(view, view.is_known)
+  return view.mean_over_queries(
+    train_nn_attack(key, *known, epochs=epochs, choose_on=choose_on).score
   )
-  return {name: attack.score(*group) for name, group in groups._asdict().items()}
+
+
+def _sides(view, rows):
+  """Members and non-members among some rows, with the answers to the first query."""
+  logits = view.logits[:, 0]
+  return tuple(
+    Group(logits[side], view.labels[side])
+    for side in (rows & view.is_member, rows & ~view.is_member)
+  )
 
 
 def _split(key, inputs, held_out):

@@ -4,7 +4,7 @@ What phi would a non-member like this sample have? The answer is regressed on kn
 non-members, and a sample is suspected for how far its own phi lies above it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import numpy as np
 import scipy.stats
@@ -14,6 +14,9 @@ from sklearn.kernel_approximation import Nystroem
 from sklearn.linear_model import RidgeCV
 from sklearn.metrics.pairwise import euclidean_distances
 from threadpoolctl import threadpool_limits
+
+from diffence_jax.attacks.attack import View, attack
+from diffence_jax.metrics.predictions import true_label_phi
 
 # Landmarks of the kernel: with fewer known samples than this it is exact.
 _NUM_LANDMARKS = 400
@@ -120,71 +123,54 @@ def image_features(
   return features
 
 
+@attack("quantile regression", family="trained on known samples", needs=("known", "images"),
+        least_known=5, in_turn=False)  # fmt: skip
 @_one_thread
-def quantile_attack(
-  phi: Mapping[str, ArrayLike],
-  images: Mapping[str, ArrayLike],
-  labels: Mapping[str, ArrayLike],
-  *,
-  num_classes: int,
-  num_components: int = 32,
-  num_folds: int = 5,
-  seed: int = 0,
-) -> dict[str, np.ndarray]:
-  """Scores all groups by what the known non-members tell.
+def attack_quantile(view: View, *, num_components: int = 32, num_folds: int = 5) -> np.ndarray:
+  """Scores all samples by what the known non-members tell.
 
   No sample is judged by a model fitted to it: each fold of the known non-members is scored by
   a model of the other folds. So a threshold may be learnt on the known samples' scores.
 
   Args:
-    phi: group to f[N]; one group is "known_nonmembers", the others may be any.
-    images: group to u8[N,H,W,C].
-    labels: group to i[N], true labels.
-    num_classes: K.
+    view: what is seen.
     num_components: see `image_features`.
-    num_folds: at least 2; "known_nonmembers" has at least 4 samples outside every fold.
-    seed: of the folds, landmarks and solver.
+    num_folds: at least 2; there are at least 4 known non-members outside every fold.
 
   Returns:
-    Group to f64[N]; see `quantile_scores`.
+    f64[N]; see `quantile_scores`.
 
   Raises:
-    ValueError: groups are missing, too few samples, or shapes that do not fit.
+    ValueError: too few samples, or shapes that do not fit.
   """
-  if "known_nonmembers" not in phi or not set(phi) == set(images) == set(labels):
-    raise ValueError(
-      f"Got phi of {sorted(phi)}, images of {sorted(images)} and labels of {sorted(labels)}; "
-      "expected the same groups, one of them 'known_nonmembers'."
-    )
-  samples = {
-    group: tuple(np.asarray(values[group]) for values in (phi, images, labels)) for group in phi
-  }
-  known = samples["known_nonmembers"]
-  num = len(known[0])
+  phi = view.mean_over_queries(true_label_phi)
+  fitted_on = np.flatnonzero(view.is_known & ~view.is_member)
+  others = np.flatnonzero(~view.is_known | view.is_member)
+  num, num_classes = len(fitted_on), view.logits.shape[-1]
   if num_folds < 2 or num - -(-num // num_folds) < 4:
     raise ValueError(
-      f"Got num_folds={num_folds} of {num} known non-members; expected at least 2 folds and at "
+      f"num_folds is {num_folds} of {num} known non-members; expected at least 2 folds and at "
       "least 4 samples outside each."
     )
+  images = np.asarray(view.images)
 
-  def judge(known, others):
-    known_phi, *known_inputs = known
+  def judge(rows, judged):
+    """The scores of some rows by a model of others."""
     features = image_features(
-      *known_inputs, num_classes=num_classes, num_components=num_components, seed=seed
+      images[rows],
+      view.labels[rows],
+      num_classes=num_classes,
+      num_components=num_components,
+      seed=view.seed,
     )
-    return [
-      quantile_scores(features(*known_inputs), known_phi, features(*inputs), phi, seed=seed)
-      for phi, *inputs in others
-    ]
+    own, asked = (features(images[of], view.labels[of]) for of in (rows, judged))
+    return quantile_scores(own, phi[rows], asked, phi[judged], seed=view.seed)
 
-  others = [group for group in samples if group != "known_nonmembers"]
-  judged = judge(known, [samples[group] for group in others])
-  scores = dict(zip(others, judged, strict=True))
-  crossed = np.empty(num)
-  for fold in np.array_split(np.random.default_rng(seed).permutation(num), num_folds):
-    rest = [np.delete(array, fold, axis=0) for array in known]
-    (crossed[fold],) = judge(rest, [[array[fold] for array in known]])
-  return {group: scores.get(group, crossed) for group in samples}
+  scores = np.empty(len(phi))
+  scores[others] = judge(fitted_on, others)
+  for fold in np.array_split(np.random.default_rng(view.seed).permutation(num), num_folds):
+    scores[fitted_on[fold]] = judge(np.delete(fitted_on, fold), fitted_on[fold])
+  return scores
 
 
 def _fit_mean(features, phi, width, seed):

@@ -6,10 +6,11 @@ most samples of the population.
 """
 
 import numpy as np
-import scipy.special
 from jax.typing import ArrayLike
 
-from diffence_jax.attacks.lira import check_membership, true_label_phi
+from diffence_jax.attacks.attack import View, attack
+from diffence_jax.attacks.lira import check_membership
+from diffence_jax.attacks.signals import log_mean, phi_and_log_p
 
 # Probabilities below the smallest normal number, 0 among them, count as that number.
 _LEAST_LOG_P = np.log(np.finfo(np.float64).tiny)
@@ -17,29 +18,6 @@ _LEAST_LOG_P = np.log(np.finfo(np.float64).tiny)
 _ROUNDING = 1e-5
 # Log ratios no further apart are equal: sums over models, and logarithms, round.
 _TIE = 1e-12
-
-
-def log_probability(
-  logits: ArrayLike, labels: ArrayLike, *, temperature: float = 1.0
-) -> np.ndarray:
-  """The log-probability of the true label, log softmax(logits / temperature).
-
-  Args:
-    logits: f[...,K], K at least 2; -inf stands for a probability of 0.
-    labels: i[...], true labels: all leading axes of the logits or the first of them, such as
-      i[N] for f[N,Q,K].
-    temperature: above 0; higher ones even out the probabilities.
-
-  Returns:
-    f64[...], the logits' leading axes; at most 0, and exact next to it.
-
-  Raises:
-    ValueError: as `true_label_phi`, or the temperature is not a positive number.
-  """
-  if not 0.0 < temperature < np.inf:
-    raise ValueError(f"temperature is {temperature}; expected a number above 0.")
-  phi = true_label_phi(np.asarray(logits, np.float64) / temperature, labels)
-  return scipy.special.log_expit(phi)
 
 
 def rmia(
@@ -128,6 +106,27 @@ def rmia(
   if break_ties:
     counts = counts + 0.5 + np.arctan(ratios) / np.pi
   return counts / len(least)
+
+
+def _on(view: View, **settings) -> np.ndarray:
+  """The scores of a view, against its known non-members, with ties broken."""
+  target = log_mean(view.statistic(phi_and_log_p)[..., 1])
+  shadow = log_mean(view.shadow_logits.statistic(phi_and_log_p)[..., 1])
+  z = view.is_known & ~view.is_member
+  population = target[z], shadow[:, z], view.membership[:, z]
+  return rmia(target, shadow, view.membership, *population, break_ties=True, **settings)
+
+
+@attack("RMIA online", family="RMIA", needs=("shadows", "known"))
+def rmia_online(view: View, *, gamma: float = 1.0) -> np.ndarray:
+  """`rmia` with IN and OUT models, on the mean probability over all queries."""
+  return _on(view, online=True, gamma=gamma)
+
+
+@attack("RMIA offline", family="RMIA", needs=("shadows", "known"))
+def rmia_offline(view: View, *, interpolation: float = 0.3, gamma: float = 1.0) -> np.ndarray:
+  """`rmia` with OUT models only, on the mean probability over all queries."""
+  return _on(view, online=False, interpolation=interpolation, gamma=gamma)
 
 
 def _mean_probabilities(shadow, membership):

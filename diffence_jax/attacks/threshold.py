@@ -4,16 +4,17 @@ All scores are higher for likelier members, float64, and computed from logits so
 confident predictions, whose probabilities all round to 1, are still told apart.
 """
 
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
-
 import numpy as np
-import scipy.special
 from jax.typing import ArrayLike
 
-from diffence_jax.metrics.calibration import check_predictions
-
-Score = Callable[[ArrayLike, ArrayLike], np.ndarray]
+from diffence_jax.attacks import published
+from diffence_jax.attacks.attack import View, attack
+from diffence_jax.attacks.signals import phi_and_log_p
+from diffence_jax.metrics.predictions import (
+  check_predictions,
+  log_probabilities,
+  true_label_phi,
+)
 
 
 def loss(logits: ArrayLike, labels: ArrayLike) -> np.ndarray:
@@ -29,7 +30,7 @@ def loss(logits: ArrayLike, labels: ArrayLike) -> np.ndarray:
   Raises:
     ValueError: the shapes do not fit.
   """
-  log_p, _, rows = _log_probabilities(logits, labels)
+  log_p, _, rows = log_probabilities(logits, labels)
   return log_p[rows]
 
 
@@ -46,8 +47,8 @@ def confidence(logits: ArrayLike, labels: ArrayLike) -> np.ndarray:
   Raises:
     ValueError: the shapes do not fit.
   """
-  log_p, log_not_p, rows = _log_probabilities(logits, labels)
-  return log_p[rows] - log_not_p[rows]
+  logits, labels = check_predictions(logits, labels)
+  return true_label_phi(logits, labels)
 
 
 def entropy(logits: ArrayLike, labels: ArrayLike) -> np.ndarray:
@@ -63,7 +64,7 @@ def entropy(logits: ArrayLike, labels: ArrayLike) -> np.ndarray:
   Raises:
     ValueError: the shapes do not fit.
   """
-  log_p, _, _ = _log_probabilities(logits, labels)
+  log_p, _, _ = log_probabilities(logits, labels)
   # A probability of 0 adds nothing.
   return np.sum(np.exp(log_p) * np.maximum(log_p, np.finfo(np.float64).min), axis=-1)
 
@@ -81,7 +82,7 @@ def modified_entropy(logits: ArrayLike, labels: ArrayLike) -> np.ndarray:
   Raises:
     ValueError: the shapes do not fit.
   """
-  log_p, log_not_p, rows = _log_probabilities(logits, labels)
+  log_p, log_not_p, rows = log_probabilities(logits, labels)
   others = np.exp(log_p) * log_not_p
   others[rows] = 0.0
   return np.exp(log_not_p[rows]) * log_p[rows] + others.sum(axis=-1)
@@ -107,29 +108,38 @@ def correctness(logits: ArrayLike, labels: ArrayLike) -> np.ndarray:
   return (np.argmax(logits, axis=-1) == labels).astype(np.float64)
 
 
-THRESHOLD_ATTACKS: Mapping[str, Score] = MappingProxyType(
-  {
-    "loss": loss,
-    "confidence": confidence,
-    "entropy": entropy,
-    "modified_entropy": modified_entropy,
-  }
-)
+def _threshold(title, of_published, **declared):
+  """Declares an attack on one number of the answer; the published code has its own."""
+  mean = lambda view: view.mean_over_queries(of_published)
+  return attack(title, family="thresholds", published=mean, per_class=True, **declared)
 
 
-def _log_probabilities(logits, labels):
-  """Log-probabilities log p and log(1 - p), f64[N,K], and the index of the labels' entries."""
-  logits, labels = check_predictions(logits, labels)
-  rows = np.arange(len(logits))
-  top = (rows, np.argmax(logits, axis=-1))
-  others = logits.copy()
-  others[top] = -np.inf
-  others = scipy.special.logsumexp(others, axis=-1)
-  total = np.logaddexp(logits[top], others)
-  log_p = logits - total[:, None]
-  # The largest p is 1 minus the rest: near 1 only the rest has the digits.
-  log_p[top] = -np.logaddexp(0.0, others - logits[top])
-  with np.errstate(divide="ignore"):
-    log_not_p = np.log1p(-np.minimum(np.exp(log_p), 1.0))
-  log_not_p[top] = others - total
-  return log_p, log_not_p, (rows, labels)
+@attack("correctness", family="label only", in_turn=False)
+def attack_correctness(view: View) -> np.ndarray:
+  """The share of right answers."""
+  return view.mean_over_queries(correctness)
+
+
+@_threshold("loss", published.loss, in_turn=False)
+def attack_loss(view: View) -> np.ndarray:
+  """The mean log-probability."""
+  return view.mean_over_queries(loss)
+
+
+# Of the thresholds the one that stands for all in turn: they see much the same.
+@_threshold("confidence", published.confidence)
+def attack_confidence(view: View) -> np.ndarray:
+  """The mean phi."""
+  return view.statistic(phi_and_log_p)[..., 0].mean(axis=-1)
+
+
+@_threshold("entropy", published.entropy, in_turn=False)
+def attack_entropy(view: View) -> np.ndarray:
+  """Minus the mean entropy."""
+  return view.mean_over_queries(entropy)
+
+
+@_threshold("modified entropy", published.modified_entropy, in_turn=False)
+def attack_modified_entropy(view: View) -> np.ndarray:
+  """Minus the mean modified entropy."""
+  return view.mean_over_queries(modified_entropy)

@@ -1,238 +1,189 @@
-"""What attacks with shadow models read from the recorded answers of target and shadow models.
+"""What shadow models answer behind every policy, and what attacks read off it.
 
-The defense, its interval fitted anew, stands before every shadow model as it does before the
+The defense, its policies fitted anew, stands before every shadow model as it does before the
 target; it is also asked the same thing many times.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple
+import copy
+import functools
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from diffence_jax import rng
-from diffence_jax.attacks.lira import true_label_phi
-from diffence_jax.attacks.repeated import mean_over_queries, select_repeatedly
+from diffence_jax.attacks import Ensemble
+from diffence_jax.attacks.attack import Statistic
+from diffence_jax.audit.pool import Pool
 from diffence_jax.audit.predictors import (
+  Defended,
   FitAnswers,
-  Record,
-  fit_finish,
-  predictors,
-  selecting_intervals,
+  ModelRecord,
+  Predictor,
+  fit_predictors,
 )
-from diffence_jax.defense import average, scaled_logit
-from diffence_jax.defense.select import keeps_label
+from diffence_jax.defense.policy import Record
+from diffence_jax.progress import progress_bar
 
 
-class Pool(NamedTuple):
-  """The samples that shadow models are trained on and all models are asked about.
-
-  Attributes:
-    labels: i[N], the labels that training sees; wrong ones for mislabelled canaries.
-    is_member: bool[N], of the target; half of the canaries are, with their wrong labels.
-    is_known: bool[N], whose membership of the target is known to attacker and defender.
-    is_canary: bool[N].
-  """
-
-  labels: np.ndarray
-  is_member: np.ndarray
-  is_known: np.ndarray
-  is_canary: np.ndarray
-
-
-class ModelRecord(NamedTuple):
-  """One model's recorded answers to a pool, each of its samples in A versions.
+class Answers:
+  """The answers of one model behind one policy, and what was read off them.
 
   Attributes:
-    raw: f32[N,A,K], logits of the images themselves.
-    candidates: f32[N,A,R,K], logits of their re-generations.
+    logits: f32[N,A,k,K], of A versions and k queries; k is 1 where all answers are the same.
+    reused: as in `predictors.Repeated`.
   """
 
-  raw: np.ndarray
-  candidates: np.ndarray
+  def __init__(self, logits: np.ndarray, labels: np.ndarray, reused: float = 0.0):
+    """Takes the answers to samples with these true labels i[N]."""
+    self.logits, self.reused = logits, reused
+    self._labels = labels
+    self._found: dict[tuple[Statistic, int], np.ndarray] = {}
+
+  @property
+  def versions(self) -> int:
+    """A."""
+    return self.logits.shape[1]
+
+  def of(self, num_queries: int) -> np.ndarray:
+    """The answers f32[N,A*k,K] to the first k queries about each version."""
+    num, *_, num_classes = self.logits.shape
+    return self.logits[:, :, :num_queries].reshape(num, -1, num_classes)
+
+  def statistic(self, function: Statistic, num_queries: int) -> np.ndarray:
+    """What a statistic reads off the answers to the first k queries; computed once."""
+    if (function, num_queries) not in self._found:
+      found = function(self.of(num_queries), self._labels, self.versions)
+      self._found[function, num_queries] = found
+    return self._found[function, num_queries]
 
 
-class Statistics(NamedTuple):
-  """What the attacks read from one predictor's answers, averaged over repeated queries.
+class DefendedEnsemble:
+  """All shadow models, each behind policies that are fitted for it.
 
-  Attributes:
-    phi: f64[...,N,A,k], mean of the true label's phi over so many queries.
-    log_p: f64[...,N,A,k], logarithm of the true label's mean probability.
-    reused: share of images whose last answers are not independent of their first, for the
-      most queries: the record was too short.
-  """
-
-  phi: np.ndarray
-  log_p: np.ndarray
-  reused: float
-
-  def first_version(self) -> "Statistics":
-    """Those of the images themselves, without further versions."""
-    return self._replace(phi=self.phi[..., :1, :], log_p=self.log_p[..., :1, :])
-
-
-def model_statistics(
-  record: ModelRecord,
-  labels: np.ndarray,
-  intervals: Mapping[str, tuple[float, float] | None],
-  *,
-  num_candidates: int,
-  queries: tuple[int, ...],
-  seed: list[int] | None = None,
-  finish: Mapping[str, Callable[[np.ndarray], np.ndarray]] | None = None,
-) -> dict[str, Statistics]:
-  """The statistics of every predictor that can be made from one model's record.
-
-  Args:
-    record: the model's answers.
-    labels: i[N].
-    intervals: predictor to the interval of its selection, for the randomised ones.
-    num_candidates: M, that the defense draws for a query.
-    queries: the numbers of repeated queries k. The undefended predictor, which always answers
-      the same, is asked once: its last axis is 1.
-    seed: draws the candidate where each image's first query begins, for one of many models
-      that share re-generations; None begins at the first.
-    finish: predictor to what a defense of the answers does to its logits f32[n,K], each row by
-      itself; None for none.
-
-  Returns:
-    Predictor to statistics.
-  """
-  num, versions, num_classes = record.raw.shape
-  raw = np.asarray(record.raw).reshape(-1, num_classes)
-  candidates = np.asarray(record.candidates).reshape(len(raw), -1, num_classes)
-  labels = np.repeat(labels, versions)
-  raw_phi = true_label_phi(raw, labels)
-  num_recorded = candidates.shape[1]
-  first = np.zeros(len(raw), np.int64)
-  if seed is not None:
-    first = np.random.default_rng(seed).integers(0, num_recorded, len(raw))
-  phi = np.concatenate([true_label_phi(candidates, labels), raw_phi[:, None]], axis=1)
-  kept = np.asarray(keeps_label(candidates, raw))
-  top_phi, top_raw_phi = np.asarray(scaled_logit(candidates)), np.asarray(scaled_logit(raw))
-  finish = finish or {}
-
-  def phi_of(name, answers):
-    """Phi f64[n,...] of answers f32[n,...,K], after the defense of the answers."""
-    if name in finish:
-      answers = finish[name](answers.reshape(-1, num_classes)).reshape(answers.shape)
-    return true_label_phi(answers, labels)
-
-  shape = (num, versions, -1)
-  bare_phi = phi_of("undefended", raw)
-  found = {
-    "undefended": Statistics(bare_phi.reshape(shape), _log_p(bare_phi).reshape(shape), 0.0)
-  }
-
-  def answered_with(phi, reused):
-    """The statistics of answers whose phi are [N*A,k]."""
-    with np.errstate(divide="ignore"):
-      log_p = np.log(mean_over_queries(np.exp(_log_p(phi)), queries))
-    means = mean_over_queries(phi, queries)
-    return Statistics(means.reshape(shape), log_p.reshape(shape), reused)
-
-  for name, interval in intervals.items():
-    selection = select_repeatedly(
-      kept,
-      top_phi,
-      top_raw_phi,
-      interval,
-      num_candidates=num_candidates,
-      num_queries=max(queries),
-      first=first,
-    )
-    reused = float(np.mean(selection.drawn > num_recorded))
-    answered_phi = np.take_along_axis(phi, selection.index, axis=1)
-    if name in finish:
-      # Only what was returned, and once: a defense of the answers may take long.
-      options = np.concatenate([candidates, raw[:, None]], axis=1).reshape(-1, num_classes)
-      places = np.arange(len(raw))[:, None] * (num_recorded + 1) + selection.index
-      places, inverse = np.unique(places, return_inverse=True)
-      returned = finish[name](options[places])
-      own = true_label_phi(returned, labels[places // (num_recorded + 1)])
-      answered_phi = own[inverse].reshape(selection.index.shape)
-    found[name] = answered_with(answered_phi, reused)
-  # Averaging draws M candidates for every query: the record has R // M times as many.
-  num_windows = num_recorded // num_candidates
-  windows = []
-  for query in range(min(num_windows, max(queries))):
-    at = first[:, None] + query * num_candidates + np.arange(num_candidates)
-    own = np.take_along_axis(candidates, at[..., None] % num_recorded, axis=1)
-    windows.append(phi_of("average", np.asarray(average(own))))
-  repeated = np.stack(windows, axis=1)[:, np.arange(max(queries)) % len(windows)]
-  found["average"] = answered_with(repeated, float(max(queries) > num_windows))
-  return found
-
-
-def ensemble_statistics(
-  records: Iterator[ModelRecord],
-  pool: Pool,
-  membership: np.ndarray,
-  *,
-  protocol: str,
-  num_candidates: int,
-  queries: tuple[int, ...],
-  seed: int,
-  fit_output: Callable[[int], FitAnswers | None] | None = None,
-) -> dict[str, Statistics]:
-  """The statistics of all shadow models, each behind a defense fitted for it.
-
-  A model's intervals are fitted on those samples that the target's are fitted on, as many
+  A model's policies are fitted on those samples that the target's are fitted on, as many
   members and non-members of *this* model as every model has among them.
-
-  Args:
-    records: S models' answers, in order; only one is held in memory.
-    pool: the samples.
-    membership: bool[S,N].
-    protocol: as in `audit.audit`.
-    num_candidates: as in `model_statistics`.
-    queries: likewise.
-    seed: of what `model_statistics` draws.
-    fit_output: model's number to how a defense of its answers is fitted, as `fit_finish` takes
-      it; None for none.
-
-  Returns:
-    Predictor to statistics with a first axis of S, f32.
   """
-  known = np.flatnonzero(pool.is_known)
-  sizes = membership[:, known].sum(axis=1)
-  size = int(min(sizes.min(), (len(known) - sizes).min()))
-  collected: dict[str, list[Statistics]] = {}
-  for model, (record, own) in enumerate(zip(records, membership, strict=True)):
-    fitted_on = {
-      group: Record(
-        record.raw[rows, 0], record.candidates[rows, 0, :num_candidates], pool.labels[rows]
+
+  def __init__(
+    self,
+    read: Callable[[int], ModelRecord],
+    pool: Pool,
+    membership: np.ndarray,
+    predictors: Sequence[Predictor],
+    *,
+    num_candidates: int,
+    queries: tuple[int, ...],
+    seed: int,
+    versions: int = 1,
+    fit_answers: Callable[[int], FitAnswers | None] | None = None,
+  ):
+    """Reads nothing yet.
+
+    Args:
+      read: model to its recorded answers; only one is held in memory.
+      pool: the samples.
+      membership: bool[S,N].
+      predictors: which policies.
+      num_candidates: M, that the defense draws for a query.
+      queries: the numbers of repeated queries, rising.
+      seed: of where each model's queries begin in the shared record.
+      versions: A, in how many versions every image is asked about.
+      fit_answers: model to how a defense of its answers is fitted; None for none.
+    """
+    self.pool, self.membership, self.queries = pool, membership, queries
+    self.names = tuple(predictor.name for predictor in predictors)
+    self.versions = versions
+    self.reused = dict.fromkeys(self.names, 0.0)
+    self._read, self._predictors = read, predictors
+    self._num_candidates, self._seed = num_candidates, seed
+    self._fit_answers = fit_answers
+    known = np.flatnonzero(pool.is_known)
+    sizes = membership[:, known].sum(axis=1)
+    size = int(min(sizes.min(), (len(known) - sizes).min()))
+    self._known = [(known[own][:size], known[~own][:size]) for own in membership[:, known]]
+    self._found: dict[Statistic, dict[str, list[np.ndarray]]] = {}
+
+  def at(self, name: str, at: int) -> Ensemble:
+    """The models behind a policy, asked `queries[at]` times, or once if more is of no use."""
+    at = min(at, self.num_queries(name) - 1)
+    k = self.queries[at]
+    return Ensemble(
+      self.membership,
+      lambda model: self.answers(model, name).of(k),
+      lambda function: self._statistics(function)[name][at],
+    )
+
+  def first_version(self) -> "DefendedEnsemble":
+    """The same models, asked about the images themselves, the first of their versions."""
+    if self.versions == 1:
+      return self
+    first = copy.copy(self)
+    first.versions, first._found = 1, {}
+    read = self._read
+    first._read = lambda model: ModelRecord(*(values[:, :1] for values in read(model)))
+    return first
+
+  def num_queries(self, name: str) -> int:
+    """How many of `queries` tell apart: one where the answer is always the same."""
+    return len(self.queries) if self._draws[name] else 1
+
+  def answers(self, model: int, name: str) -> Answers:
+    """What one model answers behind one policy."""
+    record = self._read(model)
+    predictor = self._predictors[self.names.index(name)]
+    return self._answers(model, record, *self._fitted(model, record, [predictor]))
+
+  @functools.cached_property
+  def _draws(self) -> dict[str, bool]:
+    """Predictor to whether its policy looks at candidates."""
+    fitted = fit_predictors(self._predictors, *self._records(0, self._read(0)))
+    return {defended.name: defended.policy.draws for defended in fitted}
+
+  def _fitted(
+    self, model: int, record: ModelRecord, predictors: Sequence[Predictor]
+  ) -> tuple[Defended, ...]:
+    fit = self._fit_answers(model) if self._fit_answers else None
+    return fit_predictors(predictors, *self._records(model, record), fit)
+
+  def _records(self, model: int, record: ModelRecord) -> tuple[Record, Record]:
+    """The answers to the known members of a model, and to as many known non-members."""
+    return tuple(
+      Record(
+        record.raw[rows, 0],
+        record.candidates[rows, 0, : self._num_candidates],
+        self.pool.labels[rows],
       )
-      for group, rows in (
-        ("known_members", known[own[known]][:size]),
-        ("known_nonmembers", known[~own[known]][:size]),
-      )
-    }
-    answers = predictors(fitted_on, protocol)
-    finish = fit_finish(answers, fit_output(model) if fit_output else None)
-    statistics = model_statistics(
+      for rows in self._known[model]
+    )
+
+  def _answers(self, model, record, defended):
+    repeated = defended.answer_repeatedly(
       record,
-      pool.labels,
-      selecting_intervals(answers),
-      num_candidates=num_candidates,
-      queries=queries,
-      seed=rng.numpy_seed(seed, f"shadow/{model}/first"),
-      finish=finish,
+      num_candidates=self._num_candidates,
+      num_queries=max(self.queries),
+      seed=rng.numpy_seed(self._seed, f"shadow/{model}/first"),
     )
-    for name, values in statistics.items():
-      values = values._replace(
-        phi=values.phi.astype(np.float32), log_p=values.log_p.astype(np.float32)
-      )
-      collected.setdefault(name, []).append(values)
-  return {
-    name: Statistics(
-      np.stack([v.phi for v in values]),
-      np.stack([v.log_p for v in values]),
-      float(np.mean([v.reused for v in values])),
-    )
-    for name, values in collected.items()
-  }
+    return Answers(repeated.logits, self.pool.labels, repeated.reused)
 
-
-def _log_p(phi):
-  """The log-probability p of phi = log(p / (1 - p)), exact next to 0."""
-  return -np.logaddexp(0.0, -phi)
+  def _statistics(self, function: Statistic) -> dict[str, list[np.ndarray]]:
+    """Predictor to what is read at each number of queries, f32[S,N,...]; one pass for all."""
+    if function in self._found:
+      return self._found[function]
+    num_models = len(self.membership)
+    found = {name: [[] for _ in self.queries] for name in self.names}
+    reused = {name: [] for name in self.names}
+    with progress_bar(num_models, "shadow answers", "model") as bar:
+      for model in range(num_models):
+        record = self._read(model)
+        for defended in self._fitted(model, record, self._predictors):
+          answers = self._answers(model, record, defended)
+          reused[defended.name].append(answers.reused)
+          last = len(self.queries) if defended.policy.draws else 1
+          for own, k in zip(found[defended.name][:last], self.queries, strict=False):
+            own.append(np.asarray(answers.statistic(function, k), np.float32))
+        bar.update()
+    self.reused = {name: float(np.mean(shares)) for name, shares in reused.items()}
+    self._found[function] = {
+      name: [np.stack(values) for values in own if values] for name, own in found.items()
+    }
+    return self._found[function]

@@ -1,145 +1,197 @@
-"""The predictors that are audited, made from one record of raw and candidate logits."""
+"""The predictors that are audited: one classifier behind every policy, fitted for it."""
 
-from collections.abc import Callable, Mapping
+import dataclasses
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from diffence_jax import metrics
-from diffence_jax.defense import (
-  Selection,
-  average,
-  fit_interval,
-  member_interval,
-  published_interval,
-  select,
-)
+from diffence_jax import rng
+from diffence_jax.audit.repeated import select_repeatedly, windows
+from diffence_jax.defense.output import Finish, make_output_defense
+from diffence_jax.defense.policy import POLICIES, Policy, RankPolicy, Record, answer, ranks
+from diffence_jax.defense.select import Selection
+from diffence_jax.named import Choice, option_key
 
-# Predictor to `(known members' logits, known non-members' logits) -> (logits -> logits)`: how a
-# defense of the answers is fitted to it.
-FitAnswers = Callable[[str, np.ndarray, np.ndarray], Callable[[np.ndarray], np.ndarray]]
-
-GROUPS = ("known_members", "target_members", "known_nonmembers", "target_nonmembers")
+# `(stream, known members' logits, known non-members' logits) -> finish`: how a defense of the
+# answers is fitted to a predictor, whose name tells its stream of randomness apart.
+FitAnswers = Callable[[str, np.ndarray, np.ndarray], Finish]
 
 
-class Record(NamedTuple):
-  """The recorded answers for one group of samples.
+class Predictor(NamedTuple):
+  """What is audited, before it is fitted.
 
   Attributes:
-    raw: f32[N,K], logits of the samples themselves.
-    candidates: f32[N,M,K], logits of their candidates.
-    labels: i[N], true labels.
+    name: as tables and figures write it.
+    policy: a choice from `POLICIES`.
+  """
+
+  name: str
+  policy: Choice
+
+  @property
+  def stream(self) -> str:
+    """The policy as it is called wherever it stands; names streams of randomness."""
+    return policy_title(self.policy.name)
+
+
+def policy_title(name: str) -> str:
+  """A policy as it is spoken of: "scenario_1" is "scenario 1"."""
+  return option_key(name).removesuffix("_published").replace("_", " ")
+
+
+class ModelRecord(NamedTuple):
+  """One model's recorded answers to samples that are each asked about in A versions.
+
+  Attributes:
+    raw: f32[N,A,K], logits of the images themselves.
+    candidates: f32[N,A,R,K], logits of their re-generations.
   """
 
   raw: np.ndarray
   candidates: np.ndarray
-  labels: np.ndarray
 
 
-class Answers(NamedTuple):
-  """What one predictor returns.
+class Repeated(NamedTuple):
+  """The answers to the same queries again and again.
 
   Attributes:
-    name: the predictor.
-    interval: (lo, hi) on phi that its selection aims at, None if it has none.
-    logits: group to f32[N,K].
-    selections: group to `Selection`, None where nothing was selected.
+    logits: f32[N,A,k,K]; k is 1 where the answer is always the same.
+    reused: share of images whose last answers are not independent of their first: the record
+      was too short.
   """
 
-  name: str
-  interval: tuple[float, float] | None
-  logits: dict[str, np.ndarray]
-  selections: dict[str, Selection] | None = None
-
-  def label_changes(self, records: Mapping[str, Record]) -> int:
-    """How many labels of the raw predictions it changes, over all groups."""
-    return sum(metrics.label_changes(self.logits[g], records[g].raw) for g in GROUPS)
+  logits: np.ndarray
+  reused: float
 
 
-def fit_intervals(
-  member_candidates: np.ndarray,
-  member_raw: np.ndarray,
-  nonmember_candidates: np.ndarray,
-  nonmember_raw: np.ndarray,
-  *,
-  protocol: str,
-) -> dict[str, tuple[float, float] | None]:
-  """Diffence's three scenarios and the interval that each aims at.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Defended:
+  """One classifier behind a policy that was fitted for it.
 
-  Args:
-    member_candidates: f32[N,M,K], of known members.
-    member_raw: f32[N,K].
-    nonmember_candidates: f32[N',M,K], of known non-members.
-    nonmember_raw: f32[N',K].
-    protocol: "disjoint", or "paper" for the interval that the published code gives scenario 3.
-
-  Returns:
-    Predictor to (lo, hi), None where the first label-preserving candidate is taken.
+  Attributes:
+    predictor: which one it is.
+    policy: the fitted policy.
+    finish: what a defense of the answers does to its logits, each row by itself; None for none.
   """
-  known = (member_candidates, member_raw, nonmember_candidates, nonmember_raw)
-  return {
-    "scenario 1": fit_interval(*known),
-    "scenario 2": member_interval(*known[:2]),
-    "scenario 3": published_interval(*known) if protocol == "paper" else None,
-  }
+
+  predictor: Predictor
+  policy: Policy
+  finish: Finish | None = None
+
+  @property
+  def name(self) -> str:
+    """As tables and figures write it."""
+    return self.predictor.name
+
+  def answer(self, raw: np.ndarray, candidates: np.ndarray) -> np.ndarray:
+    """What it returns, f32[N,K], given raw predictions f32[N,K] and candidates f32[N,M,K]."""
+    return self._finished(np.asarray(answer(self.policy, candidates, raw)))
+
+  def selection(self, raw: np.ndarray, candidates: np.ndarray) -> Selection | None:
+    """What it selects; None where it does not select."""
+    if not isinstance(self.policy, RankPolicy):
+      return None
+    return self.policy.select(candidates, raw)
+
+  def answer_repeatedly(
+    self,
+    record: ModelRecord,
+    *,
+    num_candidates: int,
+    num_queries: int,
+    seed: list[int] | None = None,
+  ) -> Repeated:
+    """The answers to k queries about every version of every sample, from one record.
+
+    Args:
+      record: the model's.
+      num_candidates: M, that the defense draws for a query.
+      num_queries: k.
+      seed: draws the candidate where each image's first query begins, for one of many models
+        that share re-generations; None begins at the first.
+
+    Returns:
+      The answers.
+    """
+    num, versions, num_classes = record.raw.shape
+    raw = np.asarray(record.raw).reshape(-1, num_classes)
+    candidates = np.asarray(record.candidates).reshape(len(raw), -1, num_classes)
+    first = np.zeros(len(raw), np.int64)
+    if seed is not None:
+      first = np.random.default_rng(seed).integers(0, candidates.shape[1], len(raw))
+    asked = {"num_candidates": num_candidates, "num_queries": num_queries, "first": first}
+    if not self.policy.draws:
+      logits, reused = self._finished(raw)[:, None], 0.0
+    elif isinstance(self.policy, RankPolicy):
+      logits, reused = self._select(raw, candidates, asked)
+    else:
+      logits, reused = self._aggregate(raw, candidates, asked)
+    return Repeated(logits.reshape(num, versions, -1, num_classes), reused)
+
+  def _select(self, raw, candidates, asked):
+    selection = select_repeatedly(np.asarray(ranks(self.policy, candidates, raw)), **asked)
+    options = np.concatenate([candidates, raw[:, None]], axis=1)
+    num_options = options.shape[1]
+    # Only what is returned, and once: a defense of the answers may take long.
+    places = np.arange(len(raw))[:, None] * num_options + selection.index
+    places, inverse = np.unique(places, return_inverse=True)
+    returned = self._finished(options.reshape(-1, raw.shape[-1])[places])
+    reused = float(np.mean(selection.drawn > num_options - 1))
+    return returned[inverse.reshape(selection.index.shape)], reused
+
+  def _aggregate(self, raw, candidates, asked):
+    drawn = windows(candidates.shape[1], **asked)
+    answers = [
+      self.answer(raw, np.take_along_axis(candidates, own[..., None], axis=1)) for own in drawn
+    ]
+    queries = np.arange(asked["num_queries"]) % len(drawn)
+    return np.stack(answers, axis=1)[:, queries], float(asked["num_queries"] > len(drawn))
+
+  def _finished(self, logits):
+    return logits if self.finish is None else np.asarray(self.finish(logits))
 
 
-def predictors(records: Mapping[str, Record], protocol: str) -> list[Answers]:
-  """The undefended predictor, Diffence in its three scenarios, and averaging.
-
-  Intervals are fitted on known samples only.
+def answers_defense(output: Choice | None, seed: int, model: str) -> FitAnswers | None:
+  """How a defense of the answers is fitted to the predictors of one model.
 
   Args:
-    records: group to record, for all of `GROUPS`.
-    protocol: "disjoint", or "paper" for the interval that the published code gives scenario 3.
+    output: a choice from `OUTPUT_DEFENSES`; None for none.
+    seed: of the run.
+    model: names the model's stream of randomness.
+  """
+  if output is None:
+    return None
+  fit = make_output_defense(output)
+  return lambda stream, *known: fit(rng.stream(seed, f"{model}/output/{stream}"), *known)
+
+
+def fit_predictors(
+  predictors: Sequence[Predictor],
+  members: Record,
+  nonmembers: Record,
+  fit_answers: FitAnswers | None = None,
+) -> tuple[Defended, ...]:
+  """Puts one classifier behind every policy, fitted on samples of known membership.
+
+  Args:
+    predictors: which.
+    members: the classifier's recorded answers to known members.
+    nonmembers: likewise to known non-members.
+    fit_answers: fits a defense of the answers to a predictor's answers; None for none.
 
   Returns:
-    One entry a predictor, undefended first.
+    One for each predictor.
 
   Raises:
-    ValueError: no candidate of a known group keeps its label.
+    ValueError: a policy cannot be fitted.
   """
-  known = [records[group] for group in ("known_members", "known_nonmembers")]
-  fitted_on = [array for record in known for array in (record.candidates, record.raw)]
-  intervals = fit_intervals(*fitted_on, protocol=protocol)
-  answers = [Answers("undefended", None, {g: r.raw for g, r in records.items()})]
-  for name, interval in intervals.items():
-    selections = {g: select(r.candidates, r.raw, interval) for g, r in records.items()}
-    logits = {g: np.asarray(selection.logits) for g, selection in selections.items()}
-    answers.append(Answers(name, interval, logits, selections))
-  means = {g: np.asarray(average(r.candidates)) for g, r in records.items()}
-  return [*answers, Answers("average", None, means)]
-
-
-def selecting_intervals(answers: list[Answers]) -> dict[str, tuple[float, float] | None]:
-  """The interval of every predictor that selects, None for the first of its candidates."""
-  return {own.name: own.interval for own in answers if own.selections is not None}
-
-
-def fit_finish(
-  answers: list[Answers], fit: FitAnswers | None
-) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
-  """Fits a defense of the answers to every predictor.
-
-  Args:
-    answers: the predictors' answers, as `predictors` gives them.
-    fit: fits it to a predictor's answers to the known samples; None for no such defense.
-
-  Returns:
-    Predictor to what the defense does to its logits f32[n,K]; {} for no such defense.
-  """
-  if fit is None:
-    return {}
-  known = ("known_members", "known_nonmembers")
-  return {own.name: fit(own.name, *(own.logits[group] for group in known)) for own in answers}
-
-
-def with_output_defense(answers: list[Answers], fit: FitAnswers | None) -> list[Answers]:
-  """Defends what the predictors return; see `fit_finish`."""
-  finish = fit_finish(answers, fit)
-  if not finish:
-    return answers
-  return [
-    own._replace(logits={g: np.asarray(finish[own.name](z)) for g, z in own.logits.items()})
-    for own in answers
-  ]
+  fitted = []
+  for predictor in predictors:
+    policy = POLICIES.call(predictor.policy, members, nonmembers)
+    bare = Defended(predictor, policy)
+    if fit_answers is not None:
+      known = [bare.answer(record.raw, record.candidates) for record in (members, nonmembers)]
+      bare = dataclasses.replace(bare, finish=fit_answers(predictor.stream, *known))
+    fitted.append(bare)
+  return tuple(fitted)

@@ -1,144 +1,246 @@
 """One row of the results for every predictor: attacked, and measured for what it costs."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import scipy.special
 
-from diffence_jax import attacks, metrics
-from diffence_jax.audit.predictors import GROUPS, Answers, Record
+from diffence_jax import metrics
+from diffence_jax.attacks.attack import declaration_of
+from diffence_jax.audit.judge import LIMITS, AttackRow, judge
+from diffence_jax.audit.pool import Pool
+from diffence_jax.audit.predictors import Defended
 from diffence_jax.defense import scaled_logit
-
-LIMITS = (0.001, 0.01)
-# Trained on the known samples: their scores must not be pooled with the target samples'.
-_IN_SAMPLE = ("nn",)
-
-
-# Predictor to attack to group to scores f64[N].
-Scores = Mapping[str, Mapping[str, Mapping[str, np.ndarray]]]
+from diffence_jax.defense.policy import Record
+from diffence_jax.metrics import Estimate
+from diffence_jax.named import Choice
 
 
-def audit(
-  answers: Sequence[Answers],
-  records: Mapping[str, Record],
+@dataclasses.dataclass(frozen=True)
+class Highest:
+  """The highest figure of all attacks, with its interval.
+
+  Attributes:
+    attack: the attack that reaches it, as the config has it.
+    title: the same, as reports write it.
+    threshold: "global" or "per_class".
+    value: the figure.
+    low: lower end of its 95% interval.
+    high: upper end.
+    relative_change: to the same figure of the undefended predictor; None for that itself, and
+      where it starts from zero.
+  """
+
+  attack: str
+  title: str
+  threshold: str
+  value: float
+  low: float
+  high: float
+  relative_change: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class HighestRate(Highest):
+  """The highest TPR or TNR at one limit; see `metrics.Rate` for the rest."""
+
+  limit: float = 0.0
+  realised: float = 0.0
+  count: int = 0
+  num: int = 0
+  enough: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class PredictorRow:
+  """What attacks reach on one predictor, and what it costs.
+
+  Attributes:
+    name: as tables write it.
+    policy: as the config has it.
+    interval: (lo, hi) on phi that its selection aims at; None if there is none.
+    test_accuracy: on target non-members.
+    member_accuracy: on target members.
+    label_changes: labels that differ from the raw predictions', over all queried samples.
+    num_labels: how many these are.
+    returned_raw: share of the queries whose answer was the raw prediction, for want of another;
+      None where nothing is selected.
+    labels_kept: share of the candidates that keep the label; None likewise.
+    ece: expected calibration error.
+    nll: negative log-likelihood, in nats.
+    js_distance: between the phi of members and of non-members.
+    gap: AUC of calling every rightly classified image a member: the floor of all that keep
+      labels.
+    excess: the highest AUC above this floor.
+    attacks: every attack's row.
+    highest_auc: over all attacks.
+    highest_accuracy: likewise.
+    highest_tpr_at_fpr: likewise, at each of `judge.LIMITS`.
+    highest_tnr_at_fnr: likewise.
+  """
+
+  name: str
+  policy: str
+  interval: tuple[float, ...] | None
+  test_accuracy: Estimate
+  member_accuracy: Estimate
+  label_changes: int
+  num_labels: int
+  returned_raw: float | None
+  labels_kept: float | None
+  ece: float
+  nll: float
+  js_distance: float
+  gap: Estimate
+  excess: float
+  attacks: tuple[AttackRow, ...]
+  highest_auc: Highest
+  highest_accuracy: Highest
+  highest_tpr_at_fpr: tuple[HighestRate, ...]
+  highest_tnr_at_fnr: tuple[HighestRate, ...]
+
+
+class Scored(NamedTuple):
+  """An attack's scores of some samples.
+
+  Attributes:
+    scores: f64[n], higher for likelier members.
+    rows: i[n], which samples of the pool.
+  """
+
+  scores: np.ndarray
+  rows: np.ndarray
+
+
+# `(predictor, its answers f32[N,K], attack) -> scores`; None where the attack was not run.
+Score = Callable[[Defended, np.ndarray, Choice], Scored | None]
+
+
+def audit_predictors(
+  predictors: Sequence[Defended],
+  record: Record,
+  pool: Pool,
+  attacks: Sequence[Choice],
+  score: Score,
+  *,
   protocol: str,
-  scores: Scores | None = None,
-) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
+) -> tuple[tuple[PredictorRow, ...], dict[str, np.ndarray]]:
   """Attacks every predictor and measures what it costs.
 
   Args:
-    answers: the predictors' answers, the undefended one's first.
-    records: group to record, for all of `GROUPS`.
+    predictors: the undefended one first.
+    record: the classifier's recorded answers to the samples of the pool, M candidates each.
+    pool: the samples, without canaries.
+    attacks: from `ATTACKS`, the gap attack (`correctness`) whether it is among them or not.
+    score: runs an attack on a predictor, or finds its scores.
     protocol: "disjoint" reports on target samples, "paper" pools known and target ones.
-    scores: of further attacks, besides the threshold attacks.
 
   Returns:
-    The rows of the results, one a predictor, JSON-able; and the arrays of the figures.
+    The rows of the results, and the arrays of the figures.
   """
   rows, arrays = [], {}
-  for answer in answers:
-    further = (scores or {}).get(answer.name, {})
-    row, roc = _evaluate(answer, records, protocol, further)
+  for defended in predictors:
+    logits = defended.answer(record.raw, record.candidates)
+    judged = []
+    for choice in attacks:
+      scored = score(defended, logits, choice)
+      if scored is not None:
+        judged += judge(
+          choice.name,
+          declaration_of(choice.name),
+          scored.scores,
+          pool.take(scored.rows),
+          protocol=protocol,
+        )
+    row, roc = _row(defended, logits, record, pool, judged, protocol)
     rows.append(row)
-    for side in ("members", "nonmembers"):
-      phi = scaled_logit(answer.logits[f"target_{side}"])
-      arrays[f"{answer.name}/phi_{side}"] = np.asarray(phi)
-    arrays[f"{answer.name}/fpr"], arrays[f"{answer.name}/tpr"] = roc.fpr, roc.tpr
-  for row in rows:
-    pairs = [(row[figure], rows[0][figure]) for figure in ("highest_auc", "highest_accuracy")]
-    for figure in ("highest_tpr_at_fpr", "highest_tnr_at_fnr"):
-      pairs += zip(row[figure], rows[0][figure], strict=True)
-    for after, before in pairs:
-      # None for the undefended predictor itself, and for rates that start from zero.
-      comparable = row is not rows[0] and before["value"] > 0.0
-      change = after["value"] / before["value"] - 1.0 if comparable else None
-      after["relative_change"] = change
-  return rows, arrays
+    for side, chosen in (("members", pool.is_member), ("nonmembers", ~pool.is_member)):
+      phi = scaled_logit(logits[chosen & ~pool.is_known])
+      arrays[f"{defended.name}/phi_{side}"] = np.asarray(phi)
+    arrays[f"{defended.name}/fpr"], arrays[f"{defended.name}/tpr"] = roc.fpr, roc.tpr
+  return tuple(_compared(row, rows[0]) for row in rows), arrays
 
 
-def _evaluate(answers, records, protocol, further):
+def _row(defended, logits, record, pool, judged, protocol):
   """One row of the results, and the ROC of the attack with the highest AUC."""
-  groups = attacks.Groups(
-    **{g: attacks.Group(answers.logits[g], records[g].labels) for g in GROUPS}
-  )
-  attacked = attacks.run_threshold_attacks(groups, protocol=protocol)
-  for name, scores in further.items():
-    own = "disjoint" if name in _IN_SAMPLE else protocol
-    attacked.append(attacks.scored_attack(name, scores, protocol=own))
-  # The published code reads TPR where the FPR is below the limit, not up to it.
-  described = [_attack(result, strict=protocol == "paper") for result in attacked]
-  gap = next(d["auc"] for d in described if d["name"] == "correctness")
-  best = max(range(len(attacked)), key=lambda i: described[i]["auc"]["value"])
-  highest_auc = _named(described[best], described[best]["auc"])
-  members, nonmembers = groups.target_members, groups.target_nonmembers
+  targets = ~pool.is_known
+  nonmembers = targets & ~pool.is_member
   # As published, calibration is over members and non-members; ours is about unseen images.
-  calibrated = nonmembers if protocol == "disjoint" else attacks.pool(members, nonmembers)
-  phi = [np.asarray(scaled_logit(g.logits)) for g in (members, nonmembers)]
-  row = {
-    "name": answers.name,
-    "interval": None if answers.interval is None else list(answers.interval),
-    "test_accuracy": _accuracy(nonmembers),
-    "member_accuracy": _accuracy(members),
-    "label_changes": answers.label_changes(records),
-    "num_labels": sum(len(records[g].labels) for g in GROUPS),
-    **_kept(answers, records),
-    "ece": metrics.expected_calibration_error(_softmax(calibrated.logits), calibrated.labels),
-    "nll": metrics.negative_log_likelihood(*calibrated),
-    "js_distance": metrics.jensen_shannon_distance(*phi),
-    "gap": gap,
-    "attacks": described,
-    "highest_auc": {**highest_auc, "excess": highest_auc["value"] - gap["value"]},
-    "highest_accuracy": _highest(described, lambda d: d["accuracy"]),
-  }
-  for figure in ("tpr_at_fpr", "tnr_at_fnr"):
-    row[f"highest_{figure}"] = [
-      _highest(described, lambda d, f=figure, i=i: d[f][i]) for i in range(len(LIMITS))
-    ]
-  return row, attacked[best].roc
+  calibrated = nonmembers if protocol == "disjoint" else targets
+  answers = logits[calibrated], pool.labels[calibrated]
+  members = targets & pool.is_member
+  phi = [np.asarray(scaled_logit(logits[side])) for side in (members, nonmembers)]
+  found = [row for row, _ in judged]
+  best = max(judged, key=lambda one: one[0].auc.value)
+  gap = next(row.auc for row in found if row.name == "correctness")
+  row = PredictorRow(
+    name=defended.name,
+    policy=defended.predictor.policy.name,
+    interval=defended.policy.interval,
+    test_accuracy=_accuracy(logits[nonmembers], pool.labels[nonmembers]),
+    member_accuracy=_accuracy(logits[members], pool.labels[members]),
+    label_changes=metrics.label_changes(logits, record.raw),
+    num_labels=len(pool.labels),
+    **_kept(defended, record),
+    ece=metrics.expected_calibration_error(_softmax(answers[0]), answers[1]),
+    nll=metrics.negative_log_likelihood(*answers),
+    js_distance=metrics.jensen_shannon_distance(*phi),
+    gap=gap,
+    excess=best[0].auc.value - gap.value,
+    attacks=tuple(found),
+    highest_auc=_highest(found, lambda row: row.auc),
+    highest_accuracy=_highest(found, lambda row: row.accuracy),
+    highest_tpr_at_fpr=_highest_rates(found, lambda row: row.tpr_at_fpr),
+    highest_tnr_at_fnr=_highest_rates(found, lambda row: row.tnr_at_fnr),
+  )
+  return row, best[1]
 
 
-def _attack(result, *, strict):
-  roc = result.roc
-  return {
-    "name": result.name,
-    "threshold": result.threshold,
-    "auc": _estimate(roc.auc, *roc.auc_interval),
-    "accuracy": _estimate(roc.accuracy, *roc.accuracy_interval),
-    "known_threshold_accuracy": result.known_threshold_accuracy._asdict(),
-    "tpr_at_fpr": [roc.tpr_at_fpr(limit, strict=strict)._asdict() for limit in LIMITS],
-    "tnr_at_fnr": [roc.tnr_at_fnr(limit, strict=strict)._asdict() for limit in LIMITS],
-  }
+def _highest(rows, figure):
+  best = max(rows, key=lambda row: figure(row).value)
+  return Highest(best.name, best.title, best.threshold, *figure(best))
 
 
-def _highest(described, figure):
-  best = max(described, key=lambda d: figure(d)["value"])
-  return _named(best, figure(best))
+def _highest_rates(rows, rates):
+  found = []
+  for at in range(len(LIMITS)):
+    best = max(rows, key=lambda row, at=at: rates(row)[at].value)
+    rate = rates(best)[at]._asdict()
+    found.append(HighestRate(best.name, best.title, best.threshold, **rate))
+  return tuple(found)
 
 
-def _named(attack, figure):
-  return {"attack": attack["name"], "threshold": attack["threshold"], **figure}
+def _compared(row: PredictorRow, undefended: PredictorRow) -> PredictorRow:
+  """The row with the relative changes of its highest figures."""
+
+  def compared(after, before):
+    if isinstance(after, tuple):
+      return tuple(compared(*pair) for pair in zip(after, before, strict=True))
+    comparable = row is not undefended and before.value > 0.0
+    change = after.value / before.value - 1.0 if comparable else None
+    return dataclasses.replace(after, relative_change=change)
+
+  names = [f.name for f in dataclasses.fields(row) if f.name.startswith("highest_")]
+  changes = {name: compared(getattr(row, name), getattr(undefended, name)) for name in names}
+  return dataclasses.replace(row, **changes)
 
 
-def _estimate(value, low, high):
-  return {"value": value, "low": low, "high": high}
+def _accuracy(logits, labels):
+  correct = np.argmax(logits, axis=-1) == labels
+  return metrics.proportion(int(correct.sum()), len(correct))
 
 
-def _accuracy(group):
-  correct = np.argmax(group.logits, axis=-1) == group.labels
-  return metrics.proportion(int(correct.sum()), len(correct))._asdict()
-
-
-def _kept(answers, records):
+def _kept(defended, record):
   """How often the raw prediction was the only choice, and how many candidates kept a label."""
-  if answers.selections is None:
+  selection = defended.selection(record.raw, record.candidates)
+  if selection is None:
     return {"returned_raw": None, "labels_kept": None}
-  num_candidates = records[GROUPS[0]].candidates.shape[1]
-  index = np.concatenate([answers.selections[g].index for g in GROUPS])
-  kept = np.concatenate([answers.selections[g].kept for g in GROUPS])
+  num_candidates = record.candidates.shape[1]
   return {
-    "returned_raw": float(np.mean(index == num_candidates)),
-    "labels_kept": float(np.mean(kept) / num_candidates),
+    "returned_raw": float(np.mean(np.asarray(selection.index) == num_candidates)),
+    "labels_kept": float(np.mean(np.asarray(selection.kept)) / num_candidates),
   }
 
 

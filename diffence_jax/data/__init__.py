@@ -1,16 +1,28 @@
 """Data: one file a source, all giving images, labels and stable ids; and splits of them."""
 
-import importlib
-import inspect
 from typing import Any
 
-from diffence_jax.config import nearest
 from diffence_jax.data.augment import augment
 from diffence_jax.data.dataset import Dataset, make_dataset
 from diffence_jax.data.splits import Split, make_split, read_index_file, write_index_file
 from diffence_jax.data.streaming import Images, StreamedImages, view
+from diffence_jax.named import Choice, Registry
 
-SOURCES = ("celeba", "digits", "folder", "idx", "npz", "photographs", "tfds", "utkface")
+# `(**options) -> Dataset`.
+SOURCES = Registry(
+  "data source",
+  "data.options.",
+  {
+    "celeba": "diffence_jax.data.celeba:load",
+    "digits": "diffence_jax.data.digits:load",
+    "folder": "diffence_jax.data.folder:load",
+    "idx": "diffence_jax.data.idx:load",
+    "npz": "diffence_jax.data.npz:load",
+    "photographs": "diffence_jax.data.photographs:load",
+    "tfds": "diffence_jax.data.tfds:load",
+    "utkface": "diffence_jax.data.utkface:load",
+  },
+)
 
 __all__ = [
   "SOURCES",
@@ -28,12 +40,13 @@ __all__ = [
 ]
 
 
-def load(source: str, **options: Any) -> Dataset:
+def load(source: Choice | str, **options: Any) -> Dataset:
   """Loads a dataset.
 
   Args:
-    source: one of `SOURCES`, the modules of this package.
-    **options: what the source's own `load` takes.
+    source: a choice from `SOURCES`; or a name of it, or "module:function" of a function of your
+      own, `(**options) -> Dataset`.
+    **options: the source's own, where it is given by name.
 
   Returns:
     The dataset, in memory unless an option of the source says otherwise.
@@ -42,15 +55,10 @@ def load(source: str, **options: Any) -> Dataset:
     ValueError: an unknown source or option, or damaged data.
     FileNotFoundError: the data are not there; says how to get them.
   """
-  if source not in SOURCES:
-    raise ValueError(f"There is no data source {source!r}{nearest(source, list(SOURCES))}")
-  function = importlib.import_module(f"{__name__}.{source}").load
-  parameters = inspect.signature(function).parameters
-  for option in options:
-    if option not in parameters:
-      hint = nearest(option, list(parameters)) if parameters else "; it takes none."
-      raise ValueError(f"The data source {source!r} has no option {option!r}{hint}")
-  for name, parameter in parameters.items():
-    if parameter.default is parameter.empty and name not in options:
-      raise ValueError(f"The data source {source!r} needs the option data.options.{name}.")
-  return function(**options)
+  choice = source if isinstance(source, Choice) else SOURCES.choose(source, options)
+  dataset = SOURCES.call(choice)
+  if not isinstance(dataset, Dataset):
+    raise ValueError(
+      f"The {SOURCES.what} {choice.name!r} returned {type(dataset).__name__}, not a Dataset."
+    )
+  return dataset

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from diffence_jax.config import nearest
 from diffence_jax.data.dataset import Dataset, make_dataset
 from diffence_jax.data.image_files import check_folder, read_images
+from diffence_jax.named import nearest
 from diffence_jax.rng import MAX_ID
 
 _IMAGES = "img_align_celeba"

@@ -1,6 +1,7 @@
 """A labelled set of images, in memory or on disk, every sample with a stable id."""
 
 import dataclasses
+import functools
 import hashlib
 
 import numpy as np
@@ -92,6 +93,7 @@ class Dataset:
       self.part[rows],
     )
 
+  @functools.cached_property
   def digest(self) -> str:
     """64 hexadecimal digits that name the content, whatever its order.
 

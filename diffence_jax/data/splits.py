@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from diffence_jax.config import nearest
 from diffence_jax.data.dataset import Dataset
 from diffence_jax.data.npz import read_arrays
+from diffence_jax.named import nearest
 from diffence_jax.rng import MAX_ID
 
 

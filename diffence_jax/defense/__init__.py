@@ -1,24 +1,37 @@
 """Diffence: candidates, selection, intervals, and `protect`, which joins them; and MemGuard."""
 
+from diffence_jax.defense.aggregate import average
 from diffence_jax.defense.candidates import candidate_logits
 from diffence_jax.defense.early_exit import EarlySelection, make_early_selection
-from diffence_jax.defense.interval import fit_interval, member_interval, published_interval
+from diffence_jax.defense.interval import (
+  fit_interval,
+  interval_policy,
+  member_interval,
+  published_interval,
+)
 from diffence_jax.defense.memguard import (
   attacker_logit,
   memguard,
   memguard_logits,
   train_memguard_attacker,
 )
+from diffence_jax.defense.policy import POLICIES, AggregatePolicy, Policy, RankPolicy, Record
 from diffence_jax.defense.protect import protect
-from diffence_jax.defense.select import Selection, average, keeps_label, scaled_logit, select
+from diffence_jax.defense.select import Selection, keeps_label, scaled_logit, select
 
 __all__ = [
+  "POLICIES",
+  "AggregatePolicy",
   "EarlySelection",
+  "Policy",
+  "RankPolicy",
+  "Record",
   "Selection",
   "attacker_logit",
   "average",
   "candidate_logits",
   "fit_interval",
+  "interval_policy",
   "keeps_label",
   "make_early_selection",
   "member_interval",

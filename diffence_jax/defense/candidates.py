@@ -6,14 +6,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from diffence_jax import rng
-from diffence_jax.defense.checks import check_images
 from diffence_jax.defense.chunks import default_chunk_size
 from diffence_jax.diffusion.sampler import check_sampler, reconstruct
 from diffence_jax.diffusion.schedule import Schedule
-from diffence_jax.predictor import Denoise, Predict
+from diffence_jax.predictor import Denoise, Predict, check_ids, check_images
 
 # Above rng.MAX_ID, so this one's stream is free for the predictor's own randomness.
 _NO_ID = 2**32 - 1
@@ -163,15 +161,3 @@ def check_settings(
   for name, value in (("num_candidates", num_candidates), ("chunk_size", chunk_size)):
     if value is not None and value < 1:
       raise ValueError(f"{name} is {value}; expected at least 1.")
-
-
-def check_ids(ids: jax.Array | None, num: int) -> jax.Array:
-  """Returns ids i[num], the positions for None; raises ValueError unless they fit."""
-  if ids is None:
-    return jnp.arange(num)
-  if not isinstance(ids, jax.Array) and np.size(ids) and np.max(ids) > rng.MAX_ID:
-    raise ValueError(f"The largest id is {np.max(ids)}; expected at most {rng.MAX_ID}.")
-  ids = jnp.asarray(ids)
-  if ids.shape != (num,) or not jnp.issubdtype(ids.dtype, jnp.integer):
-    raise ValueError(f"ids are {ids.dtype}{list(ids.shape)}; expected integers, [{num}].")
-  return ids

@@ -6,7 +6,7 @@ selected is what drawing all of them would have selected: the same index and lab
 logits but for rounding.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -15,8 +15,11 @@ import numpy as np
 from jax.sharding import Mesh
 
 from diffence_jax import parallel
+from diffence_jax.batching import cut
 from diffence_jax.defense.candidates import check_settings, chunk_size_for, pair_logits
-from diffence_jax.defense.select import ACCEPTED, check_interval, rank_options
+from diffence_jax.defense.interval import interval_policy
+from diffence_jax.defense.policy import RankPolicy
+from diffence_jax.defense.select import ACCEPTED
 from diffence_jax.diffusion.schedule import Schedule
 from diffence_jax.predictor import Denoise, Predict, as_argument
 
@@ -45,12 +48,12 @@ def make_early_selection(
   schedule: Schedule,
   *,
   num_candidates: int = 30,
-  interval: tuple[float, float] | None = None,
+  policy: RankPolicy | None = None,
   chunk_size: int | None = None,
   mesh: Mesh | None = None,
   **sampler: Any,
 ) -> Callable[[jax.Array, jax.Array, jax.Array, jax.Array], EarlySelection]:
-  """Builds `select(candidate_logits(...), raw, interval)` that stops drawing early.
+  """Builds `policy.select(candidate_logits(...), raw)` that stops drawing early.
 
   Driven from the host: in every round the images without an answer draw their next candidate,
   in batches of a few sizes, each compiled when it is first needed: `chunk_size`, a 4th, a 16th
@@ -63,7 +66,7 @@ def make_early_selection(
     denoise: the noise-prediction network.
     schedule: its noise schedule.
     num_candidates: M, at least 1.
-    interval: (lo, hi) on phi; None for scenario 3.
+    policy: what ranks candidates; None for scenario 3.
     chunk_size: the most re-generations that go through the networks at a time, on every device;
       None as in `candidate_logits`.
     mesh: as `parallel.batch_mesh` makes it, to split every round over it; None for one device.
@@ -78,14 +81,13 @@ def make_early_selection(
     ValueError: a setting is out of its range.
   """
   check_settings(schedule, None, num_candidates, chunk_size, **sampler)
-  if interval is not None:
-    interval = check_interval(interval)
+  policy = interval_policy(None) if policy is None else policy
 
   def draw(shared, images, ids, candidates, raw):
     """Logits f[P,K] of so many pairs, and ranks f32[P,2] of them and of the raw ones."""
-    key, interval, networks = shared
+    key, policy, networks = shared
     logits = pair_logits(key, *networks, images, ids, candidates, **sampler)
-    return logits, rank_options(logits[:, None], raw, interval)
+    return logits, policy.ranks(logits[:, None], raw)
 
   draw = jax.jit(draw if mesh is None else parallel.map_over_batch(draw, mesh))
   networks = as_argument(predict), as_argument(denoise), schedule
@@ -101,7 +103,7 @@ def make_early_selection(
     images, raw = np.asarray(images), np.array(raw)
     ids = np.asarray(ids, np.int32)
     num, sizes = images.shape[0], _batch_sizes(chunk_size_of(images.shape[1:]), mesh)
-    shared = key, interval
+    shared = key, policy
     if mesh is not None:
       shared = parallel.replicate(mesh, shared)
     shared = *shared, placed
@@ -112,7 +114,7 @@ def make_early_selection(
     while pending.size:
       rows, candidates = _next_pairs(pending, drawn, num_candidates, sizes[-1])
       results = []
-      for part, size in _cut(len(rows), sizes):
+      for part, size in cut(len(rows), sizes):
         # A part that is too short repeats its last pair, cut off again below.
         part = np.minimum(part.start + np.arange(size), part.stop - 1)
         batch = images[rows[part]], ids[rows[part]], candidates[part], raw[rows[part]]
@@ -156,15 +158,6 @@ def _next_pairs(
   rows = np.broadcast_to(pending, further.shape)
   there = further < num_candidates
   return rows[there][:smallest], further[there][:smallest]
-
-
-def _cut(num: int, sizes: list[int]) -> Iterator[tuple[slice, int]]:
-  """Cuts `num` pairs into parts, each for a batch of the size; only the last may be short."""
-  start = 0
-  while start < num:
-    size = next((size for size in sizes if size <= num - start), sizes[-1])
-    yield slice(start, min(start + size, num)), size
-    start += size
 
 
 def _best_of_each(rows: np.ndarray, candidates: np.ndarray, ranks: np.ndarray) -> np.ndarray:

@@ -5,10 +5,11 @@ import itertools
 import numpy as np
 from jax.typing import ArrayLike
 
-from diffence_jax.defense.select import keeps_label, scaled_logit
+from diffence_jax.defense.policy import RankPolicy, Record
+from diffence_jax.defense.select import interval_rank, keeps_label, scaled_logit
+from diffence_jax.metrics.divergence import jensen_shannon_distances
 
 _GRID_STEPS = 20
-_NUM_BINS = 100
 
 
 def fit_interval(
@@ -47,7 +48,7 @@ def fit_interval(
   pairs = np.array(list(itertools.combinations(range(len(grid)), 2)))
   member_selected = _selected_phi(member_phi, member_valid, grid, pairs)
   nonmember_selected = _selected_phi(nonmember_phi, nonmember_valid, grid, pairs)
-  best = np.argmin(_jensen_shannon(member_selected, nonmember_selected))
+  best = np.argmin(jensen_shannon_distances(member_selected, nonmember_selected))
   lo, hi = grid[pairs[best]]
   return float(lo), float(hi)
 
@@ -97,6 +98,48 @@ def published_interval(
   return float(nonmembers.min()), float(members.max())
 
 
+def interval_policy(interval: tuple[float, float] | None) -> RankPolicy:
+  """The policy of `defense.select`.
+
+  Args:
+    interval: (lo, hi) on phi; None for scenario 3.
+
+  Returns:
+    The policy.
+
+  Raises:
+    ValueError: the interval is not one.
+  """
+  rank = interval_rank(interval)
+  return RankPolicy(rank, None if interval is None else tuple(map(float, interval)))
+
+
+def scenario_1(members: Record, nonmembers: Record) -> RankPolicy:
+  """Selection with the interval of `fit_interval`."""
+  return interval_policy(fit_interval(*_known(members, nonmembers)))
+
+
+def scenario_2(members: Record, nonmembers: Record) -> RankPolicy:
+  """Selection with the interval of `member_interval`; non-members are not looked at."""
+  del nonmembers
+  return interval_policy(member_interval(members.candidates, members.raw))
+
+
+def scenario_3(members: Record, nonmembers: Record) -> RankPolicy:
+  """The first candidate that keeps the label; nothing is fitted."""
+  del members, nonmembers
+  return interval_policy(None)
+
+
+def scenario_3_published(members: Record, nonmembers: Record) -> RankPolicy:
+  """Scenario 3 with the interval of the published code, `published_interval`."""
+  return interval_policy(published_interval(*_known(members, nonmembers)))
+
+
+def _known(members, nonmembers):
+  return members.candidates, members.raw, nonmembers.candidates, nonmembers.raw
+
+
 def _phi_of_options(candidates, raw):
   """Phi f64[N, M+1] of the candidates, then the raw prediction; and which are valid."""
   candidates, raw = np.asarray(candidates), np.asarray(raw)
@@ -139,32 +182,3 @@ def _first_inside(phi, valid, grid):
     first[most_i[:, option], least_j[:, option], np.arange(num_samples)] = option
   first = np.minimum.accumulate(first[-2::-1, :-1], axis=0)[::-1]
   return np.minimum.accumulate(first, axis=1)
-
-
-def _jensen_shannon(members, nonmembers):
-  """Distance f64[P] between rows of f64[P,N] and f64[P,N'], over the non-members' bins."""
-  edges = np.linspace(nonmembers.min(axis=1), nonmembers.max(axis=1), _NUM_BINS + 1, axis=1)
-  p, q = (_histograms(values, edges) for values in (members, nonmembers))
-  middle = 0.5 * (p + q)
-  divergence = 0.5 * (_relative_entropy(p, middle) + _relative_entropy(q, middle))
-  # Members that all miss the non-members' bins are as far away as it gets.
-  return np.where(p.any(axis=1), np.sqrt(np.maximum(divergence, 0.0)), np.inf)
-
-
-def _histograms(values, edges):
-  """Normalised histograms f64[P,B] of f64[P,N] in bins with edges f64[P,B+1]."""
-  num_pairs, num_bins = edges.shape[0], edges.shape[1] - 1
-  start, stop = edges[:, :1], edges[:, -1:]
-  width = np.where(stop > start, stop - start, 1.0)
-  bins = np.clip((values - start) / width * num_bins, 0, num_bins - 1).astype(np.int64)
-  # As numpy.histogram does: the edges decide, not the rounding of the division.
-  bins -= (values < np.take_along_axis(edges, bins, axis=1)) & (bins > 0)
-  bins += (values >= np.take_along_axis(edges, bins + 1, axis=1)) & (bins < num_bins - 1)
-  inside = (values >= start) & (values <= stop)
-  flat = (bins + num_bins * np.arange(num_pairs)[:, None])[inside]
-  counts = np.bincount(flat, minlength=num_pairs * num_bins).reshape(num_pairs, num_bins)
-  return counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-
-
-def _relative_entropy(p, q):
-  return np.sum(p * np.log(np.where(p > 0, p / np.where(q > 0, q, 1.0), 1.0)), axis=1)

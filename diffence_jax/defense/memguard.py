@@ -243,6 +243,9 @@ def check_memguard(**options: float) -> None:
       check_whole(name, value, 2 if name == "batch_size" else 1, None)
 
 
+fit_memguard.check_options = check_memguard
+
+
 class _Sample(NamedTuple):
   """What stays the same of a sample."""
 

@@ -1,9 +1,11 @@
 """Which candidate's prediction is returned: one that keeps the label."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.tree_util import Partial
 
 # The rank of an option that is taken at once; all others' are at least 0.
 ACCEPTED = -1.0
@@ -91,14 +93,17 @@ def select(
     ValueError: the shapes do not fit, or the interval is not one.
   """
   candidate_logits, raw_logits = jnp.asarray(candidate_logits), jnp.asarray(raw_logits)
-  if interval is not None:
-    interval = check_interval(interval)
-  return _select(candidate_logits, raw_logits, interval)
+  return select_by_rank(candidate_logits, raw_logits, interval_rank(interval))
 
 
 @jax.jit
-def _select(candidate_logits, raw_logits, interval):
-  index = jnp.argmin(rank_options(candidate_logits, raw_logits, interval), axis=1)
+def select_by_rank(
+  candidate_logits: jax.Array,
+  raw_logits: jax.Array,
+  rank: Callable[[jax.Array], jax.Array],
+) -> Selection:
+  """Chooses the option of the lowest rank, the first of equal ones; see `rank_options`."""
+  index = jnp.argmin(rank_options(candidate_logits, raw_logits, rank), axis=1)
   kept = jnp.sum(keeps_label(candidate_logits, raw_logits), axis=1, dtype=jnp.int32)
   options = jnp.concatenate([candidate_logits, raw_logits[:, None]], axis=1)
   logits = jnp.take_along_axis(options, index[:, None, None], axis=1)[:, 0]
@@ -108,7 +113,7 @@ def _select(candidate_logits, raw_logits, interval):
 def rank_options(
   candidate_logits: jax.Array,
   raw_logits: jax.Array,
-  interval: tuple[jax.Array, jax.Array] | None,
+  rank: Callable[[jax.Array], jax.Array],
 ) -> jax.Array:
   """How good a choice every option is: the first of the lowest rank is selected.
 
@@ -118,12 +123,11 @@ def rank_options(
   Args:
     candidate_logits: f[N,M,K].
     raw_logits: f[N,K], of the same dtype.
-    interval: (lo, hi) on phi, as `select` takes it.
+    rank: `logits f[...,K] -> f32[...]`, as `policy.RankPolicy` has it.
 
   Returns:
-    f32[N,M+1], the raw prediction last: `ACCEPTED` for an option that keeps the label and lies
-    in the interval; its distance from the interval's midpoint for another that keeps the label,
-    at least 0 and finite; infinity where the label is lost.
+    f32[N,M+1], the raw prediction last: the rank of an option that keeps the label, `ACCEPTED`
+    or at least 0 and finite; infinity where the label is lost.
 
   Raises:
     ValueError: the shapes do not fit.
@@ -134,41 +138,27 @@ def rank_options(
   valid = jnp.pad(
     keeps_label(candidate_logits, raw_logits), ((0, 0), (0, 1)), constant_values=True
   )
-  if interval is None:
-    return jnp.where(valid, jnp.float32(ACCEPTED), jnp.inf)
-  lo, hi = interval
-  phi = scaled_logit(options)
-  # Distances stay finite, so that an invalid candidate, at infinity, is never the nearest.
+  ranks = rank(options).astype(jnp.float32)
+  # Finite, so that an option that loses the label, at infinity, is never the best.
   largest = jnp.finfo(jnp.float32).max
-  distance = jnp.abs(jnp.clip(phi, -largest, largest) - (0.5 * lo + 0.5 * hi))
-  distance = jnp.minimum(jnp.where(jnp.isnan(distance), largest, distance), largest)
-  rank = jnp.where((phi >= lo) & (phi <= hi), ACCEPTED, distance)
-  return jnp.where(valid, rank, jnp.inf)
+  others = jnp.clip(jnp.where(jnp.isnan(ranks), largest, ranks), 0.0, largest)
+  ranks = jnp.where(ranks == ACCEPTED, ACCEPTED, others)
+  return jnp.where(valid, ranks, jnp.inf)
 
 
-def average(candidate_logits: jax.Array) -> jax.Array:
-  """Prediction aggregation: the mean of the candidates' probabilities, as logits.
-
-  This one may change labels: it averages all candidates, whether they keep the label or not.
+def interval_rank(interval: tuple[float, float] | None) -> Partial:
+  """The rank of `select`: whether phi is in an interval, or how far from its midpoint it is.
 
   Args:
-    candidate_logits: f[N,M,K].
+    interval: (lo, hi) on phi; None accepts every option (scenario 3).
 
   Returns:
-    f[N,K], logarithms of the mean probabilities: their softmax is the mean.
+    `logits f[...,K] -> f32[...]`, a pytree with the interval as leaves.
 
   Raises:
-    ValueError: not of rank 3, or no candidates.
+    ValueError: the interval is not one.
   """
-  candidate_logits = jnp.asarray(candidate_logits)
-  if candidate_logits.ndim != 3 or not candidate_logits.shape[1]:
-    raise ValueError(
-      f"candidate_logits have shape {candidate_logits.shape}; expected [N, M, K], M >= 1."
-    )
-  log_probabilities = jax.nn.log_softmax(candidate_logits, axis=-1)
-  return jax.nn.logsumexp(log_probabilities, axis=1) - jnp.log(
-    jnp.asarray(candidate_logits.shape[1], log_probabilities.dtype)
-  )
+  return Partial(_accept) if interval is None else Partial(_rank, check_interval(interval))
 
 
 def check_interval(interval: tuple[float, float]) -> tuple[float, float]:
@@ -178,6 +168,18 @@ def check_interval(interval: tuple[float, float]) -> tuple[float, float]:
   if not -largest <= lo <= hi <= largest:
     raise ValueError(f"interval is {interval}; expected finite (lo, hi) with lo <= hi.")
   return lo, hi
+
+
+def _accept(logits):
+  return jnp.full(logits.shape[:-1], ACCEPTED, jnp.float32)
+
+
+def _rank(interval, logits):
+  lo, hi = interval
+  phi = scaled_logit(logits)
+  largest = jnp.finfo(jnp.float32).max
+  distance = jnp.abs(jnp.clip(phi, -largest, largest) - (0.5 * lo + 0.5 * hi))
+  return jnp.where((phi >= lo) & (phi <= hi), ACCEPTED, distance)
 
 
 def _check_shapes(candidate_logits, raw_logits):

@@ -20,7 +20,7 @@ import jax
 import jax.export
 import jax.numpy as jnp
 
-from diffence_jax.artifacts import write_atomically
+from diffence_jax.disk import write_atomically
 from diffence_jax.predictor import Predict
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")

@@ -23,7 +23,7 @@ from diffence_jax.interop.resnet18 import RESNET18
 from diffence_jax.interop.vgg16_bn import VGG16_BN
 from diffence_jax.interop.vit import VIT
 from diffence_jax.models.binding import init
-from diffence_jax.models.registry import unknown_name
+from diffence_jax.named import unknown_name
 
 LAYOUTS: Mapping[str, Layout] = {
   "adm_unet": ADM_UNET,

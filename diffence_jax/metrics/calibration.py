@@ -4,6 +4,8 @@ import numpy as np
 import scipy.special
 from jax.typing import ArrayLike
 
+from diffence_jax.metrics.predictions import check_predictions
+
 
 def accuracy(logits: ArrayLike, labels: ArrayLike) -> float:
   """The share of samples whose arg-max is their label.
@@ -91,26 +93,3 @@ def label_changes(logits: ArrayLike, reference_logits: ArrayLike) -> int:
       f"{list(np.shape(reference_logits))}; expected the same shape, [N, K]."
     )
   return int(np.sum(np.argmax(logits, axis=-1) != np.argmax(reference_logits, axis=-1)))
-
-
-def check_predictions(outputs: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-  """Returns outputs f64[N,K] and labels i64[N]; raises ValueError unless they fit."""
-  outputs, labels = np.asarray(outputs, np.float64), np.asarray(labels)
-  if outputs.ndim != 2 or labels.shape != outputs.shape[:1] or not labels.size:
-    raise ValueError(
-      f"Got outputs {list(outputs.shape)} and labels {list(labels.shape)}; "
-      "expected [N, K] and [N], N >= 1."
-    )
-  if np.isnan(outputs).any():
-    raise ValueError(
-      f"{np.isnan(outputs).any(axis=-1).sum()} of {len(outputs)} outputs have NaN; expected "
-      "numbers. Check the predictor that gave them."
-    )
-  if not np.issubdtype(labels.dtype, np.integer):
-    raise ValueError(f"labels have dtype {labels.dtype}; expected integers.")
-  if labels.min() < 0 or labels.max() >= outputs.shape[1]:
-    raise ValueError(
-      f"labels range from {labels.min()} to {labels.max()}; "
-      f"expected 0 to {outputs.shape[1] - 1}."
-    )
-  return outputs, labels.astype(np.int64)

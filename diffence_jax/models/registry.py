@@ -1,10 +1,9 @@
 """Models by name, with their fields checked."""
 
 import dataclasses
-import difflib
 import numbers
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -17,6 +16,7 @@ from diffence_jax.models.resnet18 import ResNet18
 from diffence_jax.models.small_resnet import SmallResNet
 from diffence_jax.models.vgg16_bn import VGG16BN
 from diffence_jax.models.vit import ViT
+from diffence_jax.named import unknown_name
 
 CLASSIFIERS: Mapping[str, type[nn.Module]] = {
   "resnet18": ResNet18,
@@ -64,14 +64,6 @@ def make_denoiser(name: str, *, out_channels: int, **fields: Any) -> nn.Module:
     ValueError: no network has this name, or it has no such field.
   """
   return _make("denoiser", DENOISERS, name, {"out_channels": out_channels, **fields})
-
-
-def unknown_name(what: str, name: str, valid: Iterable[str]) -> ValueError:
-  """The error for a `what` called `name` that is not among `valid`; names the nearest."""
-  valid = sorted(valid)
-  nearest = difflib.get_close_matches(name, valid, n=1)
-  hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
-  return ValueError(f"There is no {what} {name!r}.{hint} Choose from: {', '.join(valid)}.")
 
 
 def _make(

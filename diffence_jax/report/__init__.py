@@ -1,47 +1,60 @@
-"""What an experiment found: tables for the terminal, CSV files and one HTML page."""
+"""What an experiment found: tables for the terminal, CSV files and HTML pages."""
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from diffence_jax.artifacts import write_atomically
+from diffence_jax.disk import write_atomically
 from diffence_jax.report import shadow
+from diffence_jax.report.page import Timing, render_page, render_private_page
+from diffence_jax.report.results import Results, read_results, to_json
 from diffence_jax.report.table import finding, format_table, write_csv
 
-__all__ = ["finding", "format_table", "write_csv", "write_report"]
+__all__ = [
+  "Results",
+  "Timing",
+  "finding",
+  "format_table",
+  "read_results",
+  "write_csv",
+  "write_report",
+]
 
 
 def write_report(
-  results: Mapping[str, Any],
+  results: Results,
   arrays: Mapping[str, np.ndarray],
-  stages: Sequence[Mapping[str, Any]],
+  stages: Sequence[Timing],
   directory: str | os.PathLike,
 ) -> None:
-  """Writes `results.json`, `results.csv` and `report.html`, each whole or not at all.
+  """Writes `results.json`, `results.csv` and two pages, each whole or not at all.
 
-  With shadow models also `shadow.csv`; without them an old one is removed, which would be taken
-  for this run's.
+  `report.html` has aggregates and what the diffusion model drew from noise; `private.html` has
+  what shows single samples. With shadow models also `shadow.csv`; without them an old one is
+  removed, which would be taken for this run's.
 
   Args:
-    results: JSON-able figures of the experiment, as `diffence_jax.run` returns them.
-    arrays: what the plots show, as `render_page` takes it.
-    stages: name, fingerprint, seconds and cached of every stage.
+    results: of the experiment.
+    arrays: what the plots show, as `render_page` and `render_private_page` take it.
+    stages: what every stage took.
     directory: an existing folder.
-  """
-  from diffence_jax.report.page import render_page
 
+  Raises:
+    ValueError: a figure is not finite, which JSON does not have.
+  """
   directory = Path(directory)
-  text = json.dumps(results, indent=2, sort_keys=True) + "\n"
   # Rendered before anything is written: a failure leaves the old report, not half of each.
-  page = render_page(results, arrays, stages)
-  write_atomically(directory / "results.json", text)
+  texts = {
+    "results.json": to_json(results),
+    "report.html": render_page(results, arrays, stages),
+    "private.html": render_private_page(results, arrays),
+  }
+  for name, text in texts.items():
+    write_atomically(directory / name, text)
   write_csv(results, directory / "results.csv")
-  if results.get("shadow"):
+  if results.shadow:
     shadow.write_csv(results, directory / "shadow.csv")
   else:
     (directory / "shadow.csv").unlink(missing_ok=True)
-  write_atomically(directory / "report.html", page)

@@ -3,11 +3,13 @@
 import csv
 import io
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from diffence_jax.artifacts import write_atomically
+from diffence_jax.disk import write_atomically
+from diffence_jax.metrics import Estimate, Rate
+from diffence_jax.report.results import Results
 
 MARK = "*"
 # A relative change that would be printed as nothing.
@@ -40,19 +42,14 @@ def limit_name(limit: float) -> str:
   return f"{100 * limit:g}%"
 
 
-def attack_name(name: str) -> str:
-  """An attack as it is spoken of: lira_online is "LiRA online"."""
-  return name.replace("_", " ").replace("lira", "LiRA").replace("rmia", "RMIA")
-
-
-def interval(estimate: Mapping[str, float]) -> str:
+def interval(estimate: Estimate) -> str:
   """The ends of an interval, three decimals."""
-  return f"[{estimate['low']:.3f}, {estimate['high']:.3f}]"
+  return f"[{estimate.low:.3f}, {estimate.high:.3f}]"
 
 
-def percent_interval(estimate: Mapping[str, float]) -> str:
+def percent_interval(estimate: Estimate) -> str:
   """The ends of an interval of shares, in percent."""
-  return f"[{100 * estimate['low']:.1f}, {100 * estimate['high']:.1f}]"
+  return f"[{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
 
 
 def relative_change(change: float | None) -> str:
@@ -61,20 +58,20 @@ def relative_change(change: float | None) -> str:
   return "" if change is None else f"{round(100 * change, 1) + 0.0:+.1f}%"
 
 
-def auc_cell(auc: Mapping[str, float], change: str = "") -> Cell:
+def auc_cell(auc: Estimate, change: str = "") -> Cell:
   """An AUC with its interval."""
-  return Cell(f"{auc['value']:.3f}", change, interval(auc))
+  return Cell(f"{auc.value:.3f}", change, interval(auc))
 
 
-def rate_cell(rate: Mapping[str, Any]) -> Cell:
+def rate_cell(rate: Rate) -> Cell:
   """A TPR or TNR with its interval, marked where the sample is too small for it."""
-  mark = "" if rate["enough"] else MARK
-  return Cell(percent(rate["value"]) + mark, below=percent_interval(rate))
+  mark = "" if rate.enough else MARK
+  return Cell(percent(rate.value) + mark, below=percent_interval(rate))
 
 
-def mark_notes(rates: Iterator[Mapping[str, Any]]) -> list[tuple[str, str]]:
+def mark_notes(rates: Iterable[Rate]) -> list[tuple[str, str]]:
   """What the mark means, if one of the rates bears it."""
-  if all(rate["enough"] for rate in rates):
+  if all(rate.enough for rate in rates):
     return []
   return [
     (MARK, "fewer than 10 expected false positives: the sample is too small for this rate")
@@ -131,9 +128,11 @@ def flat(figures: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
       yield name, value
 
 
-def run_columns(results: Mapping[str, Any]) -> dict[str, Any]:
+def run_columns(results: Results) -> dict[str, Any]:
   """The first columns of every CSV file: which run the row is of."""
-  return {name: results[name] for name in ("experiment", "variant", "seed", "protocol")}
+  return {
+    name: getattr(results, name) for name in ("experiment", "variant", "seed", "protocol")
+  }
 
 
 def write_rows(rows: Sequence[Mapping[str, Any]], path: Path) -> None:

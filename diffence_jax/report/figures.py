@@ -112,11 +112,11 @@ def phi_histograms(
   return draw_svg(draw, 0.9 + 1.75 * len(phis))
 
 
-def attack_aucs(aucs: Mapping[str, Mapping[str, float]], floors: Mapping[str, float]) -> bytes:
+def attack_aucs(aucs: Mapping[str, Any], floors: Mapping[str, float]) -> bytes:
   """The highest attack AUC of every predictor, its 95% interval, and the gap floor.
 
   Args:
-    aucs: predictor to value, low and high.
+    aucs: predictor to an estimate: value, low and high.
     floors: predictor to the AUC of its gap attack.
 
   Returns:
@@ -127,8 +127,8 @@ def attack_aucs(aucs: Mapping[str, Mapping[str, float]], floors: Mapping[str, fl
     axes = figure.add_subplot()
     rows = zip(aucs.items(), styles(), strict=False)
     for position, ((name, auc), style) in enumerate(rows):
-      ends = [[auc["value"] - auc["low"]], [auc["high"] - auc["value"]]]
-      axes.errorbar(auc["value"], position, xerr=ends, fmt="o", capsize=4, color=style["color"])
+      ends = [[auc.value - auc.low], [auc.high - auc.value]]
+      axes.errorbar(auc.value, position, xerr=ends, fmt="o", capsize=4, color=style["color"])
       label = "gap floor" if position == 0 else None
       axes.plot(
         floors[name], position, "|", color=INK, markersize=18, markeredgewidth=2, label=label

@@ -1,13 +1,14 @@
-"""One HTML page that needs nothing besides itself."""
+"""Two HTML pages that need nothing besides themselves: a report, and what stays private."""
 
 import base64
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
 from diffence_jax.report import cells, figures, shadow, shadow_figures, shadow_rows, table
+from diffence_jax.report.results import Results
 from diffence_jax.report.template import render
 
 # The figures' own colour follows the reader's colour scheme.
@@ -16,21 +17,37 @@ _THEME = (
 )
 
 
+class Timing(NamedTuple):
+  """What a stage took.
+
+  Attributes:
+    name: of the stage.
+    fingerprint: of its artifact.
+    seconds: to compute it; of the last run only, where it was resumed. None: not known.
+    cached: whether it was there already.
+  """
+
+  name: str
+  fingerprint: str
+  seconds: float | None
+  cached: bool
+
+
 def render_page(
-  results: Mapping[str, Any],
+  results: Results,
   arrays: Mapping[str, np.ndarray],
-  stages: Sequence[Mapping[str, Any]],
+  stages: Sequence[Timing],
 ) -> str:
-  """Renders the report.
+  """Renders the report, which shows no sample of the data.
 
   Args:
-    results: JSON-able figures of the experiment, as `diffence_jax.run` returns them.
+    results: of the experiment.
     arrays: for every predictor p `p/phi_members` and `p/phi_nonmembers` f[N], and `p/fpr` and
-      `p/tpr` f64[P] of its strongest attack; `images/raw` [G,H,W,C], `images/reconstructed`
-      [G,R,H,W,C] and `images/samples` [P,H,W,C], u8 or f32 in [0, 1]. With shadow models also
-      `p/loo_fpr`, `p/loo_tpr`, `p/loo_low` and `p/loo_high` f64[P], the ROC of online LiRA over
-      all models in turn and its 95% band.
-    stages: name, fingerprint, seconds (or None) and cached of every stage.
+      `p/tpr` f64[P] of its strongest attack; `images/samples` [P,H,W,C], u8 or f32 in [0, 1],
+      that the diffusion model drew from noise. With shadow models also `p/loo_fpr`,
+      `p/loo_tpr`, `p/loo_low` and `p/loo_high` f64[P], the ROC of the main attack over all
+      models in turn and its 95% band.
+    stages: what every stage took.
 
   Returns:
     HTML text with all styles and images in it, the same for the same input.
@@ -43,14 +60,28 @@ def render_page(
     table=table,
     shadow=shadow,
     shadow_rows=shadow_rows,
-    settings=json.dumps(results["settings"], indent=2, sort_keys=True),
+    settings=json.dumps(results.settings, indent=2, sort_keys=True),
     **_plots(results, arrays),
-    **(_shadow_plots(results, arrays) if results.get("shadow") else {}),
+    **(_shadow_plots(results, arrays) if results.shadow else {}),
   )
 
 
+def render_private_page(results: Results, arrays: Mapping[str, np.ndarray]) -> str:
+  """Renders what shows single samples of the data, members among them.
+
+  Args:
+    results: of the experiment.
+    arrays: `images/raw` [G,H,W,C] and `images/reconstructed` [G,R,H,W,C], u8 or f32 in [0, 1].
+
+  Returns:
+    HTML text with all styles and images in it, the same for the same input.
+  """
+  grid = figures.reconstruction_grid(arrays["images/raw"], arrays["images/reconstructed"])
+  return render("private.html.jinja", results=results, reconstructions=_uri("image/png", grid))
+
+
 def _plots(results, arrays):
-  rows = {row["name"]: row for row in results["predictors"]}
+  rows = {row.name: row for row in results.predictors}
 
   def pairs(first, second):
     return {name: (arrays[f"{name}/{first}"], arrays[f"{name}/{second}"]) for name in rows}
@@ -58,24 +89,22 @@ def _plots(results, arrays):
   roc = figures.roc_curves(pairs("fpr", "tpr"), *table.reported_sizes(results))
   histograms = figures.phi_histograms(
     pairs("phi_members", "phi_nonmembers"),
-    {name: row["interval"] for name, row in rows.items()},
+    {name: row.interval for name, row in rows.items()},
   )
   aucs = figures.attack_aucs(
-    {name: row["highest_auc"] for name, row in rows.items()},
-    {name: row["gap"]["value"] for name, row in rows.items()},
+    {name: row.highest_auc for name, row in rows.items()},
+    {name: row.gap.value for name, row in rows.items()},
   )
-  raw, reconstructed = arrays["images/raw"], arrays["images/reconstructed"]
   return {
     "roc": svg_uri(roc),
     "histograms": svg_uri(histograms),
     "aucs": svg_uri(aucs),
-    "reconstructions": _uri("image/png", figures.reconstruction_grid(raw, reconstructed)),
     "samples": _uri("image/png", figures.sample_grid(arrays["images/samples"])),
   }
 
 
 def _shadow_plots(results, arrays):
-  names = [row["name"] for row in results["predictors"]]
+  names = [row.name for row in results.predictors]
   curves = ("fpr", "tpr", "low", "high")
   roc = shadow_figures.banded_roc(
     {name: tuple(arrays[f"{name}/loo_{curve}"] for curve in curves) for name in names},
@@ -89,6 +118,7 @@ def _shadow_plots(results, arrays):
 
 
 def svg_uri(svg: bytes) -> str:
+  """An SVG image as a URI, in the reader's colour scheme."""
   text = svg.decode().replace(figures.INK, "var(--ink)")
   end = text.index(">") + 1
   return _uri("image/svg+xml", (text[:end] + _THEME + text[end:]).encode())

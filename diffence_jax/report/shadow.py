@@ -1,10 +1,10 @@
 """What attacks with shadow models found, as text: tables for the terminal, and a CSV file."""
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+from diffence_jax.audit.shadow import InTurnRow
+from diffence_jax.audit.typed import to_plain
 from diffence_jax.report.cells import (
   Cell,
   auc_cell,
@@ -19,18 +19,19 @@ from diffence_jax.report.cells import (
   run_columns,
   write_rows,
 )
+from diffence_jax.report.results import Results
 from diffence_jax.report.shadow_finding import finding
 from diffence_jax.report.shadow_notes import facts, notes
 from diffence_jax.report.shadow_rows import (
-  MAIN_ATTACK,
   NEAR,
   adaptive,
+  column_attacks,
   in_turn,
+  main_attack,
   recovered_share,
   repeated,
 )
 
-_THRESHOLD_ATTACKS = ("loss", "confidence", "entropy", "modified_entropy")
 # The numbers of repeated queries that a terminal has room for: the largest.
 _MOST_REPEATED = 3
 TARGET_TITLE = "Attack AUC on the target: one query, and the same query k times"
@@ -38,20 +39,17 @@ MODELS_TITLE = "Every shadow model as the target in turn, one query"
 REPEATED_TITLE = "Every shadow model as the target in turn, the same query k times"
 
 
-def target_headings(
-  results: Mapping[str, Any], most: int | None = None
-) -> list[tuple[str, str]]:
+def target_headings(results: Results, most: int | None = None) -> list[tuple[str, str]]:
   """The two lines of every heading of the target's table; `most` as in `target_rows`."""
   return [
     ("", "predictor"),
     ("best threshold", "attack"),
-    ("LiRA online", "k = 1"),
-    ("RMIA online", "k = 1"),
-    *(("LiRA online", f"k = {k}") for k in _last(repeated(results), most)),
+    *((title, "k = 1") for title in column_attacks(results).values()),
+    *((results.shadow.main_title, f"k = {k}") for k in _last(repeated(results), most)),
   ]
 
 
-def target_rows(results: Mapping[str, Any], most: int | None = None) -> list[list[Cell]]:
+def target_rows(results: Results, most: int | None = None) -> list[list[Cell]]:
   """The table about the target: a row a predictor, and one more for its near-duplicates.
 
   Args:
@@ -62,25 +60,25 @@ def target_rows(results: Mapping[str, Any], most: int | None = None) -> list[lis
     The rows, the columns as in `target_headings`.
   """
   numbers = _last(repeated(results), most)
-  undefended = results["predictors"][0]
-  names = (MAIN_ATTACK, "rmia_online")
+  undefended, main = results.undefended, main_attack(results)
+  names = tuple(column_attacks(results))
   threshold = _best_threshold(undefended)
-  before = {name: _auc(results, undefended["name"], name, 1) for name in names}
+  before = {name: _auc(results, undefended.name, name, 1) for name in names}
   rows = []
-  for row in results["predictors"]:
-    name = row["name"]
+  for row in results.predictors:
+    name = row.name
     own = _best_threshold(row)
     change = "" if row is undefended else _change(own, threshold)
     for inputs in ("same", NEAR):
       aucs = {attack: _auc(results, name, attack, 1, inputs) for attack in names}
-      if aucs[MAIN_ATTACK] is None:
+      if aucs[main] is None:
         continue
       cells = [
         auc_cell(auc, "" if row is undefended else _change(auc, before[attack]))
         for attack, auc in aucs.items()
       ]
       for k in numbers:
-        auc = _auc(results, name, MAIN_ATTACK, k, inputs)
+        auc = _auc(results, name, main, k, inputs)
         cells.append(auc_cell(auc) if auc else Cell("-"))
       if inputs == "same":
         rows.append([Cell(name), auc_cell(own, change), *cells])
@@ -92,34 +90,32 @@ def target_rows(results: Mapping[str, Any], most: int | None = None) -> list[lis
   return rows
 
 
-def model_headings(results: Mapping[str, Any]) -> list[tuple[str, str]]:
+def model_headings(results: Results) -> list[tuple[str, str]]:
   """The two lines of every heading of the table about every model in turn."""
-  limits = [rate["limit"] for rate in results["shadow"]["samples"][0]["tpr_at_fpr"]]
+  limits = [rate.limit for rate in results.shadow.samples[0].tpr_at_fpr]
+  main, *others = column_attacks(results).values()
   return [
     ("", "predictor"),
-    ("LiRA online", "AUC"),
-    ("difference to", results["predictors"][0]["name"]),
-    ("RMIA online", "AUC"),
-    *(("LiRA online", f"TPR at {limit_name(limit)} FPR") for limit in limits),
+    (main, "AUC"),
+    ("difference to", results.undefended.name),
+    *((title, "AUC") for title in others),
+    *((main, f"TPR at {limit_name(limit)} FPR") for limit in limits),
   ]
 
 
-def model_rows(results: Mapping[str, Any]) -> list[list[Cell]]:
+def model_rows(results: Results) -> list[list[Cell]]:
   """The table about every model in turn, one row a predictor, as in `model_headings`."""
   rows = []
-  for predictor in results["predictors"]:
-    name = predictor["name"]
-    lira, rmia = (_turn(results, name, attack, 1) for attack in (MAIN_ATTACK, "rmia_online"))
-    rates = [rate_cell(rate) for rate in lira["tpr_at_fpr"]]
-    rows.append(
-      [Cell(name), auc_cell(lira["auc"]), difference_cell(lira), auc_cell(rmia["auc"]), *rates]
-    )
+  for predictor in results.predictors:
+    name = predictor.name
+    main, *others = (_turn(results, name, attack, 1) for attack in column_attacks(results))
+    rates = [rate_cell(rate) for rate in main.tpr_at_fpr]
+    cells = [auc_cell(other.auc) for other in others]
+    rows.append([Cell(name), auc_cell(main.auc), difference_cell(main), *cells, *rates])
   return rows
 
 
-def repeated_headings(
-  results: Mapping[str, Any], most: int | None = None
-) -> list[tuple[str, str]]:
+def repeated_headings(results: Results, most: int | None = None) -> list[tuple[str, str]]:
   """The two lines of every heading of the table about every model asked again.
 
   Args:
@@ -127,44 +123,45 @@ def repeated_headings(
     most: as in `target_rows`.
 
   Returns:
-    The headings; the last two columns are at the largest number of queries.
+    The headings; the last columns are at the largest number of queries.
   """
   numbers = repeated(results)
-  limit = results["shadow"]["samples"][0]["tpr_at_fpr"][-1]["limit"]
+  main, *others = column_attacks(results).values()
+  limit = results.shadow.samples[0].tpr_at_fpr[-1].limit
   return [
     ("", "predictor"),
-    *(("LiRA online", f"k = {k}") for k in (1, *_last(numbers, most))),
-    ("RMIA online", f"k = {numbers[-1]}"),
-    (f"TPR at {limit_name(limit)} FPR", f"LiRA, k = {numbers[-1]}"),
+    *((main, f"k = {k}") for k in (1, *_last(numbers, most))),
+    *((title, f"k = {numbers[-1]}") for title in others),
+    (f"TPR at {limit_name(limit)} FPR", f"{main}, k = {numbers[-1]}"),
   ]
 
 
-def repeated_rows(results: Mapping[str, Any], most: int | None = None) -> list[list[Cell]]:
+def repeated_rows(results: Results, most: int | None = None) -> list[list[Cell]]:
   """The table about every model asked again, one row a predictor, as `repeated_headings`."""
   numbers = repeated(results)
-  undefended = results["predictors"][0]["name"]
-  asked = [(MAIN_ATTACK, k) for k in _last(numbers, most)] + [("rmia_online", numbers[-1])]
+  undefended = results.undefended.name
+  main, *others = column_attacks(results)
+  asked = [(main, k) for k in _last(numbers, most)]
+  asked += [(attack, numbers[-1]) for attack in others]
   rows = []
-  for predictor in results["predictors"]:
-    name = predictor["name"]
-    cells = [Cell(name), auc_cell(_turn(results, name, MAIN_ATTACK, 1)["auc"])]
+  for predictor in results.predictors:
+    name = predictor.name
+    cells = [Cell(name), auc_cell(_turn(results, name, main, 1).auc)]
     for attack, k in asked:
       row = _turn(results, name, attack, k)
       once, before = (_turn(results, who, attack, 1) for who in (name, undefended))
       cells.append(
-        auc_cell(row["auc"], _back(row["auc"], once["auc"], before["auc"]))
-        if row
-        else Cell("-")
+        auc_cell(row.auc, _back(row.auc, once.auc, before.auc)) if row else Cell("-")
       )
-    last = _turn(results, name, MAIN_ATTACK, numbers[-1])
-    rows.append([*cells, rate_cell(last["tpr_at_fpr"][-1]) if last else Cell("-")])
+    last = _turn(results, name, main, numbers[-1])
+    rows.append([*cells, rate_cell(last.tpr_at_fpr[-1]) if last else Cell("-")])
   return rows
 
 
-def difference_cell(row: Mapping[str, Any]) -> Cell:
+def difference_cell(row: InTurnRow) -> Cell:
   """The AUC minus the undefended predictor's, with its interval; empty where there is none."""
-  change = row.get("auc_change")
-  return Cell(f"{change['value']:+.3f}", below=interval(change)) if change else Cell("")
+  change = row.auc_change
+  return Cell(f"{change.value:+.3f}", below=interval(change)) if change else Cell("")
 
 
 def quantile_name(quantile: str) -> str:
@@ -173,7 +170,7 @@ def quantile_name(quantile: str) -> str:
   return names.get(float(quantile), f"{limit_name(float(quantile))} quantile")
 
 
-def text_lines(results: Mapping[str, Any]) -> list[str]:
+def text_lines(results: Results) -> list[str]:
   """The block for a terminal of 120 columns, plain ASCII; its last line is the finding."""
   again = []
   if repeated(results):
@@ -195,7 +192,7 @@ def text_lines(results: Mapping[str, Any]) -> list[str]:
   ]
 
 
-def write_csv(results: Mapping[str, Any], path: str | os.PathLike) -> None:
+def write_csv(results: Results, path: str | os.PathLike) -> None:
   """Writes the rows about the target, about every model in turn, and about the canaries.
 
   The column `table` tells them apart: "adaptive", "leave_one_out" and "canaries". Other columns
@@ -209,23 +206,26 @@ def write_csv(results: Mapping[str, Any], path: str | os.PathLike) -> None:
   first = ("predictor", "attack", "queries", "inputs", "shadow_models", "num_models")
   rows = []
   for key, table in tables.items():
-    for row in results["shadow"][key]:
-      named = {name: row.get(name) for name in first}
-      rows.append({**run_columns(results), "table": table, **named, **dict(flat(row))})
+    for row in getattr(results.shadow, key):
+      plain = to_plain(row)
+      named = {name: plain.get(name) for name in first}
+      # A change that there is none of has no columns of its own.
+      plain = {name: value for name, value in plain.items() if value is not None}
+      rows.append({**run_columns(results), "table": table, **named, **dict(flat(plain))})
   write_rows(rows, Path(path))
 
 
 def _best_threshold(predictor):
   """The highest AUC of the threshold attacks, with its interval."""
-  aucs = [a["auc"] for a in predictor["attacks"] if a["name"] in _THRESHOLD_ATTACKS]
-  return max(aucs, key=lambda auc: auc["value"])
+  aucs = [a.auc for a in predictor.attacks if a.family == "thresholds"]
+  return max(aucs, key=lambda auc: auc.value)
 
 
 def _auc(results, predictor, attack, queries, inputs="same"):
   """An AUC on the target with defended shadow models; None if there is none."""
   wanted = {"predictor": predictor, "attack": attack, "queries": queries, "inputs": inputs}
   rows = adaptive(results, **wanted, shadow_models="defended")
-  return rows[0]["auc"] if rows else None
+  return rows[0].auc if rows else None
 
 
 def _turn(results, predictor, attack, queries):
@@ -235,7 +235,7 @@ def _turn(results, predictor, attack, queries):
 
 
 def _change(auc, before):
-  return relative_change(auc["value"] / before["value"] - 1.0) if before["value"] > 0.0 else ""
+  return relative_change(auc.value / before.value - 1.0) if before.value > 0.0 else ""
 
 
 def _back(again, once, before):

@@ -1,21 +1,22 @@
 """What attacks with shadow models found, in one plain sentence."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from diffence_jax.report.cells import NO_CHANGE, attack_name, interval, percent
-from diffence_jax.report.shadow_rows import MAIN_ATTACK, in_turn, recovered_share
+from diffence_jax.audit.shadow import InTurnRow
+from diffence_jax.report.cells import NO_CHANGE, interval, percent
+from diffence_jax.report.results import Results
+from diffence_jax.report.shadow_rows import in_turn, main_attack, recovered_share
 
 
-def finding(results: Mapping[str, Any]) -> str:
+def finding(results: Results) -> str:
   """What the defense takes off attacks with shadow models, in one plain sentence.
 
   It is about every shadow model as the target in turn: the target alone has too few samples to
   tell what more queries get back. The attack is the one that is strongest on the undefended
   predictor at one query; the predictor the one that leaves it the lowest AUC, among those that
   change no label. Both are picked on the reported samples. Should another attack reach more
-  on that predictor, the sentence says so. What repeated queries get back is about online LiRA,
-  at the number of queries that gets the most.
+  on that predictor, the sentence says so. What repeated queries get back is about the main
+  attack, at the number of queries that gets the most.
 
   Args:
     results: as `write_report` takes it, the undefended predictor first.
@@ -23,25 +24,25 @@ def finding(results: Mapping[str, Any]) -> str:
   Returns:
     The sentence, ASCII.
   """
-  undefended, *defended = results["predictors"]
-  keeping = [row for row in defended if row["label_changes"] == 0]
-  before = max(in_turn(results, predictor=undefended["name"], queries=1), key=_value)
-  attacked = {"attack": before["attack"], "queries": 1}
+  undefended, *defended = results.predictors
+  keeping = [row for row in defended if row.label_changes == 0]
+  before = max(in_turn(results, predictor=undefended.name, queries=1), key=_value)
+  attacked = {"attack": before.attack, "queries": 1}
   ((after,), *_) = sorted(
-    (in_turn(results, predictor=row["name"], **attacked) for row in keeping or defended),
+    (in_turn(results, predictor=row.name, **attacked) for row in keeping or defended),
     key=lambda rows: _value(rows[0]),
   )
-  name = after["predictor"]
+  name = after.predictor
   strongest = max(in_turn(results, predictor=name, queries=1), key=_value)
   other = f"; {_attacked(strongest)}" if _value(strongest) > _value(after) + NO_CHANGE else ""
   gain = _value(before) - _value(after)
   relative = gain / _value(before) if _value(before) > 0.0 else 0.0
-  models = f"each of {results['shadow']['num_models']:,} shadow models as the target in turn"
+  models = f"each of {results.shadow.num_models:,} shadow models as the target in turn"
   if relative < NO_CHANGE:
     which = "that keeps the labels " if keeping else ""
     text = (
       f"With {models}, nothing was gained: no defended predictor {which}lowers the AUC of the "
-      f"strongest attack at one query ({undefended['name']} {_attacked(before)}, best {name} "
+      f"strongest attack at one query ({undefended.name} {_attacked(before)}, best {name} "
       f"{_value(after):.3f}{_difference(after)}{other})"
     )
   else:
@@ -49,39 +50,39 @@ def finding(results: Mapping[str, Any]) -> str:
       f"With {models}, {name} takes {percent(relative)} off the AUC of the strongest attack at "
       f"one query ({_attacked(before)} -> {_value(after):.3f}{_difference(after)}{other})"
     )
-  (level,) = in_turn(results, predictor=undefended["name"], attack=MAIN_ATTACK)
+  (level,) = in_turn(results, predictor=undefended.name, attack=main_attack(results))
   once, *again = sorted(
-    in_turn(results, predictor=name, attack=MAIN_ATTACK), key=lambda row: row["queries"]
+    in_turn(results, predictor=name, attack=main_attack(results)), key=lambda row: row.queries
   )
-  same = relative >= NO_CHANGE and before["attack"] == MAIN_ATTACK
-  taken = "that" if same else f"what is taken off {attack_name(MAIN_ATTACK)}"
+  same = relative >= NO_CHANGE and before.attack == main_attack(results)
+  taken = "that" if same else f"what is taken off {results.shadow.main_title}"
   return f"{text}; {_regained(again, once, level, taken)}."
 
 
 def _value(row):
-  return row["auc"]["value"]
+  return row.auc.value
 
 
 def _attacked(row):
-  return f"{attack_name(row['attack'])} {_value(row):.3f}"
+  return f"{row.title} {_value(row):.3f}"
 
 
 def _difference(row):
   """The difference to the undefended predictor with its interval, models being resampled."""
-  change = row["auc_change"]
-  chance = ", which includes 0" if change["low"] <= 0.0 <= change["high"] else ""
-  return f", difference {change['value']:+.3f} {interval(change)}{chance}"
+  change = row.auc_change
+  chance = ", which includes 0" if change.low <= 0.0 <= change.high else ""
+  return f", difference {change.value:+.3f} {interval(change)}{chance}"
 
 
 def _overlap(one, other):
-  (a, b) = (row["auc"] for row in (one, other))
-  return ", 95% intervals overlap" if a["low"] <= b["high"] and b["low"] <= a["high"] else ""
+  (a, b) = (row.auc for row in (one, other))
+  return ", 95% intervals overlap" if a.low <= b.high and b.low <= a.high else ""
 
 
 def _regained(
-  rows: Sequence[Mapping[str, Any]],
-  once: Mapping[str, Any],
-  level: Mapping[str, Any],
+  rows: Sequence[InTurnRow],
+  once: InTurnRow,
+  level: InTurnRow,
   taken: str,
 ) -> str:
   """What repeated queries get back, as the end of a sentence.
@@ -99,10 +100,10 @@ def _regained(
     return "repeated queries were not tried"
   best = max(rows, key=_value)
   if _value(best) - _value(once) < NO_CHANGE:
-    return f"asking up to {rows[-1]['queries']} times gains nothing"
-  reached = f"{_attacked(best)} {interval(best['auc'])}{_overlap(best, once)}"
-  share = recovered_share(best["auc"], once["auc"], level["auc"])
+    return f"asking up to {rows[-1].queries} times gains nothing"
+  reached = f"{_attacked(best)} {interval(best.auc)}{_overlap(best, once)}"
+  share = recovered_share(best.auc, once.auc, level.auc)
   if share is None:
-    return f"{best['queries']} queries reach more than one does ({reached})"
+    return f"{best.queries} queries reach more than one does ({reached})"
   back = "all" if share >= 1.0 else percent(share, 0)
-  return f"{best['queries']} queries get {back} of {taken} back ({reached})"
+  return f"{best.queries} queries get {back} of {taken} back ({reached})"

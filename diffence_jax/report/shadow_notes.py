@@ -1,9 +1,9 @@
 """What was done with shadow models, and how to read the tables about them, in sentences."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from diffence_jax.report.cells import NO_CHANGE, mark_notes, percent
+from diffence_jax.report.results import Results
 from diffence_jax.report.shadow_rows import (
   LEAST_DIFFERENCE,
   NEAR,
@@ -13,18 +13,18 @@ from diffence_jax.report.shadow_rows import (
 )
 
 
-def facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
+def facts(results: Results) -> list[tuple[str, str]]:
   """What was trained and asked: pairs of a name and a sentence."""
-  shadow = results["shadow"]
-  canaries = shadow["num_canaries"]
+  shadow = results.shadow
+  canaries = shadow.num_canaries
   models = (
-    f"{shadow['num_models']:,} models, each trained on {shadow['train_size']:,} of "
-    f"{shadow['num_examples']:,} samples (the target: {shadow['target_train_size']:,})"
+    f"{shadow.num_models:,} models, each trained on {shadow.train_size:,} of "
+    f"{shadow.num_examples:,} samples (the target: {shadow.target_train_size:,})"
   )
   if canaries:
     models += f"; {canaries:,} of them canaries, with a wrong label"
   judged = f"{judged_samples(results):,} samples"
-  if results["protocol"] == "disjoint":
+  if results.protocol == "disjoint":
     which = f"the {judged} that no interval of the defense was fitted to"
   else:
     which = f"all {judged}"
@@ -39,9 +39,9 @@ def facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
   return [("shadow models", models), ("attacked in turn", in_turn_on), ("queries", asked)]
 
 
-def notes(results: Mapping[str, Any]) -> list[tuple[str, str]]:
+def notes(results: Results) -> list[tuple[str, str]]:
   """How to read the tables: pairs of a term and its meaning."""
-  shadow, numbers = results["shadow"], repeated(results)
+  shadow, numbers = results.shadow, repeated(results)
   pairs = [
     (
       "online",
@@ -52,7 +52,7 @@ def notes(results: Mapping[str, Any]) -> list[tuple[str, str]]:
       "95% interval: of other samples on the target, of other pairs of models where every "
       "model is the target in turn",
     ),
-    ("+x% or -x%", f"change relative to {results['predictors'][0]['name']}"),
+    ("+x% or -x%", f"change relative to {results.undefended.name}"),
   ]
   if numbers:
     pairs.append(
@@ -72,7 +72,7 @@ def notes(results: Mapping[str, Any]) -> list[tuple[str, str]]:
       )
     )
     target, models = (
-      max(shares[side] for shares in shadow["reused"].values()) for side in ("target", "shadow")
+      max(shares[side] for shares in shadow.reused.values()) for side in ("target", "shadow")
     )
     if max(target, models) >= NO_CHANGE:
       text = (
@@ -87,7 +87,7 @@ def notes(results: Mapping[str, Any]) -> list[tuple[str, str]]:
       "the same answer and repeating it gains nothing"
     )
     pairs.append((NEAR, text))
-  rates = (rate for row in shadow["samples"] for rate in row["tpr_at_fpr"])
+  rates = (rate for row in shadow.samples for rate in row.tpr_at_fpr)
   return pairs + mark_notes(rates)
 
 

@@ -13,9 +13,10 @@ import optax
 from flax import linen as nn
 
 from diffence_jax import models
+from diffence_jax.batching import shuffled, to_float
 from diffence_jax.checks import check_range
 from diffence_jax.models.perceptron import dense, relu_layers
-from diffence_jax.training.loop import Step, TrainState, init_state, shuffled, train_step
+from diffence_jax.training.loop import Step, TrainState, init_state, train_step
 from diffence_jax.training.recipe import (
   Kind,
   LogitLoss,
@@ -131,7 +132,7 @@ def advreg(module: nn.Module, settings: TrainSettings, *, alpha: float = 6.0) ->
   def attack_step(state, batch, key):
     predict = models.predictor(module, state_variables(state.classifier))
     answers = {
-      group: (predict(None, of["images"].astype(jnp.float32) / 255.0), of["labels"])
+      group: (predict(None, to_float(of["images"])), of["labels"])
       for group, of in batch.items()
     }
     step = train_step(attack_loss, attack_optimizer)

@@ -1,5 +1,6 @@
 """Training without a defense, and with what merely keeps a classifier from overfitting."""
 
+import dataclasses
 from collections.abc import Mapping
 
 import jax
@@ -24,7 +25,9 @@ def undefended(module: nn.Module, settings: TrainSettings) -> Recipe:
   return with_loss(module, settings, cross_entropy)
 
 
-def early_stopping(module: nn.Module, settings: TrainSettings, *, stop_after: int) -> Recipe:
+def early_stopping(
+  module: nn.Module, settings: TrainSettings, *, stop_after: int = 10
+) -> Recipe:
   """Undefended training that ends early: a point on the curve of privacy over epochs.
 
   Song & Mittal (USENIX Security 2021), section 4.2.4, compare defenses with it.
@@ -41,7 +44,7 @@ def early_stopping(module: nn.Module, settings: TrainSettings, *, stop_after: in
     ValueError: `stop_after` is out of its range.
   """
   check_whole("stop_after", stop_after, 1, settings.epochs)
-  return undefended(module, settings._replace(epochs=stop_after))
+  return undefended(module, dataclasses.replace(settings, epochs=stop_after))
 
 
 def label_smoothing(

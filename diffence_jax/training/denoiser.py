@@ -1,32 +1,58 @@
 """Training a diffusion model's noise-prediction network."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
 from flax import linen as nn
 from jax.sharding import Mesh
 
 from diffence_jax import models, rng
+from diffence_jax.batching import shuffled, to_float
+from diffence_jax.checks import check_positive, check_range, check_whole
 from diffence_jax.data import Images
 from diffence_jax.diffusion import Schedule, ddpm_loss, fit_images
 from diffence_jax.training.feed import feed
-from diffence_jax.training.loop import Loss, fit, init_state, shuffled, train_step
+from diffence_jax.training.loop import Loss, fit, init_state, train_step
+
+
+@dataclasses.dataclass(frozen=True)
+class DenoiserSettings:
+  """How a diffusion model is trained; checked when made.
+
+  Attributes:
+    num_steps: training steps.
+    batch_size: over all devices.
+    learning_rate: of Adam, after `warmup_steps` of linear growth.
+    warmup_steps: 0 for none.
+    clip_norm: the largest global norm of a gradient.
+    ema_decay: of the parameters' moving average.
+  """
+
+  num_steps: int = 2000
+  batch_size: int = 64
+  learning_rate: float = 1e-3
+  warmup_steps: int = 100
+  clip_norm: float = 1.0
+  ema_decay: float = 0.999
+
+  def __post_init__(self):
+    check_whole("num_steps", self.num_steps, 1)
+    check_whole("batch_size", self.batch_size, 1)
+    check_range("learning_rate", self.learning_rate, 0.0, 1e3)
+    check_whole("warmup_steps", self.warmup_steps, 0)
+    check_positive("clip_norm", self.clip_norm)
+    check_range("ema_decay", self.ema_decay, 0.0, 1.0)
 
 
 def train_denoiser(
   module: nn.Module,
   images: Images,
   schedule: Schedule,
+  settings: DenoiserSettings,
   *,
-  num_steps: int,
-  batch_size: int,
-  learning_rate: float,
-  warmup_steps: int,
-  clip_norm: float,
-  ema_decay: float,
   checkpoint_every: int,
   seed: int,
   mesh: Mesh,
@@ -40,12 +66,7 @@ def train_denoiser(
     module: `(x_t f32[N,H,W,C], t i32[N], train) -> predicted noise f32[N,H,W,C]`.
     images: u8[N,H,W,C]; of those on disk a batch is in memory at a time.
     schedule: the noise schedule.
-    num_steps: training steps.
-    batch_size: over all devices.
-    learning_rate: of Adam, after `warmup_steps` of linear growth.
-    warmup_steps: 0 for none.
-    clip_norm: the largest global norm of a gradient.
-    ema_decay: of the parameters' moving average.
+    settings: how it is trained.
     checkpoint_every: steps between checkpoints.
     seed: of initialisation, order, diffusion steps and noise.
     mesh: batches are split over it.
@@ -57,15 +78,18 @@ def train_denoiser(
     The variables, {"params": the moving average}.
   """
   model_shape = model_shape or images.shape[1:]
-  if warmup_steps:
-    learning_rate = optax.linear_schedule(0.0, learning_rate, warmup_steps)
-  optimizer = optax.chain(optax.clip_by_global_norm(clip_norm), optax.adam(learning_rate))
+  learning_rate = settings.learning_rate
+  if settings.warmup_steps:
+    learning_rate = optax.linear_schedule(0.0, learning_rate, settings.warmup_steps)
+  optimizer = optax.chain(
+    optax.clip_by_global_norm(settings.clip_norm), optax.adam(learning_rate)
+  )
   variables = models.init(module, rng.stream(seed, "diffusion/init"), model_shape)
-  sizes, order = {"images": len(images)}, shuffled(images=batch_size)
+  sizes, order = {"images": len(images)}, shuffled(images=settings.batch_size)
   steps, batches, steps_per_call = feed(
     {
       "denoise": train_step(
-        noise_prediction(module, schedule, model_shape), optimizer, ema_decay
+        noise_prediction(module, schedule, model_shape), optimizer, settings.ema_decay
       )
     },
     {"images": {"images": images}},
@@ -77,7 +101,7 @@ def train_denoiser(
     steps,
     init_state(variables, optimizer, average=True),
     batches,
-    num_steps=num_steps,
+    num_steps=settings.num_steps,
     key=rng.stream(seed, "diffusion/steps"),
     mesh=mesh,
     directory=directory,
@@ -94,7 +118,7 @@ def noise_prediction(
   """The DDPM loss of batches {"images": {"images" u8[N,H,W,C]}}, scaled to `model_shape`."""
 
   def loss(params, model_state, batch, key):
-    images = fit_images(batch["images"]["images"].astype(jnp.float32) / 255.0, model_shape)
+    images = fit_images(to_float(batch["images"]["images"]), model_shape)
     loss_key, dropout_key = jax.random.split(key)
 
     def denoise(x, t):

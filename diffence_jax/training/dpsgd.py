@@ -18,9 +18,10 @@ from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
 from diffence_jax import models
+from diffence_jax.batching import Batches
 from diffence_jax.checks import check_positive, check_range, check_whole
 from diffence_jax.training.accounting import check_installed, epsilon, noise_for
-from diffence_jax.training.loop import Batches, Step, TrainState, descend, init_state
+from diffence_jax.training.loop import Step, TrainState, descend, init_state
 from diffence_jax.training.recipe import (
   Guarantee,
   Kind,
@@ -53,7 +54,6 @@ def dpsgd(
   noise_multiplier: float | None = None,
   delta: float | None = None,
   target_epsilon: float | None = None,
-  microbatch_size: int | None = None,
 ) -> Recipe:
   """Clips the gradient of every example, adds noise to their sum, and says what it guarantees.
 
@@ -87,9 +87,6 @@ def dpsgd(
       less.
     target_epsilon: 0.01 to 1000; the noise is the least that guarantees it, to 0.1 %. None to
       take `noise_multiplier` as it is.
-    microbatch_size: so many examples' gradients are in memory at a time, one lot after
-      another; None for the whole batch's. Leave it None on CPU, where XLA's convolutions are
-      many times slower inside a loop.
 
   Returns:
     The recipe, with its guarantee. Its `init` raises ValueError where the module has other
@@ -108,8 +105,6 @@ def dpsgd(
   check_positive("delta", delta)
   if delta >= 1.0:
     raise ValueError(f"delta is {delta!r}; expected less than 1.")
-  if microbatch_size is not None:
-    check_whole("microbatch_size", microbatch_size, 1, None)
   probability = settings.batch_size / settings.num_members
   if target_epsilon is None:
     noise_multiplier = _PUBLISHED_NOISE if noise_multiplier is None else noise_multiplier
@@ -143,7 +138,7 @@ def dpsgd(
     clip_norm=clip_norm,
     noise_multiplier=noise_multiplier,
     batch_size=settings.batch_size,
-    microbatch_size=microbatch_size,
+    microbatch_size=settings.microbatch_size,
   )
   return Recipe(
     module=module,
@@ -172,7 +167,7 @@ def private_gradient(
     clip_norm: the most a gradient's L2 norm may be.
     noise_multiplier: standard deviation of the noise, before the division, by `clip_norm`.
     batch_size: what the sum is divided by, however many examples there are.
-    microbatch_size: as in `dpsgd`; a batch need not be a multiple of it.
+    microbatch_size: as in `TrainSettings`; a batch need not be a multiple of it.
 
   Returns:
     `(params, examples, key) -> (gradient, metrics)`, for examples {"images" u8[B,H,W,C],

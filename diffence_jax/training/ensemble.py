@@ -18,6 +18,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from diffence_jax import models, parallel, rng
+from diffence_jax.batching import in_batches, to_float
 from diffence_jax.data import Images
 from diffence_jax.progress import progress_bar
 from diffence_jax.training.feed import check_steps_per_call, on_rows
@@ -145,7 +146,7 @@ def train_ensemble(
           models_at_once=models_at_once,
           steps_per_call=steps_per_call,
         )
-        own["soft_labels"] = taught[np.minimum(np.arange(group_size), len(group) - 1)]
+        own["soft_labels"] = taught[filled(0, group_size, len(group))]
       own = parallel.shard_batch(mesh, own)
       keys = lambda use, f=filled: jnp.stack([rng.stream(seed, f"{names[i]}/{use}") for i in f])
       state = parallel.shard_batch(mesh, init(keys("init")))
@@ -262,12 +263,8 @@ def _in_memory(examples):
 
 def _answers(answer, variables, images):
   """Logits f32[N,K] of images u8[N,H,W,C], in batches of one size."""
-  parts = []
-  for start in range(0, len(images), _ANSWERED_AT_ONCE):
-    rows = np.arange(start, start + min(_ANSWERED_AT_ONCE, len(images)))
-    rows = np.minimum(rows, len(images) - 1)
-    parts.append(np.asarray(answer(variables, images[rows].astype(np.float32) / 255.0)))
-  return np.concatenate(parts)[: len(images)]
+  of_rows = lambda rows: answer(variables, to_float(images[rows]))
+  return in_batches(of_rows, len(images), _ANSWERED_AT_ONCE)
 
 
 def _rows_of_models(batches):

@@ -6,7 +6,7 @@ from a checkpoint is the run that was never interrupted.
 
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,8 +17,8 @@ import optax
 from jax.sharding import Mesh
 
 from diffence_jax import parallel
-from diffence_jax.artifacts import write_atomically
 from diffence_jax.checkpoint import Checkpoints
+from diffence_jax.disk import write_atomically
 from diffence_jax.progress import progress_bar
 
 # (params, model_state, batch, key) -> (loss f32[], (new model_state, metrics)).
@@ -26,11 +26,6 @@ Loss = Callable[[Any, Any, Any, jax.Array], tuple[jax.Array, tuple[Any, dict[str
 
 # (state, batch, key) -> (state, metrics with at least "loss"): one step of training.
 Step = Callable[[Any, Any, jax.Array], tuple[Any, dict[str, jax.Array]]]
-
-# (examples in every group, seed, batches already drawn) -> group to rows i64[B], endlessly.
-Batches = Callable[
-  [Mapping[str, int], int | Sequence[int], int], Iterator[dict[str, np.ndarray]]
-]
 
 
 class TrainState(NamedTuple):
@@ -111,62 +106,6 @@ def descend(
 def compile_step(step: Step) -> Step:
   """Compiles a step; the result takes over (donates) the state it is given."""
   return jax.jit(step, donate_argnums=0)
-
-
-def index_batches(
-  num_examples: int, batch_size: int, seed: int | Sequence[int], first_step: int = 0
-) -> Iterator[np.ndarray]:
-  """Batches of indices from one endless stream of shuffled epochs.
-
-  A batch may span two epochs, so all batches are full, every example is seen equally often,
-  and the compiled step has one shape.
-
-  Args:
-    num_examples: examples to draw from, at least 1.
-    batch_size: indices in a batch.
-    seed: of the shuffles, one number or several; epoch e is shuffled by (seed, e).
-    first_step: the step to start from.
-
-  Yields:
-    i64[batch_size].
-  """
-  position = first_step * batch_size
-  epoch, order = -1, np.empty(0, np.int64)
-  while True:
-    parts, missing = [], batch_size
-    while missing:
-      if position // num_examples != epoch:
-        epoch = position // num_examples
-        order = np.random.default_rng([*np.atleast_1d(seed), epoch]).permutation(num_examples)
-      offset = position % num_examples
-      parts.append(order[offset : offset + missing])
-      position += len(parts[-1])
-      missing -= len(parts[-1])
-    yield np.concatenate(parts)
-
-
-def shuffled(**batch_sizes: int) -> Batches:
-  """Batches drawn by `index_batches` from every group of examples that a step looks at.
-
-  Args:
-    **batch_sizes: group ("members", "reference") to how many of its examples a step sees.
-
-  Returns:
-    `(num_examples, seed, first) -> batches`; see `Kind`.
-  """
-
-  def batches(num_examples, seed, first):
-    seed = list(np.atleast_1d(seed))
-    # The groups' orders differ: each but the first has one more number in its seed, past all
-    # epochs.
-    streams = [
-      index_batches(num_examples[group], size, seed + [2**31 + i] * (i > 0), first)
-      for i, (group, size) in enumerate(batch_sizes.items())
-    ]
-    for rows in zip(*streams, strict=True):
-      yield dict(zip(batch_sizes, rows, strict=True))
-
-  return batches
 
 
 def take(examples: dict[str, Any], rows: Any) -> dict[str, Any]:

@@ -5,6 +5,7 @@ same trains the target over all devices and every model of a shadow ensemble.
 """
 
 import collections
+import dataclasses
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -16,28 +17,44 @@ import optax
 from flax import linen as nn
 
 from diffence_jax import models
-from diffence_jax.training.loop import Batches, Loss, Step, init_state, shuffled, train_step
+from diffence_jax.batching import Batches, shuffled, to_float
+from diffence_jax.checks import check_range, check_whole
+from diffence_jax.training.loop import Loss, Step, init_state, train_step
 
 # (logits f32[B,K], examples {"labels" i[B], ...}) -> f32[], the loss of a batch.
 LogitLoss = Callable[[jax.Array, Mapping[str, jax.Array]], jax.Array]
 
 
-class TrainSettings(NamedTuple):
-  """What all ways to train a classifier are told.
+@dataclasses.dataclass(frozen=True)
+class TrainSettings:
+  """What all ways to train a classifier are told; checked when made.
 
   Attributes:
     num_members: examples that it is trained on.
     epochs: how often it sees each of them.
     batch_size: examples a step, over all devices.
-    learning_rate: of Adam.
+    learning_rate: of Adam (AMSGrad).
     weight_decay: the L2 coefficient, added to the gradient.
+    microbatch_size: in training that has a gradient of every example, so many of them are in
+      memory at a time, one lot after another; None for the whole batch's. It changes rounding
+      only. Leave it None on CPU, where XLA's convolutions are many times slower inside a loop.
   """
 
   num_members: int
-  epochs: int
-  batch_size: int
-  learning_rate: float
-  weight_decay: float
+  epochs: int = 50
+  batch_size: int = 64
+  learning_rate: float = 1e-3
+  weight_decay: float = 1e-6
+  microbatch_size: int | None = None
+
+  def __post_init__(self):
+    check_whole("num_members", self.num_members, 1)
+    check_whole("epochs", self.epochs, 1)
+    check_whole("batch_size", self.batch_size, 1)
+    check_range("learning_rate", self.learning_rate, 0.0, 1e3)
+    check_range("weight_decay", self.weight_decay, 0.0, None)
+    if self.microbatch_size is not None:
+      check_whole("microbatch_size", self.microbatch_size, 1)
 
   @property
   def num_steps(self) -> int:
@@ -251,7 +268,7 @@ def train_logits(
   """
   logits, model_state = module.apply(
     {"params": params, **model_state},
-    images.astype(jnp.float32) / 255.0,
+    to_float(images),
     train=True,
     mutable=list(model_state),
     rngs={"dropout": key},

@@ -1,50 +1,42 @@
 """Training-time defenses by name."""
 
-from collections.abc import Callable, Mapping
 from typing import Any
 
 from flax import linen as nn
 
-from diffence_jax import named
-from diffence_jax.training.advreg import advreg
-from diffence_jax.training.baselines import (
-  confidence_penalty,
-  early_stopping,
-  label_smoothing,
-  undefended,
-)
-from diffence_jax.training.dpsgd import dpsgd
-from diffence_jax.training.hamp import hamp
+from diffence_jax.named import Choice, Registry
 from diffence_jax.training.recipe import Recipe, TrainSettings
-from diffence_jax.training.relaxloss import relaxloss
-from diffence_jax.training.selena import selena
 
 # `(module, settings, **options) -> recipe`.
-DEFENSES: Mapping[str, Callable[..., Recipe]] = {
-  "undefended": undefended,
-  "early_stopping": early_stopping,
-  "label_smoothing": label_smoothing,
-  "confidence_penalty": confidence_penalty,
-  "advreg": advreg,
-  "selena": selena,
-  "hamp": hamp,
-  "relaxloss": relaxloss,
-  "dpsgd": dpsgd,
-}
-_WHAT = "training-time defense"
+DEFENSES = Registry(
+  "training-time defense",
+  "defenses",
+  {
+    "undefended": "diffence_jax.training.baselines:undefended",
+    "early_stopping": "diffence_jax.training.baselines:early_stopping",
+    "label_smoothing": "diffence_jax.training.baselines:label_smoothing",
+    "confidence_penalty": "diffence_jax.training.baselines:confidence_penalty",
+    "advreg": "diffence_jax.training.advreg:advreg",
+    "selena": "diffence_jax.training.selena:selena",
+    "hamp": "diffence_jax.training.hamp:hamp",
+    "relaxloss": "diffence_jax.training.relaxloss:relaxloss",
+    "dpsgd": "diffence_jax.training.dpsgd:dpsgd",
+  },
+  num_args=2,
+)
 
 
 def make_recipe(
-  name: str, module: nn.Module, settings: TrainSettings, **options: Any
+  defense: Choice | str, module: nn.Module, settings: TrainSettings, **options: Any
 ) -> Recipe:
   """Builds the recipe of a training-time defense.
 
   Args:
-    name: a key of `DEFENSES`, or "module:function" of a function of your own of the same kind,
-      `(module, settings, **options) -> Recipe`.
+    defense: a choice from `DEFENSES`; or a name of it, or "module:function" of a function of
+      your own of the same kind, `(module, settings, **options) -> Recipe`.
     module: `(images f32[N,H,W,C] in [0,1], train) -> logits f32[N,K]`.
     settings: how it is trained.
-    **options: the defense's own.
+    **options: the defense's own, where it is given by name.
 
   Returns:
     The recipe.
@@ -52,14 +44,10 @@ def make_recipe(
   Raises:
     ValueError: there is no such defense or option, or an option is out of its range.
   """
-  function = named.find(_WHAT, name, DEFENSES)
-  named.check_options(_WHAT, name, function, 2, options)
-  recipe = function(module, settings, **options)
+  choice = defense if isinstance(defense, Choice) else DEFENSES.choose(defense, options)
+  recipe = DEFENSES.call(choice, module, settings)
   if not isinstance(recipe, Recipe):
-    raise ValueError(f"The {_WHAT} {name!r} returned {type(recipe).__name__}, not a Recipe.")
+    raise ValueError(
+      f"The {DEFENSES.what} {choice.name!r} returned {type(recipe).__name__}, not a Recipe."
+    )
   return recipe
-
-
-def source_digest(name: str) -> str | None:
-  """What tells versions of a user's own defense apart, None for one of ours."""
-  return named.digest(name, DEFENSES, _WHAT)

@@ -5,6 +5,7 @@ Split-AI: many teachers, each example left out of some of them, whose mean answe
 example's soft label. Self-distillation: the classifier learns the soft labels.
 """
 
+import dataclasses
 from collections.abc import Mapping
 
 import jax
@@ -39,7 +40,8 @@ def selena(
   check_whole("num_teachers", num_teachers, 2, None)
   check_whole("num_left_out", num_left_out, 1, num_teachers - 1)
   share = 1.0 - num_left_out / num_teachers
-  taught = settings._replace(num_members=max(1, round(share * settings.num_members)))
+  num_taught = max(1, round(share * settings.num_members))
+  taught = dataclasses.replace(settings, num_members=num_taught)
   teachers = Teachers(
     recipe=undefended(module, taught),
     membership=lambda num, seed: ~left_out(num, num_teachers, num_left_out, seed),

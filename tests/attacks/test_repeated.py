@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import diffence_jax as dj
-from diffence_jax.attacks.repeated import mean_over_queries, select_repeatedly
+from diffence_jax.audit.repeated import mean_over_queries, select_repeatedly
 from diffence_jax.defense.select import keeps_label
 
 

@@ -5,8 +5,8 @@ from test_shadow_audit import ASKED, NUM, first_answers, make_pool, make_record
 
 import diffence_jax as dj
 from diffence_jax import audit
-from diffence_jax.attacks.shadow import membership_matrix
 from diffence_jax.audit.answers import ensemble_statistics, model_statistics
+from diffence_jax.audit.shadow_models import membership_matrix
 
 INTERVALS = {"scenario 1": (0.0, 3.0), "scenario 3": None}
 

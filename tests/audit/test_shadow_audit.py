@@ -5,7 +5,6 @@ import pytest
 
 import diffence_jax as dj
 from diffence_jax import attacks, audit
-from diffence_jax.attacks.shadow import membership_matrix
 from diffence_jax.audit.answers import (
   ModelRecord,
   Pool,
@@ -20,6 +19,7 @@ from diffence_jax.audit.shadow import (
   target_scores,
   view_of,
 )
+from diffence_jax.audit.shadow_models import membership_matrix
 
 NUM_MODELS, NUM, NUM_CANARIES, NUM_RECORDED, NUM_CLASSES = 24, 160, 20, 12, 4
 ASKED = {"num_candidates": 4, "queries": (1, 3)}

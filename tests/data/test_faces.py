@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffence_jax import data, pipeline
+from diffence_jax import data
+from diffence_jax.experiment import run as pipeline
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -51,7 +52,7 @@ def test_celeba(tmp_path):
   np.testing.assert_array_equal(dataset.labels, [1, 6, 7, 0, 3])
   np.testing.assert_array_equal(dataset.part, [0, 0, 0, 0, 1])
   streamed = data.load("celeba", path=str(tmp_path), in_memory=False)
-  assert streamed.digest() == dataset.digest()
+  assert streamed.digest == dataset.digest()
 
 
 def test_celeba_images_are_squares_from_the_middle(tmp_path):
@@ -148,7 +149,7 @@ def test_a_damaged_face_is_named(tmp_path, in_memory):
   image = tmp_path / "img_align_celeba" / "000004.jpg"
   image.write_bytes(image.read_bytes()[: image.stat().st_size // 2])
   with pytest.raises(ValueError, match=r"000004.jpg cannot be read as an image"):
-    data.load("celeba", path=path, in_memory=in_memory).digest()
+    data.load("celeba", path=path, in_memory=in_memory).digest
 
 
 FACES = {
@@ -176,7 +177,7 @@ def test_utkface(tmp_path):
   write_utkface(tmp_path, ["0_0_0_20170103200637399.jpg.chip.jpg"])
   more = data.load("utkface", path=path, image_size=10, in_memory=False)
   assert len(more.ids) == 5 and set(dataset.ids) < set(more.ids)
-  assert more.take(dataset.ids).digest() == dataset.digest()
+  assert more.take(dataset.ids).digest == dataset.digest()
 
 
 def test_utkface_folders_that_are_not_right_say_so(tmp_path):

@@ -257,7 +257,7 @@ def test_hidden_files_and_folders_are_passed_over(tmp_path):
     (tmp_path / hidden).mkdir()
     (tmp_path / hidden / "0.png").write_bytes((tmp_path / "ant" / "0.png").read_bytes())
   (tmp_path / "bee" / "._0.png").write_bytes(b"a resource fork")
-  assert data.load("folder", path=str(tmp_path)).digest() == before.digest()
+  assert data.load("folder", path=str(tmp_path)).digest == before.digest()
 
 
 def test_two_files_with_one_checksum_get_different_ids(tmp_path):
@@ -320,9 +320,9 @@ def test_samples_are_taken_by_id():
 def test_the_digest_is_of_the_content_not_of_the_order():
   images, labels, ids = random_images(5, 2, 2), np.arange(5) % 2, np.arange(5)
   order = np.array([3, 1, 4, 0, 2])
-  first = make_dataset(images, labels, ids).digest()
-  assert first == make_dataset(images[order], labels[order], ids[order]).digest()
+  first = make_dataset(images, labels, ids).digest
+  assert first == make_dataset(images[order], labels[order], ids[order]).digest
   changed = images.copy()
   changed[2, 0, 0] ^= 1
-  assert first != make_dataset(changed, labels, ids).digest()
-  assert first != make_dataset(images, labels, ids + 1).digest()
+  assert first != make_dataset(changed, labels, ids).digest
+  assert first != make_dataset(images, labels, ids + 1).digest

@@ -10,8 +10,11 @@ import pytest
 from PIL import Image
 
 import diffence_jax as dj
-from diffence_jax import data, parallel, pipeline, shadow_stages, stages
+from diffence_jax import data, parallel
 from diffence_jax.data import StreamedImages
+from diffence_jax.experiment import run as pipeline
+from diffence_jax.experiment.stages import models as stages
+from diffence_jax.experiment.stages import shadow as shadow_stages
 from diffence_jax.training import TrainSettings
 from diffence_jax.training.advreg import advreg
 from diffence_jax.training.ensemble import train_ensemble
@@ -104,13 +107,13 @@ def test_an_array_is_a_copy():
 def test_taken_samples_stay_on_disk_and_the_digest_is_that_of_memory(pair):
   memory, disk = pair
   assert isinstance(memory.images, np.ndarray) and isinstance(disk.images, StreamedImages)
-  assert memory.digest() == disk.digest()
+  assert memory.digest == disk.digest()
   ids = memory.ids[np.random.default_rng(0).permutation(NUM)[:30]]
   taken = disk.take(ids)
   assert isinstance(taken.images, StreamedImages)
   np.testing.assert_array_equal(taken.images, memory.take(ids).images)
   np.testing.assert_array_equal(taken.labels, memory.take(ids).labels)
-  assert taken.digest() == memory.take(ids).digest() != disk.digest()
+  assert taken.digest == memory.take(ids).digest() != disk.digest()
 
 
 def test_an_image_that_is_damaged_later_is_named_when_it_is_read(tmp_path):
@@ -128,7 +131,7 @@ def test_an_image_that_is_damaged_later_is_named_when_it_is_read(tmp_path):
   with pytest.raises(ValueError, match=r"a/1.png cannot be read as an image"):
     _ = dataset.images[1]
   with pytest.raises(ValueError, match=r"a/1.png cannot be read as an image"):
-    dataset.digest()
+    dataset.digest
   # What is no image at all is found at once.
   path.write_bytes(b"none")
   with pytest.raises(ValueError, match=r"a/1.png cannot be read as an image"):
@@ -148,7 +151,7 @@ def test_an_unpacked_archive_is_read_in_memory_or_from_disk(tmp_path, shape):
   for in_memory in (True, False):
     dataset = data.load("npz", path=folder, in_memory=in_memory)
     assert isinstance(dataset.images, np.ndarray) == in_memory
-    assert dataset.digest() == archive.digest()
+    assert dataset.digest == archive.digest()
   np.testing.assert_array_equal(dataset.take([24, 3]).images, archive.images[[8, 1]])
 
 
@@ -267,7 +270,7 @@ def peak():
 peaks = []
 for path, in_memory in ((sys.argv[1], False), (sys.argv[2], False), (sys.argv[2], True)):
   dataset = data.load("folder", path=path, in_memory=in_memory)
-  dataset.digest()
+  dataset.digest
   members = dataset.take(dataset.ids)
   recipe = undefended(Coarse(), TrainSettings(len(members.ids), 1, 8, 1e-3, 0.0))
   train_classifier(

@@ -10,13 +10,13 @@ import pytest
 from defense_example import FACTS, make_cells
 from page_reader import Page
 
-from diffence_jax.report.defense_figures import privacy_utility
-from diffence_jax.report.defense_rows import aggregate, average
-from diffence_jax.report.defense_table import (
+from diffence_jax.tables.defense_figures import privacy_utility
+from diffence_jax.tables.defense_rows import aggregate, average
+from diffence_jax.tables.defense_table import (
   format_defense_table,
   write_defense_table,
 )
-from diffence_jax.report.published import DEFENSES, published
+from diffence_jax.tables.published import DEFENSES, published
 
 
 def _write(folder, cells, title="digits & more"):

@@ -8,7 +8,7 @@ import pytest
 from small_classifier import Classifier
 
 from diffence_jax import models, parallel, rng
-from diffence_jax.attacks.shadow import ensemble_logits, membership_matrix
+from diffence_jax.audit.shadow_models import ensemble_logits, membership_matrix
 from diffence_jax.training import Recipe, TrainSettings, train_ensemble
 from diffence_jax.training.baselines import undefended
 from diffence_jax.training.loop import compile_step, index_batches, stack_rows, take

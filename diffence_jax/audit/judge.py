@@ -1,0 +1,133 @@
+"""Who knows what: thresholds learnt on known samples, figures reported on the others."""
+
+from typing import NamedTuple
+
+import numpy as np
+from jax.typing import ArrayLike
+
+from diffence_jax import metrics
+from diffence_jax.attacks import Attack
+from diffence_jax.audit.pool import Pool
+from diffence_jax.metrics import Estimate, Rate, Roc
+
+# The error rates that are reported.
+LIMITS = (0.001, 0.01)
+
+
+class AttackRow(NamedTuple):
+  """What one attack reached.
+
+  Attributes:
+    name: as the config has it.
+    title: as reports write it.
+    family: attacks of one kind.
+    threshold: "global", or "per_class" where every class has its own.
+    auc: area under the ROC.
+    accuracy: balanced accuracy of the best threshold in hindsight.
+    known_threshold_accuracy: of the threshold that was learnt on known samples.
+    tpr_at_fpr: at each of `LIMITS`.
+    tnr_at_fnr: likewise.
+  """
+
+  name: str
+  title: str
+  family: str
+  threshold: str
+  auc: Estimate
+  accuracy: Estimate
+  known_threshold_accuracy: Estimate
+  tpr_at_fpr: tuple[Rate, ...]
+  tnr_at_fnr: tuple[Rate, ...]
+
+
+def judge(
+  name: str, declared: Attack, scores: np.ndarray, pool: Pool, *, protocol: str
+) -> list[tuple[AttackRow, Roc]]:
+  """The success of an attack, with a global threshold and, if it is declared, per class.
+
+  Args:
+    name: the attack, as the config has it.
+    declared: what it declares.
+    scores: f64[N], of the samples of the pool.
+    pool: the samples; both sides of the known ones and of the others are there.
+    protocol: "disjoint" reports on the samples that are not known; "paper" on all together, as
+      published, for comparison only.
+
+  Returns:
+    The rows, and the ROC on the reported samples behind each.
+  """
+  pooled = protocol == "paper" and not declared.trains_on_known
+  reported = np.ones(len(scores), bool) if pooled else ~pool.is_known
+  # The published code reads TPR where the FPR is below the limit, not up to it.
+  strict = protocol == "paper"
+  judged = [_row(name, declared, "global", scores, pool, reported, strict)]
+  if declared.per_class:
+    members, nonmembers = pool.known()
+    thresholds = class_thresholds(
+      scores[members], scores[nonmembers], pool.labels[members], pool.labels[nonmembers],
+      num_classes=int(pool.labels.max()) + 1,
+    )  # fmt: skip
+    shifted = scores - thresholds[pool.labels]
+    judged.append(_row(name, declared, "per_class", shifted, pool, reported, strict))
+  return judged
+
+
+def class_thresholds(
+  member_scores: np.ndarray,
+  nonmember_scores: np.ndarray,
+  member_labels: ArrayLike,
+  nonmember_labels: ArrayLike,
+  *,
+  num_classes: int,
+) -> np.ndarray:
+  """For every class the threshold of the best balanced accuracy on known samples.
+
+  Args:
+    member_scores: f64[N], of known members.
+    nonmember_scores: f64[N'], of known non-members.
+    member_labels: i[N].
+    nonmember_labels: i[N'].
+    num_classes: K.
+
+  Returns:
+    f64[K]; a class without known members or without known non-members has the threshold that
+    is best for all classes together.
+  """
+  member_labels, nonmember_labels = np.asarray(member_labels), np.asarray(nonmember_labels)
+  shared = metrics.roc(member_scores, nonmember_scores).best_threshold
+  thresholds = np.full(num_classes, shared)
+  for label in np.intersect1d(member_labels, nonmember_labels):
+    thresholds[label] = metrics.roc(
+      member_scores[member_labels == label], nonmember_scores[nonmember_labels == label]
+    ).best_threshold
+  return thresholds
+
+
+def threshold_accuracy(
+  member_scores: np.ndarray, nonmember_scores: np.ndarray, threshold: float
+) -> Estimate:
+  """The balanced accuracy of a given threshold: a member is who scores at least that."""
+  return metrics.balanced_accuracy(
+    int(np.sum(member_scores >= threshold)),
+    len(member_scores),
+    int(np.sum(nonmember_scores >= threshold)),
+    len(nonmember_scores),
+  )
+
+
+def _row(name, declared, threshold, scores, pool, reported, strict):
+  sides = [scores[reported & side] for side in (pool.is_member, ~pool.is_member)]
+  roc = metrics.roc(*sides)
+  learnt = metrics.roc(*(scores[known] for known in pool.known())).best_threshold
+  row = AttackRow(
+    name=name,
+    title=declared.title,
+    family=declared.family,
+    threshold=threshold,
+    auc=Estimate(roc.auc, *roc.auc_interval),
+    accuracy=roc.best_accuracy,
+    known_threshold_accuracy=threshold_accuracy(*sides, learnt),
+    tpr_at_fpr=tuple(roc.tpr_at_fpr(limit, strict=strict) for limit in LIMITS),
+    tnr_at_fnr=tuple(roc.tnr_at_fnr(limit, strict=strict) for limit in LIMITS),
+  )
+  return row, roc

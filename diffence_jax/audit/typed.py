@@ -1,0 +1,53 @@
+"""Rows of results as JSON has them, and back: dataclasses and named tuples are plain dicts."""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def to_plain(value: Any) -> Any:
+  """A row, or rows within rows, as dicts, lists, strings and numbers."""
+  if dataclasses.is_dataclass(value):
+    return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+  if hasattr(value, "_asdict"):
+    return {name: to_plain(own) for name, own in value._asdict().items()}
+  if isinstance(value, Mapping):
+    return {str(key): to_plain(own) for key, own in value.items()}
+  if isinstance(value, list | tuple):
+    return [to_plain(own) for own in value]
+  return value
+
+
+def from_plain(kind: type[T] | Any, value: Any) -> T:
+  """What `to_plain` made of a value of this kind.
+
+  Args:
+    kind: a dataclass, a named tuple, `tuple[X, ...]`, `Mapping[str, X]`, `X | None`, or a plain
+      type.
+    value: as JSON has it.
+
+  Returns:
+    The value.
+
+  Raises:
+    ValueError: a field is missing or unknown.
+  """
+  if isinstance(kind, types.UnionType):
+    kinds = [own for own in typing.get_args(kind) if own is not type(None)]
+    return None if value is None else from_plain(kinds[0], value)
+  origin, inner = typing.get_origin(kind), typing.get_args(kind)
+  if origin is tuple:
+    return tuple(from_plain(inner[0], own) for own in value)
+  if origin is not None and issubclass(origin, Mapping):
+    return {key: from_plain(inner[1], own) for key, own in value.items()}
+  if dataclasses.is_dataclass(kind) or hasattr(kind, "_fields"):
+    fields = typing.get_type_hints(kind)
+    if set(fields) != set(value):
+      different = ", ".join(sorted(set(fields) ^ set(value)))
+      raise ValueError(f"A {kind.__name__} has other fields than expected: {different}.")
+    return kind(**{name: from_plain(own, value[name]) for name, own in fields.items()})
+  return value

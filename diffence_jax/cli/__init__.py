@@ -1,0 +1,1 @@
+"""The command `diffence`, one file a subcommand."""

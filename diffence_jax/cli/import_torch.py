@@ -1,0 +1,119 @@
+"""The command `diffence import-torch`: a published checkpoint to a saved model."""
+
+import argparse
+import ast
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+_DESCRIPTION = """\
+Turns a network that was trained and published with PyTorch into a saved model: a folder that
+config.classifier.checkpoint or config.diffusion.checkpoint of an experiment can name.
+
+  KIND                the network, for example ddpm_unet or resnet18; an unknown one is met
+                      with the list of them
+  FILE                its checkpoint: .pt, .pth, .pth.tar or .bin of torch.save (nothing in it
+                      is run; one that would need that is refused), or .safetensors; for
+                      ddpm_unet also the folder of a Diffusers UNet2DModel or of a pipeline
+                      with one. Where the file holds several sets of weights, those averaged
+                      over training (ema_model) are taken
+  --output=FOLDER     the folder to make; one that is there already is not overwritten
+  --set FIELD=VALUE   fields of the network that its weights do not tell, any number of them,
+                      for example --set mean=0.4914,0.4822,0.4465 std=0.2023,0.1994,0.201
+  --help              this text
+
+Reading needs an extra: pip install 'diffence_jax[torch]'. The command exits with 0 when done
+and with 2 when something that it was given is not right; then it leaves nothing behind.
+"""
+_USAGE = "diffence import-torch KIND FILE --output=FOLDER [--set FIELD=VALUE ...]"
+
+
+class _Parser(argparse.ArgumentParser):
+  def error(self, message):
+    raise ValueError(f"{message}; see diffence import-torch --help.")
+
+
+def run(arguments: Sequence[str]) -> None:
+  """Runs the command.
+
+  Args:
+    arguments: what follows `diffence import-torch`.
+
+  Raises:
+    ValueError: the arguments or the checkpoint are not right.
+    OSError: a file is missing, or the output is there already or cannot be written.
+    ImportError: an extra is not installed.
+    TypeError: a field is of a wrong type.
+  """
+  if any(argument in ("--help", "-help", "-h") for argument in arguments):
+    print(f"{_USAGE}\n\n{_DESCRIPTION}", end="")
+    return
+  parser = _Parser(prog="diffence import-torch", add_help=False, allow_abbrev=False)
+  parser.add_argument("kind", metavar="KIND")
+  parser.add_argument("file", metavar="FILE", type=Path)
+  parser.add_argument("--output", metavar="FOLDER", type=Path, required=True)
+  parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="FIELD=VALUE")
+  given = parser.parse_args(arguments)
+  settings = _parse_settings(given.set)
+
+  # Nothing here is for an accelerator, which may be busy.
+  os.environ.setdefault("JAX_PLATFORMS", "cpu")
+  # After parsing: importing jax takes a second that a misspelt flag need not wait for.
+  from diffence_jax.disk import file_digest
+  from diffence_jax.interop import diffusers
+  from diffence_jax.interop.from_torch import LAYOUTS, read_network
+  from diffence_jax.models import num_parameters
+  from diffence_jax.models import saved as saved_model
+
+  saved_model.check_free(given.output)
+  _say(f"reading {given.file}")
+  network = read_network(given.kind, given.file, **settings)
+  files = diffusers.find_files(given.file) if given.file.is_dir() else (given.file,)
+  _say("computing the digest")
+  source = {file.name: file_digest(file) for file in files}
+  _say(f"writing {given.output}")
+  manifest = saved_model.save_model(
+    given.output,
+    network.module,
+    network.variables,
+    image_channels=network.image_channels,
+    kind=given.kind,
+    source=source,
+  )
+  _say("")
+  print(
+    f"{given.output}: the {manifest.role} {manifest.name}, "
+    f"{num_parameters(network.variables):,} parameters, for images of "
+    f"{network.image_channels} channel{'s' if network.image_channels > 1 else ''}."
+  )
+  assumed = [name for name in LAYOUTS[given.kind].untold if name not in settings]
+  if assumed:
+    values = ", ".join(f"{name}={getattr(network.module, name)}" for name in assumed)
+    print(
+      f"The weights do not tell {values}, which was assumed: where it was trained otherwise, "
+      "import it again with --set FIELD=VALUE."
+    )
+
+
+def _parse_settings(pairs: Sequence[str]) -> dict[str, Any]:
+  """FIELD=VALUE to fields: Python's numbers, tuples, booleans and None, or else text."""
+  settings = {}
+  for pair in pairs:
+    field, equals, text = pair.partition("=")
+    if not (field and equals):
+      raise ValueError(f"--set got {pair!r}; expected FIELD=VALUE, such as dtype=bfloat16.")
+    if field in settings:
+      raise ValueError(f"--set got {field} twice.")
+    try:
+      settings[field] = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+      settings[field] = text
+  return settings
+
+
+def _say(what: str) -> None:
+  """Shows what is being done in a line that the next replaces; only where someone watches."""
+  if sys.stderr.isatty():
+    print(f"\r\x1b[K{what}{' ...' if what else ''}", end="", file=sys.stderr, flush=True)

@@ -1,0 +1,53 @@
+"""Answers made of all candidates, or of none: averaging, and the raw prediction."""
+
+import jax
+import jax.numpy as jnp
+
+from diffence_jax.defense.policy import AggregatePolicy, Record
+
+
+def average(candidate_logits: jax.Array) -> jax.Array:
+  """Prediction aggregation: the mean of the candidates' probabilities, as logits.
+
+  This one may change labels: it averages all candidates, whether they keep the label or not.
+
+  Args:
+    candidate_logits: f[N,M,K].
+
+  Returns:
+    f[N,K], logarithms of the mean probabilities: their softmax is the mean.
+
+  Raises:
+    ValueError: not of rank 3, or no candidates.
+  """
+  candidate_logits = jnp.asarray(candidate_logits)
+  if candidate_logits.ndim != 3 or not candidate_logits.shape[1]:
+    raise ValueError(
+      f"candidate_logits have shape {candidate_logits.shape}; expected [N, M, K], M >= 1."
+    )
+  log_probabilities = jax.nn.log_softmax(candidate_logits, axis=-1)
+  return jax.nn.logsumexp(log_probabilities, axis=1) - jnp.log(
+    jnp.asarray(candidate_logits.shape[1], log_probabilities.dtype)
+  )
+
+
+def average_policy(members: Record, nonmembers: Record) -> AggregatePolicy:
+  """The policy that answers with the `average`; nothing is fitted."""
+  del members, nonmembers
+  return AggregatePolicy(_average, keeps_labels=False)
+
+
+def undefended(members: Record, nonmembers: Record) -> AggregatePolicy:
+  """The policy that answers with the raw prediction; nothing is fitted."""
+  del members, nonmembers
+  return AggregatePolicy(_raw, keeps_labels=True, draws=False)
+
+
+def _average(candidate_logits, raw_logits):
+  del raw_logits
+  return average(candidate_logits)
+
+
+def _raw(candidate_logits, raw_logits):
+  del candidate_logits
+  return raw_logits

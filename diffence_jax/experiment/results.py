@@ -1,0 +1,99 @@
+"""What came of an experiment, as the report has it."""
+
+import dataclasses
+
+import numpy as np
+
+from diffence_jax import models
+from diffence_jax.audit.typed import to_plain
+from diffence_jax.experiment.config import as_json
+from diffence_jax.experiment.plan import Experiment
+from diffence_jax.experiment.stages.classifier import TrainedClassifier
+from diffence_jax.experiment.store import Store
+from diffence_jax.report.results import (
+  SCHEMA,
+  ClassifierFacts,
+  DataFacts,
+  DefenseFacts,
+  DiffusionFacts,
+  PurifyFacts,
+  Results,
+  ShadowResults,
+)
+
+
+def results_of(experiment: Experiment, store: Store) -> Results:
+  """The content of `results.json`, of an experiment that is computed."""
+  settings, rows = experiment.settings, experiment.audit.load(store)
+  classifier, diffusion = experiment.classifier, experiment.diffusion
+  sizes = {group: len(ids) for group, ids in experiment.split.groups().items()}
+  image_shape = experiment.dataset.images.shape[1:]
+  return Results(
+    schema=SCHEMA,
+    experiment=settings.name,
+    variant=settings.variant,
+    seed=settings.seed,
+    protocol=settings.audit.protocol,
+    device=store.record["device"],
+    versions=store.record["versions"],
+    settings=as_json(settings),
+    data=DataFacts(settings.data.source, image_shape, experiment.dataset.num_classes, **sizes),
+    purify=PurifyFacts(**dataclasses.asdict(settings.purify)),
+    defense=_defense(experiment),
+    classifier=ClassifierFacts(
+      model=classifier.architecture,
+      num_parameters=models.num_parameters(classifier.bound.variables),
+      train_accuracy=rows[0].member_accuracy.value,
+      test_accuracy=rows[0].test_accuracy.value,
+    ),
+    diffusion=DiffusionFacts(
+      model=diffusion.architecture,
+      num_parameters=models.num_parameters(diffusion.bound.variables),
+      trained_on=diffusion.group,
+      loss=diffusion.last_loss(store),
+    ),
+    predictors=rows,
+    shadow=_shadow(experiment, store),
+    left_out=experiment.left_out,
+  )
+
+
+def arrays_of(experiment: Experiment, store: Store) -> dict[str, np.ndarray]:
+  """What the plots of the report show, of an experiment that is computed."""
+  arrays = experiment.audit.load_arrays(store) | experiment.samples.load(store)
+  if experiment.shadow_audit is not None:
+    arrays |= experiment.shadow_audit.load_arrays(store)
+  return arrays
+
+
+def _defense(experiment: Experiment) -> DefenseFacts:
+  settings, options = experiment.settings, {}
+  if isinstance(experiment.classifier, TrainedClassifier):
+    defense = experiment.classifier.training.defense
+    if defense.name != "undefended":
+      options[defense.name] = to_plain(defense.options)
+  if experiment.audit.output is not None:
+    options[experiment.audit.output.name] = to_plain(experiment.audit.output.options)
+  return DefenseFacts(
+    training=settings.classifier.defense,
+    output=settings.output.defense,
+    options=options,
+    guarantee=experiment.classifier.guarantee,
+  )
+
+
+def _shadow(experiment: Experiment, store: Store) -> ShadowResults | None:
+  """What shadow models show; None for an audit without them."""
+  stage = experiment.shadow_audit
+  if stage is None:
+    return None
+  tables = stage.load(store)
+  num_examples = len(stage.pool.ids)
+  return ShadowResults(
+    **{name: getattr(tables, name) for name in tables.__dataclass_fields__},
+    num_models=len(stage.shadow_queries.shadow.models),
+    num_examples=num_examples,
+    num_canaries=int(stage.pool.is_canary.sum()),
+    train_size=num_examples // 2,
+    target_train_size=experiment.classifier.num_trained_on,
+  )

@@ -1,0 +1,139 @@
+"""Runs an experiment, stage by stage, and leaves a report."""
+
+import contextlib
+import importlib.metadata
+import json
+import os
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from diffence_jax import parallel, report
+from diffence_jax.disk import write_atomically
+from diffence_jax.experiment.config import as_json
+from diffence_jax.experiment.plan import Experiment, plan
+from diffence_jax.experiment.results import arrays_of, results_of
+from diffence_jax.experiment.stage import Compute, Stage
+from diffence_jax.experiment.store import Store, locked
+from diffence_jax.report import Results, Timing
+
+
+def run(config: ConfigDict | Mapping[str, Any], workdir: str | os.PathLike) -> Results:
+  """Runs an experiment and writes its report; what is there already is not computed again.
+
+  Args:
+    config: as a file in `configs/` makes it, or a mapping of what differs from
+      `config.base_config()`.
+    workdir: artifacts, `results.json`, `results.csv` and `report.html` go there; a killed run
+      goes on from there.
+
+  Returns:
+    The content of `results.json`.
+
+  Raises:
+    ValueError: a setting or the data are not right.
+    FileNotFoundError: the data are not there.
+    ArtifactError: the workdir is in use, or something in it is damaged.
+  """
+  return carry_out(plan(config), workdir)
+
+
+def carry_out(experiment: Experiment, workdir: str | os.PathLike) -> Results:
+  """`run` of an experiment that is planned."""
+  store = open_store(workdir)
+  is_first = parallel.is_first()
+  # Of several processes the first one computes and writes; the others compute their share of
+  # what is independent, and else wait for what appears in the workdir.
+  with locked(workdir) if is_first else contextlib.nullcontext():
+    if is_first:
+      started = {"settings": as_json(experiment.settings), **store.record}
+      write_atomically(Path(workdir) / "run.json", json.dumps(started, indent=2))
+    timings = compute(experiment, store)
+    results = results_of(experiment, store)
+    if is_first:
+      report.write_report(results, arrays_of(experiment, store), timings, Path(workdir))
+  return results
+
+
+def open_store(workdir: str | os.PathLike) -> Store:
+  """The store of artifacts in a workdir; they record this process's versions and device."""
+  return Store(workdir, {"versions": _versions(), "device": _device()})
+
+
+def compute(
+  experiment: Experiment, store: Store, names: Sequence[str] | None = None
+) -> list[Timing]:
+  """Computes stages that are not in the store yet, and verifies those that are.
+
+  Args:
+    experiment: as `plan` makes it.
+    store: as `open_store` makes it; the workdir is to be locked.
+    names: of the stages; None for all.
+
+  Returns:
+    What every stage took, in order.
+  """
+  timings = []
+  for name, stage in experiment.stages.items():
+    if names is not None and name not in names:
+      continue
+    cached = store.is_done(stage)
+    _say(f"{name:<15} {stage.fingerprint}  {'cached' if cached else 'running'}")
+    if not cached:
+      _compute_items(stage, store, experiment.settings.compute)
+    if parallel.is_first():
+      own = experiment.settings.compute
+      store.compute(stage, lambda folder, s=stage, own=own: s.compute(folder, store, own))
+    else:
+      store.wait(stage)
+    timings.append(Timing(name, stage.fingerprint, store.manifest(stage)["seconds"], cached))
+  return timings
+
+
+def describe(experiment: Experiment, workdir: str | os.PathLike) -> str:
+  """The stages, which of them are cached, and what the rest will cost in steps.
+
+  Args:
+    experiment: as `plan` makes it.
+    workdir: where the artifacts are.
+
+  Returns:
+    A table, a line a stage.
+  """
+  store, lines = Store(workdir), []
+  for name, stage in experiment.stages.items():
+    state = "cached" if store.is_done(stage) else "to do "
+    done = sum(store.is_done(item) for item in stage.items)
+    there = f"; {done} of {len(stage.items)} cached" if stage.items else ""
+    lines.append(f"{name:<15} {stage.fingerprint}  {state}  {stage.cost()}{there}")
+  return "\n".join(lines)
+
+
+def _compute_items(stage: Stage, store: Store, own: Compute) -> None:
+  """Computes this process's share of what is independent, and waits for the others' shares."""
+  mine = stage.items[jax.process_index() :: jax.process_count()]
+  missing = [item for item in mine if not store.is_done(item)]
+  if missing:
+    stage.compute_items(missing, store, own)
+  for item in stage.items:
+    store.wait(item)
+
+
+def _versions():
+  packages = ("diffence_jax", "jax", "jaxlib", "flax", "optax", "numpy", "scipy")
+  found = {name: importlib.metadata.version(name) for name in packages}
+  return {"python": platform.python_version(), **found}
+
+
+def _device():
+  devices = jax.devices()  # of all hosts
+  return f"{devices[0].device_kind} x{len(devices)}"
+
+
+def _say(message):
+  print(message, file=sys.stderr, flush=True)

@@ -1,0 +1,106 @@
+"""Samples that stages work on: which ones, by what they are and not where they lie."""
+
+import dataclasses
+import functools
+
+import numpy as np
+
+from diffence_jax.audit.pool import Pool
+from diffence_jax.data import Dataset, Images, Split
+from diffence_jax.experiment.stage import fingerprint
+from diffence_jax.rng import numpy_seed
+
+# The groups that are queried, in the order of every record.
+GROUPS = ("known_members", "target_members", "known_nonmembers", "target_nonmembers")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Samples:
+  """Some samples of a data set.
+
+  Attributes:
+    dataset: that they are of.
+    ids: i64[N].
+    labels: i32[N], that they are trained with; wrong ones for canaries.
+  """
+
+  dataset: Dataset
+  ids: np.ndarray
+  labels: np.ndarray
+
+  @functools.cached_property
+  def fingerprint(self) -> str:
+    """Over the whole data set's content, the ids and the labels."""
+    return fingerprint({"data": self.dataset.digest, "ids": self.ids, "labels": self.labels})
+
+  def __len__(self) -> int:
+    return len(self.ids)
+
+  @property
+  def images(self) -> Images:
+    """u8[N,H,W,C], in memory or on disk as the data set is."""
+    return self.dataset.take(self.ids).images
+
+  @property
+  def image_shape(self) -> tuple[int, int, int]:
+    """(H,W,C)."""
+    return self.dataset.images.shape[1:]
+
+  @property
+  def num_classes(self) -> int:
+    """K."""
+    return self.dataset.num_classes
+
+  def take(self, rows: np.ndarray | slice) -> "Samples":
+    """Some of them, by place or by a mask."""
+    return Samples(self.dataset, self.ids[rows], self.labels[rows])
+
+  def join(self, other: "Samples") -> "Samples":
+    """These, then others of the same data set."""
+    both = [
+      np.concatenate(pair) for pair in ((self.ids, other.ids), (self.labels, other.labels))
+    ]
+    return Samples(self.dataset, *both)
+
+
+def samples_of(dataset: Dataset, ids: np.ndarray) -> Samples:
+  """The samples with these ids, with their own labels."""
+  return Samples(dataset, ids, dataset.take(ids).labels)
+
+
+def draw_canaries(dataset: Dataset, reference: np.ndarray, num: int, seed: int) -> Pool:
+  """Samples with a wrong label each, half of which are trained on (Aerni et al. 2024).
+
+  Args:
+    dataset: that they are of.
+    reference: i64[], the reference set's ids, the first of which become canaries.
+    num: how many.
+    seed: of the run.
+
+  Returns:
+    The canaries; nothing is known of them.
+  """
+  ids = reference[:num]
+  if not len(ids):
+    return Pool(ids, np.empty(0, np.int32), *np.empty((3, 0), bool))
+  draw = np.random.default_rng(numpy_seed(seed, "canaries"))
+  wrong = draw.integers(1, dataset.num_classes, len(ids))
+  labels = (dataset.take(ids).labels + wrong) % dataset.num_classes
+  is_member = draw.permutation(len(ids)) < len(ids) // 2
+  none, every = np.zeros(len(ids), bool), np.ones(len(ids), bool)
+  return Pool(ids, labels.astype(np.int32), is_member, none, every)
+
+
+def make_pool(dataset: Dataset, split: Split, canaries: Pool) -> Pool:
+  """The samples that models are asked about: `GROUPS` one after another, then the canaries."""
+  groups = [getattr(split, group) for group in GROUPS]
+  ids = np.concatenate(groups)
+  each = lambda *values: np.repeat(values, [len(group) for group in groups])
+  natural = Pool(
+    ids,
+    dataset.take(ids).labels,
+    is_member=each(True, True, False, False),
+    is_known=each(True, False, True, False),
+    is_canary=np.zeros(len(ids), bool),
+  )
+  return Pool(*(np.concatenate(pair) for pair in zip(natural, canaries, strict=True)))

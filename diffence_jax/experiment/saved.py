@@ -1,0 +1,100 @@
+"""Saved models that a config names by their folders, in the place of trained ones."""
+
+import dataclasses
+from collections.abc import Mapping
+
+from diffence_jax.data import Dataset
+from diffence_jax.experiment.config import Settings
+from diffence_jax.experiment.stages.network import SavedModel, find_saved_model
+from diffence_jax.models.saved import Manifest
+
+# Section to the role that its saved model must have.
+_ROLES = {"classifier": "classifier", "diffusion": "denoiser"}
+
+
+def resolve(settings: Settings, dataset: Dataset) -> tuple[Settings, Mapping[str, SavedModel]]:
+  """Takes the architectures from the saved models that the config names.
+
+  Args:
+    settings: all of them.
+    dataset: the images that the models are for.
+
+  Returns:
+    The settings, with `model` and `fields` of "classifier" and "diffusion" those of the saved
+    models, and `diffusion.image_shape` set where the network is for other channels than the
+    images have; and section to saved model, where there is one.
+
+  Raises:
+    FileNotFoundError: there is no such saved model.
+    ValueError: a saved model is damaged, or is not for this.
+  """
+  found = {}
+  for name, role in _ROLES.items():
+    own = getattr(settings, name)
+    if not own.checkpoint:
+      continue
+    found[name] = find_saved_model(name, own.checkpoint, role)
+    manifest = found[name].manifest
+    fields = dict(manifest.fields)
+    given = fields.pop("num_classes" if name == "classifier" else "out_channels")
+    changed = {"model": manifest.name, "fields": fields}
+    if name == "classifier":
+      _check_classifier(settings, manifest, given, dataset)
+      _check_normalisation(settings, fields)
+    elif not own.image_shape and given != dataset.images.shape[-1]:
+      changed["image_shape"] = (*dataset.images.shape[1:3], given)
+    elif own.image_shape and given != own.image_shape[-1]:
+      raise ValueError(
+        f"diffusion.image_shape is {tuple(own.image_shape)}, and the network in "
+        f"{own.checkpoint} is for images of {given} channels."
+      )
+    settings = dataclasses.replace(settings, **{name: dataclasses.replace(own, **changed)})
+  return settings, found
+
+
+def _check_classifier(
+  settings: Settings, manifest: Manifest, num_classes: int, dataset: Dataset
+):
+  path = settings.classifier.checkpoint
+  if num_classes != dataset.num_classes:
+    raise ValueError(
+      f"The classifier in {path} tells {num_classes} classes apart, and the data have "
+      f"{dataset.num_classes}."
+    )
+  if manifest.image_channels != dataset.images.shape[-1]:
+    raise ValueError(
+      f"The classifier in {path} is for images of {manifest.image_channels} channels, and the "
+      f"data have {dataset.images.shape[-1]}."
+    )
+  if not settings.data.index_file:
+    raise ValueError(
+      f"classifier.checkpoint is {path}, and nothing says which samples it was trained on; "
+      "name them in data.index_file."
+    )
+  if settings.classifier.defense != "undefended":
+    raise ValueError(
+      f"classifier.defense is {settings.classifier.defense!r}, and classifier.checkpoint names "
+      "a trained classifier, which is taken as it is; leave one of them out."
+    )
+  if settings.shadow.num_canaries:
+    raise ValueError(
+      "shadow.num_canaries asks for canaries that the target is trained on, and "
+      "classifier.checkpoint names one that is trained already; set it to 0."
+    )
+
+
+def _check_normalisation(settings: Settings, fields: Mapping) -> None:
+  """Its weights do not tell what a classifier was trained with: the config is not overruled."""
+  for name in ("mean", "std"):
+    asked, saved = settings.classifier.fields.get(name), fields.get(name)
+    if asked is None or saved is None:
+      continue
+    channels = max(len(asked), len(saved))
+    # One number is for all channels.
+    asked, saved = (tuple(v) * channels if len(v) == 1 else tuple(v) for v in (asked, saved))
+    if asked != saved:
+      raise ValueError(
+        f"classifier.fields.{name} is {asked}, and the saved model "
+        f"{settings.classifier.checkpoint} has {saved}. Import it again with "
+        f"--set {name}=..., or set classifier.fields.{name} to what it was trained with."
+      )

@@ -1,0 +1,145 @@
+"""A stage: one step of an experiment, known by its fields before anything is computed."""
+
+import abc
+import collections
+import dataclasses
+import functools
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from diffence_jax.checks import check_whole
+
+if TYPE_CHECKING:
+  from diffence_jax.experiment.store import Store
+
+
+@dataclasses.dataclass(frozen=True)
+class Compute:
+  """How results are computed: what changes them by rounding at most, and is in no fingerprint.
+
+  Attributes:
+    chunk_size: re-generations that go through the networks at a time; None: as the memory at
+      hand allows.
+    batch_size: images between two commits of a record.
+    steps_per_call: training steps that are one call; None: 1 on CPU, 32 elsewhere.
+    models_at_once: shadow models that a device trains at once; None: 1 on CPU, 8 elsewhere.
+    microbatch_size: examples whose own gradients DP-SGD has in memory; None: a whole batch.
+    checkpoint_every: training steps between two checkpoints.
+  """
+
+  chunk_size: int | None = None
+  batch_size: int = 512
+  steps_per_call: int | None = None
+  models_at_once: int | None = None
+  microbatch_size: int | None = None
+  checkpoint_every: int = 500
+
+  def __post_init__(self):
+    for field in dataclasses.fields(self):
+      if getattr(self, field.name) is not None:
+        check_whole(field.name, getattr(self, field.name), 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage(abc.ABC):
+  """One step of an experiment, which leaves one artifact.
+
+  A subclass is a frozen dataclass. Its fields are all that the artifact depends on: settings,
+  samples, and the stages whose artifacts it reads. Its methods are given nothing else but
+  where artifacts are and the `Compute` section.
+  """
+
+  # What is computed, also the folder of the artifacts.
+  name: ClassVar[str]
+  # Raised when the code changes so that old artifacts are no longer right.
+  version: ClassVar[int] = 1
+
+  @functools.cached_property
+  def fingerprint(self) -> str:
+    """16 hexadecimal digits over the name, the version and all fields."""
+    content = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+    return fingerprint({"stage": self.name, "version": self.version, **content})
+
+  @functools.cached_property
+  def inputs(self) -> tuple["Stage", ...]:
+    """The stages whose artifacts this one reads."""
+    return tuple(_stages_in([getattr(self, field.name) for field in dataclasses.fields(self)]))
+
+  @property
+  def items(self) -> Sequence["Stage"]:
+    """Inputs that are independent of each other, for several processes to share out."""
+    return ()
+
+  def compute_items(self, items: Sequence["Stage"], store: "Store", compute: Compute) -> None:
+    """Computes some of `items` together, and commits each to the store when it is done."""
+    raise NotImplementedError(f"The stage {self.name} has no items.")
+
+  @abc.abstractmethod
+  def compute(self, folder: Path, store: "Store", compute: Compute) -> None:
+    """Writes the artifact.
+
+    Args:
+      folder: for the artifact's files. It may hold what a killed run left in its sub-folder
+        `disk.RESUME`, which is not part of the artifact.
+      store: where the inputs' artifacts are, all of them finished.
+      compute: how it is computed.
+    """
+
+  @abc.abstractmethod
+  def cost(self) -> str:
+    """What computing will cost, in words."""
+
+
+def fingerprint(value: Any) -> str:
+  """16 hexadecimal digits that name a value: equal values, equal names.
+
+  Args:
+    value: of what `describe` takes.
+  """
+  text = json.dumps(describe(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+  return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def describe(value: Any) -> Any:
+  """A value as JSON has it; what has a fingerprint of its own stands for itself by that.
+
+  Args:
+    value: plain values, dataclasses, named tuples, arrays, and what has a `fingerprint`, within
+      each other.
+
+  Raises:
+    TypeError: it is of another kind.
+  """
+  if isinstance(own := getattr(value, "fingerprint", None), str):
+    return own
+  if dataclasses.is_dataclass(value):
+    value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+  elif hasattr(value, "_asdict"):
+    value = value._asdict()
+  if isinstance(value, Mapping):
+    return {str(key): describe(own) for key, own in value.items()}
+  if isinstance(value, list | tuple):
+    return [describe(own) for own in value]
+  if isinstance(value, np.ndarray):
+    return value.tolist()
+  if value is None or isinstance(value, bool | int | float | str):
+    return value
+  raise TypeError(f"A {type(value).__name__} has no fingerprint: {value!r}.")
+
+
+def _stages_in(values) -> list[Stage]:
+  """All stages among some values, each once."""
+  found: dict[str, Stage] = {}
+  waiting = collections.deque(values)
+  while waiting:
+    value = waiting.popleft()
+    if isinstance(value, Stage):
+      found[f"{value.name}/{value.fingerprint}"] = value
+    elif isinstance(value, list | tuple):
+      waiting.extend(value)
+  return list(found.values())

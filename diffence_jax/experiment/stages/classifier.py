@@ -1,0 +1,177 @@
+"""The stage of the target classifier."""
+
+import collections
+import dataclasses
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import jax
+
+from diffence_jax import models, parallel
+from diffence_jax.data import Images
+from diffence_jax.experiment.samples import Samples
+from diffence_jax.experiment.stage import Compute
+from diffence_jax.experiment.stages.network import Network, SavedModel, keep
+from diffence_jax.experiment.store import Store
+from diffence_jax.named import Choice
+from diffence_jax.predictor import Bound
+from diffence_jax.training import Recipe, TrainSettings, train_classifier
+from diffence_jax.training.recipe import Guarantee
+from diffence_jax.training.registry import make_recipe
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+  """How classifiers are trained: the target, and every shadow model.
+
+  Attributes:
+    model: a name of `models.CLASSIFIERS`.
+    fields: the module's, but for the number of classes.
+    defense: a choice from `training.registry.DEFENSES`.
+    settings: what all ways of training are told.
+    reference: further samples, for defenses that train with them; None for others.
+  """
+
+  model: str
+  fields: Mapping[str, Any]
+  defense: Choice
+  settings: TrainSettings
+  reference: Samples | None
+
+  def recipe(self, num_classes: int, compute: Compute | None = None) -> Recipe:
+    """The recipe; how much is in memory at a time is left open where `compute` is None.
+
+    Raises:
+      ValueError: there is no such model, or an option is out of its range.
+    """
+    module = models.make_classifier(self.model, num_classes=num_classes, **self.fields)
+    microbatch_size = None if compute is None else compute.microbatch_size
+    settings = dataclasses.replace(self.settings, microbatch_size=microbatch_size)
+    return make_recipe(self.defense, module, settings)
+
+  def reference_set(self) -> dict[str, Images] | None:
+    """What defenses train with besides members; None where none needs it."""
+    if self.reference is None:
+      return None
+    return {"images": self.reference.images, "labels": self.reference.labels}
+
+
+def training_cost(recipe: Recipe) -> str:
+  """What a recipe costs, in words."""
+  counts = collections.Counter(recipe.schedule)
+  kinds = "" if len(counts) == 1 else f" ({', '.join(f'{n} {k}' for k, n in counts.items())})"
+  cost = f"{len(recipe.schedule)} training steps{kinds}"
+  if recipe.teachers is None:
+    return cost
+  num_teachers = len(recipe.teachers.membership(2, 0))
+  return f"{cost}; before, {num_teachers} teachers of {training_cost(recipe.teachers.recipe)}"
+
+
+def bound_classifier(recipe: Recipe, image_shape: tuple[int, ...]) -> Bound:
+  """What answers queries, and the shapes of its variables; ValueError where it does not fit."""
+  init = lambda key: recipe.variables(recipe.init(key, image_shape))
+  return Bound(recipe.answering, jax.eval_shape(init, jax.random.key(0)))
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedClassifier(Network):
+  """Trains the target.
+
+  Attributes:
+    training: how.
+    members: what it is trained on, canaries last.
+    seed: of the run.
+  """
+
+  name: ClassVar[str] = "classifier"
+
+  training: Training
+  members: Samples
+  seed: int
+
+  @functools.cached_property
+  def recipe(self) -> Recipe:
+    """How it is trained, but for what only memory depends on."""
+    return self.training.recipe(self.members.num_classes)
+
+  @functools.cached_property
+  def bound(self) -> Bound:
+    """The classifier, and the shapes of its variables."""
+    return bound_classifier(self.recipe, self.members.image_shape)
+
+  @property
+  def architecture(self) -> str:
+    """The name of its architecture."""
+    return self.training.model
+
+  @property
+  def guarantee(self) -> Guarantee | None:
+    """Of differential privacy; None without."""
+    return self.recipe.guarantee
+
+  @property
+  def num_trained_on(self) -> int:
+    """On how many samples it is trained."""
+    return len(self.members)
+
+  def compute(self, folder: Path, store: Store, compute: Compute) -> None:
+    """Trains, and writes the variables and `metrics.jsonl`."""
+    del store
+    variables = train_classifier(
+      self.training.recipe(self.members.num_classes, compute),
+      {"images": self.members.images, "labels": self.members.labels},
+      self.training.reference_set(),
+      checkpoint_every=compute.checkpoint_every,
+      steps_per_call=compute.steps_per_call,
+      seed=self.seed,
+      mesh=parallel.batch_mesh(),
+      directory=folder,
+    )
+    keep(folder, variables)
+
+  def cost(self) -> str:
+    """How many training steps it takes."""
+    return training_cost(self.recipe)
+
+
+@dataclasses.dataclass(frozen=True)
+class SavedClassifier(Network):
+  """Takes the target from a saved model.
+
+  Attributes:
+    saved: the model.
+    members: what it was trained on, as the split says.
+  """
+
+  name: ClassVar[str] = "classifier"
+
+  saved: SavedModel
+  members: Samples
+
+  guarantee = None
+
+  @property
+  def bound(self) -> Bound:
+    """The classifier, and the shapes of its variables."""
+    return self.saved.bound
+
+  @property
+  def architecture(self) -> str:
+    """The name of its architecture."""
+    return self.saved.manifest.name
+
+  @property
+  def num_trained_on(self) -> int:
+    """On how many samples it was trained."""
+    return len(self.members)
+
+  def compute(self, folder: Path, store: Store, compute: Compute) -> None:
+    """Copies the variables."""
+    del store, compute
+    self.saved.copy_to(folder, self.bound)
+
+  def cost(self) -> str:
+    """That it is only copied."""
+    return self.saved.cost()

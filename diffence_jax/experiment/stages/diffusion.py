@@ -1,0 +1,135 @@
+"""The stage of the diffusion model."""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import jax
+
+from diffence_jax import models, parallel
+from diffence_jax.diffusion import linear_schedule
+from diffence_jax.experiment.samples import Samples
+from diffence_jax.experiment.stage import Compute
+from diffence_jax.experiment.stages.network import Network, SavedModel, keep
+from diffence_jax.experiment.store import Store
+from diffence_jax.predictor import Bound
+from diffence_jax.training.denoiser import DenoiserSettings, train_denoiser
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedDiffusion(Network):
+  """Trains the noise-prediction network.
+
+  Attributes:
+    model: a name of `models.DENOISERS`.
+    fields: the module's, but for the number of channels.
+    schedule: options of `linear_schedule`.
+    model_shape: (H,W,C) of its images.
+    settings: how it is trained.
+    trained_on: the samples.
+    group: what they are called, "members" or "reference".
+    seed: of the run.
+  """
+
+  name: ClassVar[str] = "diffusion"
+
+  model: str
+  fields: Mapping[str, Any]
+  schedule: Mapping[str, Any]
+  model_shape: tuple[int, int, int]
+  settings: DenoiserSettings
+  trained_on: Samples
+  group: str
+  seed: int
+
+  @functools.cached_property
+  def bound(self) -> Bound:
+    """The network, and the shapes of its variables.
+
+    Raises:
+      ValueError: there is no such model or field, it is for classes, or does not fit images.
+    """
+    module = models.make_denoiser(self.model, out_channels=self.model_shape[-1], **self.fields)
+    if getattr(module, "num_classes", None) is not None:
+      raise ValueError(
+        f"diffusion.model is a {self.model} for {module.num_classes} classes; an experiment "
+        "takes one without (num_classes None). As a library, bind it to a label: "
+        "lambda x, t: denoise(x, t, labels)."
+      )
+    init = lambda key: models.init(module, key, self.model_shape)
+    return Bound(module, jax.eval_shape(init, jax.random.key(0)))
+
+  @property
+  def architecture(self) -> str:
+    """The name of its architecture."""
+    return self.model
+
+  def compute(self, folder: Path, store: Store, compute: Compute) -> None:
+    """Trains, and writes the variables and `metrics.jsonl`."""
+    del store
+    variables = train_denoiser(
+      self.bound.module,
+      self.trained_on.images,
+      linear_schedule(**self.schedule),
+      self.settings,
+      model_shape=self.model_shape,
+      checkpoint_every=compute.checkpoint_every,
+      steps_per_call=compute.steps_per_call,
+      seed=self.seed,
+      mesh=parallel.batch_mesh(),
+      directory=folder,
+    )
+    keep(folder, variables)
+
+  def last_loss(self, store: Store) -> float | None:
+    """The mean of the logged losses over the last tenth of the steps."""
+    text = (store.open(self) / "metrics.jsonl").read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    last = [line["loss"] for line in lines if line["step"] > 0.9 * lines[-1]["step"]]
+    return sum(last) / len(last)
+
+  def cost(self) -> str:
+    """How many training steps it takes."""
+    return f"{self.settings.num_steps} training steps of {self.settings.batch_size} images"
+
+
+@dataclasses.dataclass(frozen=True)
+class SavedDiffusion(Network):
+  """Takes the noise-prediction network from a saved model.
+
+  Attributes:
+    saved: the model.
+  """
+
+  name: ClassVar[str] = "diffusion"
+
+  saved: SavedModel
+
+  # Nothing is known of what it was trained on.
+  group = None
+
+  @property
+  def bound(self) -> Bound:
+    """The network, and the shapes of its variables."""
+    return self.saved.bound
+
+  @property
+  def architecture(self) -> str:
+    """The name of its architecture."""
+    return self.saved.manifest.name
+
+  def compute(self, folder: Path, store: Store, compute: Compute) -> None:
+    """Copies the variables."""
+    del store, compute
+    self.saved.copy_to(folder, self.bound)
+
+  def last_loss(self, store: Store) -> float | None:
+    """None: it was not trained here."""
+    del store
+
+  def cost(self) -> str:
+    """That it is only copied."""
+    return self.saved.cost()

@@ -1,0 +1,65 @@
+"""The stage of the attacks that ask many times and see labels only."""
+
+import dataclasses
+from pathlib import Path
+from typing import ClassVar
+
+import jax.numpy as jnp
+import numpy as np
+
+from diffence_jax import models
+from diffence_jax.attacks import View, run_attack
+from diffence_jax.audit.pool import Pool
+from diffence_jax.experiment.samples import Samples
+from diffence_jax.experiment.stage import Compute, Stage
+from diffence_jax.experiment.stages.classifier import SavedClassifier, TrainedClassifier
+from diffence_jax.experiment.store import Store
+from diffence_jax.named import Choice
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelOnly(Stage):
+  """Attacks on the classifier itself, which hold for all that give the same labels.
+
+  Attributes:
+    classifier: the target.
+    samples: what is asked about.
+    pool: the same samples, and who is a member.
+    attacks: those that ask.
+    seed: of the run.
+  """
+
+  name: ClassVar[str] = "label_only"
+
+  classifier: TrainedClassifier | SavedClassifier
+  samples: Samples
+  pool: Pool
+  attacks: tuple[Choice, ...]
+  seed: int
+
+  def compute(self, folder: Path, store: Store, compute: Compute) -> None:
+    """Writes `scores.npz`, attack to f64[n]."""
+    del compute
+    predict = models.predictor(*self.classifier.load(store))
+    logits = jnp.zeros((len(self.samples), 1, self.samples.num_classes))
+    view = View(
+      logits,  # the attacks ask for labels instead
+      self.pool.labels,
+      is_known=self.pool.is_known,
+      is_member=self.pool.is_member,
+      images=self.samples.images,
+      ask=lambda images: jnp.argmax(predict(None, images), axis=-1),
+      ids=self.pool.ids,
+      seed=self.seed,
+    )
+    scores = {choice.name: run_attack(choice, view) for choice in self.attacks}
+    np.savez(folder / "scores.npz", **scores)
+
+  def load(self, store: Store) -> dict[str, np.ndarray]:
+    """Attack to scores f64[n] of `samples`, of a stage that is computed."""
+    with np.load(store.open(self) / "scores.npz", allow_pickle=False) as scores:
+      return dict(scores)
+
+  def cost(self) -> str:
+    """How many images are asked about."""
+    return f"{len(self.samples)} images"

@@ -1,0 +1,98 @@
+"""Stages that leave a network's variables: trained here, or taken from a saved model."""
+
+import abc
+import dataclasses
+import functools
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from diffence_jax.checkpoint import restore_tree, save_tree
+from diffence_jax.experiment.stage import Stage
+from diffence_jax.experiment.store import Store
+from diffence_jax.models.saved import Manifest, load_model, read_manifest
+from diffence_jax.predictor import Bound
+
+_VARIABLES = "variables"
+
+
+@dataclasses.dataclass(frozen=True)
+class Network(Stage):
+  """A stage whose artifact are the variables of a network."""
+
+  @property
+  @abc.abstractmethod
+  def bound(self) -> Bound:
+    """The network, and the shapes of its variables."""
+
+  @property
+  @abc.abstractmethod
+  def architecture(self) -> str:
+    """The name of its architecture."""
+
+  def load(self, store: Store) -> Bound:
+    """The network with its variables, of a stage that is computed."""
+    template = self.bound.variables
+    return self.bound._replace(variables=restore_tree(store.open(self) / _VARIABLES, template))
+
+
+def keep(folder: Path, variables: Any) -> None:
+  """Writes the variables of a network as its artifact."""
+  save_tree(folder / _VARIABLES, variables)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SavedModel:
+  """A model on disk, known by its content and not by where it lies.
+
+  Attributes:
+    path: its folder.
+    manifest: what it is.
+  """
+
+  path: str
+  manifest: Manifest
+
+  @property
+  def fingerprint(self) -> str:
+    """The digest of the network and its variables."""
+    return self.manifest.digest
+
+  @functools.cached_property
+  def bound(self) -> Bound:
+    """The network, and the shapes of its variables."""
+    return Bound(self.manifest.make_module(), self.manifest.variable_shapes)
+
+  def copy_to(self, folder: Path, expected: Bound) -> None:
+    """Makes an artifact of it; ValueError unless its shapes are the expected ones."""
+    _, variables = load_model(self.path)
+    shapes = [jax.tree.map(jnp.shape, tree) for tree in (expected.variables, variables)]
+    if shapes[0] != shapes[1]:
+      raise ValueError(f"The saved model {self.path} is for images of another size or kind.")
+    keep(folder, variables)
+
+  def cost(self) -> str:
+    """That it is only copied."""
+    return f"a copy of the saved model {self.path}"
+
+
+def find_saved_model(section: str, path: str, role: str) -> SavedModel:
+  """The saved model that a config names.
+
+  Args:
+    section: of the config.
+    path: the model's folder.
+    role: that it must have, "classifier" or "denoiser".
+
+  Raises:
+    FileNotFoundError: there is no such saved model.
+    ValueError: it is damaged, or of another role.
+  """
+  manifest = read_manifest(path)
+  if manifest.role != role:
+    raise ValueError(
+      f"{section}.checkpoint is {path}, the {manifest.role} {manifest.name}; expected a {role}."
+    )
+  return SavedModel(path, manifest)

@@ -1,0 +1,208 @@
+"""The stage of the attacks with shadow models."""
+
+import dataclasses
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from diffence_jax.attacks import run_attack
+from diffence_jax.attacks.attack import declaration_of
+from diffence_jax.audit.answers import Answers, DefendedEnsemble
+from diffence_jax.audit.pool import Pool
+from diffence_jax.audit.predictors import (
+  Defended,
+  ModelRecord,
+  Predictor,
+  answers_defense,
+  fit_predictors,
+)
+from diffence_jax.audit.shadow import (
+  ShadowTables,
+  in_turn_tables,
+  target_rows,
+  target_view,
+)
+from diffence_jax.audit.typed import from_plain, to_plain
+from diffence_jax.defense.policy import RankPolicy
+from diffence_jax.experiment.stage import Compute, Stage
+from diffence_jax.experiment.stages.queries import Queries
+from diffence_jax.experiment.stages.shadow_queries import (
+  NearDuplicates,
+  ShadowQueries,
+  TargetQueries,
+)
+from diffence_jax.experiment.store import Store
+from diffence_jax.named import Choice
+
+
+@dataclasses.dataclass(frozen=True)
+class ShadowAudit(Stage):
+  """Attacks with shadow models: on the target, and on every model in turn.
+
+  Attributes:
+    pool: all samples, canaries last.
+    queries: the target's answers, on which its policies are fitted.
+    shadow_queries: the shadow models' answers.
+    target_queries: the target's to all versions of the images; None where there is one version.
+    near_duplicates: the target's to near-duplicates; None where they are not asked about.
+    predictors: the undefended one first.
+    output: a defense of the answers; None for none.
+    attacks: those that need shadow models, or are run with every model in turn.
+    main_attack: of figures, single examples and bounds on epsilon.
+    protocol: as in `Pool.reported`.
+    num_candidates: M, that the defense draws for a query.
+    num_queries: the numbers k of repeated queries.
+    num_resamples: of the bootstrap over models.
+    seed: of the run.
+    has_epsilon: whether jax-privacy is there: with it there is a bound on epsilon.
+  """
+
+  name: ClassVar[str] = "shadow_audit"
+
+  pool: Pool
+  queries: Queries
+  shadow_queries: ShadowQueries
+  target_queries: TargetQueries | None
+  near_duplicates: NearDuplicates | None
+  predictors: tuple[Predictor, ...]
+  output: Choice | None
+  attacks: tuple[Choice, ...]
+  main_attack: Choice
+  protocol: str
+  num_candidates: int
+  num_queries: tuple[int, ...]
+  num_resamples: int
+  seed: int
+  has_epsilon: bool = dataclasses.field(
+    default_factory=lambda: importlib.util.find_spec("jax_privacy") is not None
+  )
+
+  def ensemble(self, store: Store) -> DefendedEnsemble:
+    """The shadow models behind every policy, of stages that are computed."""
+    versions = self.shadow_queries.num_versions
+    return DefendedEnsemble(
+      lambda model: self.shadow_queries.load_model(store, model, versions),
+      self.pool,
+      self.shadow_queries.shadow.membership(store),
+      self.predictors,
+      num_candidates=self.num_candidates,
+      queries=self.num_queries,
+      seed=self.seed,
+      versions=versions,
+      fit_answers=lambda model: answers_defense(self.output, self.seed, f"shadow/{model}"),
+    )
+
+  def compute(self, folder: Path, store: Store, compute: Compute) -> None:
+    """Writes `tables.json`, and `scores.npz` and `arrays.npz` for figures."""
+    del compute
+    ensemble = self.ensemble(store)
+    # The target's policies are those of the defense as it is deployed.
+    known = self.queries.load(store, self.num_candidates)
+    record = self._target_record(store)
+    target = self._answers(fit_target(self, known), record)
+    in_turn = [c for c in self.attacks if self._is_in_turn(c)]
+    natural = self.pool.natural
+    reported = natural.reported(self.protocol)
+    rows = target_rows(target, ensemble, in_turn, reported=reported)
+    near = self._near_answers(store, known, record)
+    if near:
+      plain = ensemble.first_version()
+      rows += target_rows(near, plain, in_turn, reported=reported, inputs="near duplicates")
+    tables, arrays = in_turn_tables(
+      ensemble,
+      in_turn,
+      self.main_attack,
+      reported=self.pool.reported(self.protocol),
+      num_resamples=self.num_resamples,
+      seed=self.seed,
+    )
+    scores = {
+      f"{name}/{choice.name}": run_attack(
+        choice, target_view(answers, ensemble, name, 0, seed=self.seed)
+      )
+      for name, answers in target.items()
+      for choice in self.attacks
+      if "shadows" in declaration_of(choice.name).needs
+    }
+    shares = {name: {"target": own.reused, "shadow": ensemble.reused[name]}
+              for name, own in target.items()}  # fmt: skip
+    for name, own in near.items():
+      shares[name]["near_duplicates"] = own.reused
+    found = ShadowTables(
+      main_attack=self.main_attack.name,
+      main_title=declaration_of(self.main_attack.name).title,
+      adaptive=tuple(rows),
+      **{name: tuple(own) for name, own in tables.items()},
+      reused=shares,
+    )
+    (folder / "tables.json").write_text(json.dumps(to_plain(found), allow_nan=False))
+    np.savez_compressed(folder / "arrays.npz", **arrays)
+    np.savez_compressed(folder / "scores.npz", **scores)
+
+  def load(self, store: Store) -> ShadowTables:
+    """What a finished stage found."""
+    text = (store.open(self) / "tables.json").read_text()
+    return from_plain(ShadowTables, json.loads(text))
+
+  def load_scores(self, store: Store) -> dict[str, np.ndarray]:
+    """The target's scores f64[N] by "predictor/attack", of the pool without canaries."""
+    with np.load(store.open(self) / "scores.npz", allow_pickle=False) as scores:
+      return dict(scores)
+
+  def load_arrays(self, store: Store) -> dict[str, np.ndarray]:
+    """The arrays of the figures; see `audit.shadow.in_turn_tables`."""
+    with np.load(store.open(self) / "arrays.npz", allow_pickle=False) as arrays:
+      return dict(arrays)
+
+  def cost(self) -> str:
+    """How many models' answers are attacked."""
+    num_models = len(self.shadow_queries.shadow.models)
+    text = f"{num_models} models' answers to attack"
+    if self.output is None:
+      return text
+    once = len(self.pool.ids) * self.shadow_queries.num_versions * (num_models + 1)
+    most = once * (2 + 3 * min(max(self.num_queries), self.queries.num_recorded))
+    return f"{text}, {5 * once} to {most} of them through {self.output.name} first"
+
+  def _is_in_turn(self, choice: Choice) -> bool:
+    return declaration_of(choice.name).in_turn
+
+  def _target_record(self, store: Store) -> ModelRecord:
+    versions = self.shadow_queries.num_versions
+    return (self.target_queries or self.queries).load_model(store, versions=versions)
+
+  def _answers(self, fitted, record, num_candidates=None) -> dict[str, Answers]:
+    labels, found = self.pool.natural.labels, {}
+    for defended in fitted:
+      repeated = defended.answer_repeatedly(
+        record,
+        num_candidates=num_candidates or self.num_candidates,
+        num_queries=max(self.num_queries),
+      )
+      found[defended.name] = Answers(repeated.logits, labels, repeated.reused)
+    return found
+
+  def _near_answers(self, store, known, record) -> dict[str, Answers]:
+    """The answers of the policies that select, to near-duplicates; empty without."""
+    if self.near_duplicates is None:
+      return {}
+    near = self.near_duplicates.load(store, record.raw[:, :1])
+    selecting = [d for d in fit_target(self, known) if isinstance(d.policy, RankPolicy)]
+    return self._answers(selecting, near, min(self.num_candidates, max(self.num_queries)))
+
+
+def fit_target(stage: Any, known) -> tuple[Defended, ...]:
+  """The predictors of a stage, fitted on the known samples of the target's record.
+
+  Args:
+    stage: with `predictors`, `output`, `pool` and `seed`.
+    known: the record of the pool without canaries.
+  """
+  members, nonmembers = (
+    type(known)(*(values[rows] for values in known)) for rows in stage.pool.natural.known()
+  )
+  fit_answers = answers_defense(stage.output, stage.seed, "target")
+  return fit_predictors(stage.predictors, members, nonmembers, fit_answers)

@@ -1,0 +1,201 @@
+"""The store of finished stages: content-addressed, committed by one rename, verified."""
+
+import contextlib
+import fcntl
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from diffence_jax import disk
+from diffence_jax.disk import ArtifactError
+from diffence_jax.experiment.stage import Stage, describe
+
+_MANIFEST = "manifest.json"
+# What tells workdirs of this version from those of others.
+_FORMAT_FILE = "format.json"
+_FORMAT = 2
+# Seconds between two looks at whether another process is done.
+_PATIENCE = 0.5
+
+
+class Store:
+  """Artifacts under `workdir/<stage>/<fingerprint>/`.
+
+  A stage is computed in `<fingerprint>.partial/`, which a killed run leaves behind and the
+  next one resumes from; when all is there the manifest is written and the folder renamed, so
+  a folder without the suffix is complete.
+  """
+
+  def __init__(self, workdir: str | os.PathLike, record: Mapping[str, Any] | None = None):
+    """Opens the store; nothing is created until something is computed.
+
+    Args:
+      workdir: the folder.
+      record: JSON-able facts for the manifests (versions, device).
+
+    Raises:
+      ArtifactError: the folder is the workdir of another version of diffence_jax.
+    """
+    self.workdir = Path(workdir)
+    self.record = dict(record or {})
+    self._verified: set[Path] = set()
+    _check_format(self.workdir)
+
+  def path(self, stage: Stage) -> Path:
+    """Where the artifact of `stage` is, or will be."""
+    return self.workdir / stage.name / stage.fingerprint
+
+  def is_done(self, stage: Stage) -> bool:
+    """Whether the artifact of `stage` is there."""
+    return (self.path(stage) / _MANIFEST).is_file()
+
+  def open(self, stage: Stage) -> Path:
+    """The folder of a finished artifact, to read from.
+
+    Raises:
+      FileNotFoundError: it is not there.
+      ArtifactError: it is damaged; looked at once.
+    """
+    if not self.is_done(stage):
+      raise FileNotFoundError(
+        f"{self.workdir} has no {stage.name} of this config ({stage.fingerprint}); first run "
+        "diffence with the same --config and --workdir."
+      )
+    self.verify(stage)
+    return self.path(stage)
+
+  def compute(self, stage: Stage, write: Callable[[Path], None]) -> Path:
+    """Returns the verified artifact of `stage`, computing it first if it is not there.
+
+    Args:
+      stage: the stage.
+      write: writes the artifact's files into the folder it is given; see `Stage.compute`.
+
+    Returns:
+      The artifact's folder.
+
+    Raises:
+      ArtifactError: a finished artifact is damaged.
+    """
+    path = self.path(stage)
+    if not self.is_done(stage):
+      if path.exists():
+        raise disk.damaged(path / _MANIFEST, "is missing", _remedy(path))
+      partial = path.with_name(path.name + ".partial")
+      resumed = partial.exists()
+      make_private(self.workdir)
+      partial.mkdir(parents=True, exist_ok=True)
+      _write_format(self.workdir)
+      start = time.perf_counter()
+      # The manifest is the last file written: a run killed after that needs only to commit.
+      if not (partial / _MANIFEST).is_file():
+        write(partial)
+      about = {
+        "stage": stage.name,
+        "fingerprint": stage.fingerprint,
+        "fields": {name: describe(getattr(stage, name)) for name in stage.__dataclass_fields__},
+        "inputs": [f"{other.name}/{other.fingerprint}" for other in stage.inputs],
+        "seconds": round(time.perf_counter() - start, 2),
+        "resumed": resumed,  # then the seconds are those of the last run only
+        **self.record,
+      }
+      disk.commit(partial, path, _MANIFEST, about)
+    self.verify(stage)
+    return path
+
+  def wait(self, stage: Stage) -> Path:
+    """Returns the verified artifact of `stage` as soon as another process has computed it."""
+    while not self.is_done(stage):
+      time.sleep(_PATIENCE)
+    self.verify(stage)
+    return self.path(stage)
+
+  def manifest(self, stage: Stage) -> dict[str, Any]:
+    """What was recorded when the artifact of `stage` was committed.
+
+    Raises:
+      ArtifactError: the manifest is damaged.
+      OSError: it cannot be read.
+    """
+    path = self.path(stage)
+    return disk.read_manifest(path, _MANIFEST, _remedy(path))
+
+  def verify(self, stage: Stage) -> None:
+    """Raises ArtifactError unless every file of the artifact has its recorded digest."""
+    path = self.path(stage)
+    if path not in self._verified:
+      disk.verify(path, self.manifest(stage), _remedy(path))
+      self._verified.add(path)
+
+
+@contextlib.contextmanager
+def locked(workdir: str | os.PathLike) -> Iterator[None]:
+  """Keeps other runs out of `workdir`; a killed run's lock goes with it.
+
+  Raises:
+    ArtifactError: another run holds the lock, or the folder cannot be written or locked.
+  """
+  workdir = Path(workdir)
+  flags = os.O_WRONLY | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+  try:
+    make_private(workdir)
+    handle = os.open(workdir / ".lock", flags, 0o600)
+  except OSError as error:
+    raise ArtifactError(f"The workdir {workdir} cannot be written: {error}.") from error
+  try:
+    _lock(handle, workdir)
+    yield
+  finally:
+    os.close(handle)
+
+
+def make_private(workdir: Path) -> None:
+  """Makes a workdir, if it is not there, that its owner alone can read."""
+  if not workdir.is_dir():
+    workdir.mkdir(parents=True, exist_ok=True)
+    workdir.chmod(0o700)
+
+
+def _lock(handle: int, workdir: Path) -> None:
+  try:
+    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except BlockingIOError as error:
+    raise ArtifactError(
+      f"Another run is using the workdir {workdir}; wait for it or choose another."
+    ) from error
+  except OSError as error:  # ENOSYS, ENOLCK: network file systems that are mounted without
+    raise ArtifactError(
+      f"The file system of the workdir {workdir} has no locks ({error}); choose a workdir on "
+      "another one, or mount it with locks."
+    ) from error
+
+
+def _remedy(path: Path) -> str:
+  return f"Delete the folder {path} and run again to compute it anew."
+
+
+def _check_format(workdir: Path) -> None:
+  """Raises ArtifactError where a workdir is of another version."""
+  file = workdir / _FORMAT_FILE
+  if file.is_file():
+    try:
+      found = json.loads(file.read_text(encoding="utf-8"))["workdir_format"]
+    except (ValueError, KeyError, TypeError):
+      found = "an unknown format"
+  else:
+    # Older versions left no such file, but this one.
+    found = 1 if (workdir / "run.json").is_file() else _FORMAT
+  if found != _FORMAT:
+    raise ArtifactError(
+      f"The workdir {workdir} is of format {found}, and this version of diffence_jax reads "
+      f"format {_FORMAT}: another version made it. Take another workdir."
+    )
+
+
+def _write_format(workdir: Path) -> None:
+  if not (workdir / _FORMAT_FILE).is_file():
+    content = json.dumps({"workdir_format": _FORMAT})
+    disk.write_atomically(workdir / _FORMAT_FILE, content + "\n")

@@ -1,0 +1,211 @@
+"""All that an experiment found: the content of `results.json`, typed."""
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from diffence_jax.audit.rows import PredictorRow
+from diffence_jax.audit.shadow import ShadowTables
+from diffence_jax.audit.typed import from_plain, to_plain
+from diffence_jax.training.recipe import Guarantee
+
+# Raised when the file's fields change.
+SCHEMA = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class DataFacts:
+  """The data, and how many samples each group of the split has.
+
+  Attributes:
+    source: as the config has it.
+    image_shape: (H,W,C).
+    num_classes: K.
+    known_members: samples.
+    target_members: samples.
+    known_nonmembers: samples.
+    target_nonmembers: samples.
+    reference: samples.
+  """
+
+  source: str
+  image_shape: tuple[int, ...]
+  num_classes: int
+  known_members: int
+  target_members: int
+  known_nonmembers: int
+  target_nonmembers: int
+  reference: int
+
+
+@dataclasses.dataclass(frozen=True)
+class PurifyFacts:
+  """How images are re-generated, and what is answered: that section of the settings.
+
+  Attributes:
+    num_candidates: M.
+    step: diffusion steps of noise.
+    num_ddim_steps: evaluations of the network on the way back.
+    clip: whether predicted clean images are clipped.
+    to_clean: whether the way back ends at the clean image.
+    respacing: what steps are counted in; "" for the whole schedule.
+    dtype: of the network here; "" as it was trained.
+    policies: as the config has them.
+  """
+
+  num_candidates: int
+  step: int
+  num_ddim_steps: int
+  clip: bool
+  to_clean: bool
+  respacing: str
+  dtype: str
+  policies: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class DefenseFacts:
+  """Defenses besides Diffence.
+
+  Attributes:
+    training: how the classifier was trained; "undefended" for no defense.
+    output: what was done to the answers; "none" for nothing.
+    options: of these, by name.
+    guarantee: of differential privacy; None without.
+  """
+
+  training: str
+  output: str
+  options: Mapping[str, Mapping[str, Any]]
+  guarantee: Guarantee | None
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassifierFacts:
+  """The target classifier.
+
+  Attributes:
+    model: its architecture.
+    num_parameters: of it.
+    train_accuracy: on target members, without Diffence.
+    test_accuracy: on target non-members, likewise.
+  """
+
+  model: str
+  num_parameters: int
+  train_accuracy: float
+  test_accuracy: float
+
+
+@dataclasses.dataclass(frozen=True)
+class DiffusionFacts:
+  """The diffusion model.
+
+  Attributes:
+    model: its architecture.
+    num_parameters: of it.
+    trained_on: "members" or "reference"; None for a saved model.
+    loss: mean over the last tenth of the training; None for a saved model.
+  """
+
+  model: str
+  num_parameters: int
+  trained_on: str | None
+  loss: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class ShadowResults(ShadowTables):
+  """What shadow models show, and how they were trained.
+
+  Attributes:
+    num_models: S.
+    num_examples: samples that their training sets are drawn from.
+    num_canaries: mislabelled ones among them.
+    train_size: samples that each model is trained on.
+    target_train_size: samples that the target is trained on.
+  """
+
+  num_models: int
+  num_examples: int
+  num_canaries: int
+  train_size: int
+  target_train_size: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Results:
+  """All that an experiment found.
+
+  Attributes:
+    schema: of the file's fields.
+    experiment: the config's name.
+    variant: of the config.
+    seed: of the run.
+    protocol: "disjoint" or "paper".
+    device: kind and number.
+    versions: package to version.
+    settings: all of them, as `config.as_json` has them.
+    data: the data and the split.
+    purify: how images are re-generated.
+    defense: defenses besides Diffence.
+    classifier: the target.
+    diffusion: the diffusion model.
+    predictors: a row each, the undefended one first.
+    shadow: what shadow models show; None for an audit without.
+    left_out: attack to what it needs and this run has not.
+  """
+
+  schema: int
+  experiment: str
+  variant: str
+  seed: int
+  protocol: str
+  device: str
+  versions: Mapping[str, str]
+  settings: Mapping[str, Any]
+  data: DataFacts
+  purify: PurifyFacts
+  defense: DefenseFacts
+  classifier: ClassifierFacts
+  diffusion: DiffusionFacts
+  predictors: tuple[PredictorRow, ...]
+  shadow: ShadowResults | None
+  left_out: Mapping[str, tuple[str, ...]]
+
+  @property
+  def undefended(self) -> PredictorRow:
+    """The row of the predictor without Diffence."""
+    return self.predictors[0]
+
+
+def to_json(results: Results) -> str:
+  """The text of `results.json`.
+
+  Raises:
+    ValueError: a figure is not finite, which JSON does not have.
+  """
+  return json.dumps(to_plain(results), indent=2, sort_keys=True, allow_nan=False) + "\n"
+
+
+def read_results(path: str | os.PathLike) -> Results:
+  """Reads a `results.json`.
+
+  Raises:
+    FileNotFoundError: it is not there.
+    ValueError: it is of another version, or damaged.
+  """
+  try:
+    content = json.loads(Path(path).read_text(encoding="utf-8"))
+    schema = content.get("schema") if isinstance(content, dict) else None
+  except ValueError as error:
+    raise ValueError(f"{path} is no JSON: {error}.") from error
+  if schema != SCHEMA:
+    raise ValueError(
+      f"{path} is of schema {schema}; this version of diffence_jax reads schema {SCHEMA}. Run "
+      "the experiment again, in another workdir."
+    )
+  return from_plain(Results, content)
