@@ -1,6 +1,5 @@
 """The command `diffence export`: the protected classifier of a finished run, as one file."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -8,12 +7,11 @@ from typing import Any
 HELP = """\
 Writes the protected classifier of a finished run as one file, which JAX runs by itself.
 
-  diffence export --config=FILE[:VARIANT] --workdir=FOLDER --output=FILE [--scenario=1|2|3]
+  diffence export --config=FILE[:VARIANT] --workdir=FOLDER --output=FILE [--policy=NAME]
 
   --config, --workdir    those of the run, with the same --config.SETTING=VALUE, if any
   --output=FILE          the program, replaced if it is there
-  --scenario=1           what the interval is fitted to: 1, members and non-members; 2, members;
-                         3, nothing
+  --policy=scenario_1    what is answered: one of the run's purify.policies, as it was fitted
   --help                 this text
 
 Where it is to run, pip install jax flatbuffers, and
@@ -29,46 +27,56 @@ weights of both networks and the interval, and no sample.
 """
 
 
-def run(config: Any, workdir: str, output: str, scenario: str | None) -> None:
+def run(config: Any, workdir: str, output: str, policy: str | None) -> None:
   """Exports the protected classifier of a finished run.
 
   Args:
-    config: of the run, as `pipeline.run` takes it.
+    config: of the run, as `plan` takes it.
     workdir: of the run.
     output: the file.
-    scenario: "1", "2" or "3"; None for "1".
+    policy: one of the run's, as the config has it; None for the first.
 
   Raises:
     FileNotFoundError: the run is not finished, or there is no folder for the file.
     ValueError: a setting is not right, or the run's defense cannot be exported.
     ArtifactError: something in the workdir is damaged.
   """
-  scenario = "1" if scenario is None else scenario
-  if scenario not in ("1", "2", "3"):
-    raise ValueError(f"--scenario is {scenario!r}; expected 1, 2 or 3.")
   # Only now: importing jax takes a second.
-  from diffence_jax.experiment import run as pipeline
+  from diffence_jax.experiment.plan import plan
+  from diffence_jax.experiment.run import open_store
   from diffence_jax.interop import export
 
-  experiment = pipeline.plan(config)
-  predict = protected_predictor(experiment, pipeline.open_store(workdir), int(scenario))
+  experiment = plan(config)
+  name = choose_policy(experiment, policy)
+  predict = protected_predictor(experiment, open_store(workdir), name)
   shape = experiment.dataset.images.shape[1:]
   export(output, predict, shape)
   size = Path(output).stat().st_size / 2**20
   print(
-    f"{output}: {size:.1f} MiB, scenario {scenario}, for (key data u32[2], images "
+    f"{output}: {size:.1f} MiB, {name}, for (key data u32[2], images "
     f"f32[N,{','.join(map(str, shape))}]); see diffence export --help.",
     file=sys.stderr,
   )
 
 
-def protected_predictor(experiment: Any, store: Any, scenario: int) -> Any:
+def choose_policy(experiment: Any, policy: str | None) -> str:
+  """The name of a policy of the experiment; ValueError, with the nearest, if there is none."""
+  from diffence_jax.named import nearest
+
+  known = [predictor.policy.name for predictor in experiment.audit.predictors[1:]]
+  policy = known[0] if policy is None and known else policy
+  if policy not in known:
+    raise ValueError(f"The run has no policy {policy!r}{nearest(str(policy), known)}")
+  return policy
+
+
+def protected_predictor(experiment: Any, store: Any, policy: str) -> Any:
   """The classifier of a finished run, protected as its report says.
 
   Args:
-    experiment: as `pipeline.plan` makes it.
-    store: as `pipeline.open_store` makes it.
-    scenario: 1, 2 or 3; its interval is the one that the run fitted.
+    experiment: as `plan` makes it.
+    store: as `open_store` makes it.
+    policy: one of the run's, fitted as it was there.
 
   Returns:
     A predictor, as `defense.protect` returns it.
@@ -80,31 +88,23 @@ def protected_predictor(experiment: Any, store: Any, scenario: int) -> Any:
   """
   from diffence_jax import models
   from diffence_jax.defense import protect
-  from diffence_jax.experiment.stages import models as stages
 
-  config = experiment.config
-  if config.output.defense != "none":
+  settings, purification = experiment.settings, experiment.purification
+  if settings.output.defense != "none":
     raise ValueError(
-      f"output.defense is {config.output.defense!r}, which runs on the host and cannot be "
+      f"output.defense is {settings.output.defense!r}, which runs on the host and cannot be "
       "exported; choose --config.output.defense=none."
     )
-  for name in ("classifier", "diffusion", "audit"):
-    stage = experiment.stages[name]
-    if not store.is_done(stage):
-      raise FileNotFoundError(
-        f"{store.workdir} has no {name} of this config ({stage.fingerprint}); first run "
-        "diffence with the same --config and --workdir."
-      )
-    store.verify(stage)
-  rows = json.loads((store.path(experiment.stages["audit"]) / "predictors.json").read_text())
-  interval = next(row["interval"] for row in rows if row["name"] == f"scenario {scenario}")
-  schedule, sampler = stages.sampler_of(config)
+  for stage in (experiment.classifier, experiment.diffusion, experiment.audit):
+    store.open(stage)
+  fitted = experiment.audit.load_predictors(store)
+  chosen = next(own.policy for own in fitted if own.predictor.policy.name == policy)
   return protect(
-    models.predictor(*stages.load_classifier(experiment, store)),
-    models.denoiser(*stages.load_purifier(experiment, store)),
-    schedule,
-    num_candidates=config.purify.num_candidates,
-    chunk_size=config.purify.chunk_size,
-    interval=interval,
-    **sampler,
+    models.predictor(*experiment.classifier.load(store)),
+    models.denoiser(*purification.network(experiment.diffusion.load(store))),
+    purification.sampler_schedule(),
+    num_candidates=settings.purify.num_candidates,
+    chunk_size=settings.compute.chunk_size,
+    policy=chosen,
+    **purification.sampler,
   )

@@ -123,7 +123,7 @@ def _export(argv):
     values = _parse(argv, _define_export_flags, ("config", "workdir", "output"))
   except Exception as error:
     return _refuse(error)
-  given = (values.config, values.workdir, values.output, values.scenario)
+  given = (values.config, values.workdir, values.output, values.policy)
   return _write(lambda: export_command.run(*given))
 
 
@@ -156,7 +156,7 @@ def _define_run_flags(values):
 
 def _define_export_flags(values):
   flags.DEFINE_string("output", None, "The program.", flag_values=values)
-  flags.DEFINE_string("scenario", None, "1, 2 or 3.", flag_values=values)
+  flags.DEFINE_string("policy", None, "What is answered.", flag_values=values)
 
 
 def _parse(argv, define=_define_run_flags, required=("config", "workdir")):

@@ -23,13 +23,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffence_jax import disk
 from diffence_jax.checkpoint import save_arrays
-from diffence_jax.disk import file_digest, sync
+from diffence_jax.disk import file_digest
 from diffence_jax.models.registry import CLASSIFIERS, DENOISERS, make_classifier, make_denoiser
 
 _MANIFEST = "model.json"
 _VARIABLES = "variables.npz"
 _FORMAT = 1
+_REMEDY = "Copy the saved model again, or import it again."
 _ROLES = {"classifier": (CLASSIFIERS, make_classifier), "denoiser": (DENOISERS, make_denoiser)}
 
 
@@ -138,17 +140,12 @@ def save_model(
       shapes={leaf: [list(array.shape), str(array.dtype)] for leaf, array in flat.items()},
       files={_VARIABLES: file_digest(partial / _VARIABLES)},
     )
-    content = {"format": _FORMAT, "digest": manifest.digest, **manifest._asdict()}
-    text = json.dumps(content, indent=1)
-    (partial / _MANIFEST).write_text(text + "\n", encoding="utf-8")
-    for file in (partial / _VARIABLES, partial / _MANIFEST, partial):
-      sync(file)
+    about = {"format": _FORMAT, "digest": manifest.digest, **manifest._asdict()}
     check_free(path)  # renaming would replace an empty folder made in the meantime
-    partial.rename(path)
+    disk.commit(partial, path, _MANIFEST, about)
   except BaseException:
     shutil.rmtree(partial, ignore_errors=True)
     raise
-  sync(path.parent)
   return manifest
 
 
@@ -163,15 +160,11 @@ def load_model(path: str | os.PathLike) -> tuple[nn.Module, dict[str, Any]]:
 
   Raises:
     FileNotFoundError: there is no saved model.
-    ValueError: it is damaged, or of a later version.
+    ValueError: it is damaged (`disk.ArtifactError`), or of another version.
   """
   path = Path(path)
   manifest = read_manifest(path)
-  for name, expected in manifest.files.items():
-    if not (path / name).is_file():
-      raise _damaged(path / name, "is missing")
-    if file_digest(path / name) != expected:
-      raise _damaged(path / name, "is not what was written")
+  disk.verify(path, manifest._asdict(), _REMEDY)
   with np.load(path / _VARIABLES, allow_pickle=False) as arrays:
     # One at a time: NumPy's copy of each goes before the next is read.
     flat = {name: jnp.asarray(arrays[name]) for name in arrays.files}
@@ -189,31 +182,27 @@ def read_manifest(path: str | os.PathLike) -> Manifest:
 
   Raises:
     FileNotFoundError: there is no saved model.
-    ValueError: the manifest is damaged, or of a later version.
+    ValueError: the manifest is damaged (`disk.ArtifactError`), or of another version.
   """
-  manifest_path = Path(path) / _MANIFEST
-  if not manifest_path.is_file():
+  file = Path(path) / _MANIFEST
+  if not file.is_file():
     raise FileNotFoundError(
-      f"There is no saved model {path}, for lack of {manifest_path}; expected a folder that "
+      f"There is no saved model {path}, for lack of {file}; expected a folder that "
       "`diffence import-torch KIND FILE --output=FOLDER` made."
     )
-  try:
-    content = json.loads(manifest_path.read_text(encoding="utf-8"))
-    version = content.pop("format")
-  except (ValueError, KeyError, TypeError, AttributeError) as error:
-    raise _damaged(manifest_path, "is not one of a saved model") from error
+  content = disk.read_manifest(Path(path), _MANIFEST, _REMEDY)
+  version, digest = content.pop("format", None), content.pop("digest", None)
   if version != _FORMAT:
     raise ValueError(
-      f"{manifest_path} is of format {version!r}; this version of diffence_jax reads format "
-      f"{_FORMAT}. Update it, or import the model again."
+      f"{file} is of format {version!r}; this version of diffence_jax reads format {_FORMAT}. "
+      "Update it, or import the model again."
     )
-  digest = content.pop("digest", None)
   try:
     manifest = Manifest(**content)
   except TypeError as error:
-    raise _damaged(manifest_path, "lacks something or holds something else") from error
+    raise disk.damaged(file, "lacks something or holds something else", _REMEDY) from error
   if manifest.digest != digest:
-    raise _damaged(manifest_path, "is not what was written")
+    raise disk.damaged(file, "is not what was written", _REMEDY)
   return manifest
 
 
@@ -246,7 +235,3 @@ def _to_json(field: str, value: Any) -> Any:
   if value is None or isinstance(value, bool | int | float | str):
     return value
   raise ValueError(f"{field} is {value!r}, which JSON does not have; so it cannot be saved.")
-
-
-def _damaged(path: Path, what: str) -> ValueError:
-  return ValueError(f"{path} {what}; the saved model is damaged. Copy it or import it again.")

@@ -65,13 +65,17 @@ def auc_cell(auc: Estimate, change: str = "") -> Cell:
 
 def rate_cell(rate: Rate) -> Cell:
   """A TPR or TNR with its interval, marked where the sample is too small for it."""
-  mark = "" if rate.enough else MARK
-  return Cell(percent(rate.value) + mark, below=percent_interval(rate))
+  return Cell(rate_text(rate.value, rate.enough), below=percent_interval(rate))
 
 
-def mark_notes(rates: Iterable[Rate]) -> list[tuple[str, str]]:
+def rate_text(value: float, enough: bool) -> str:
+  """A rate as a percentage, marked where the sample is too small for it."""
+  return percent(value) + ("" if enough else MARK)
+
+
+def mark_notes(enough: Iterable[bool]) -> list[tuple[str, str]]:
   """What the mark means, if one of the rates bears it."""
-  if all(rate.enough for rate in rates):
+  if all(enough):
     return []
   return [
     (MARK, "fewer than 10 expected false positives: the sample is too small for this rate")

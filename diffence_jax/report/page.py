@@ -3,6 +3,7 @@
 import base64
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +12,7 @@ from diffence_jax.report import cells, figures, shadow, shadow_figures, shadow_r
 from diffence_jax.report.results import Results
 from diffence_jax.report.template import render
 
+_HERE = Path(__file__).parent
 # The figures' own colour follows the reader's colour scheme.
 _THEME = (
   "<style>:root{--ink:#24303c}@media(prefers-color-scheme:dark){:root{--ink:#d5dbe2}}</style>"
@@ -53,7 +55,7 @@ def render_page(
     HTML text with all styles and images in it, the same for the same input.
   """
   return render(
-    "page.html.jinja",
+    _HERE / "page.html.jinja",
     results=results,
     stages=stages,
     cells=cells,
@@ -77,7 +79,9 @@ def render_private_page(results: Results, arrays: Mapping[str, np.ndarray]) -> s
     HTML text with all styles and images in it, the same for the same input.
   """
   grid = figures.reconstruction_grid(arrays["images/raw"], arrays["images/reconstructed"])
-  return render("private.html.jinja", results=results, reconstructions=_uri("image/png", grid))
+  return render(
+    _HERE / "private.html.jinja", results=results, reconstructions=_uri("image/png", grid)
+  )
 
 
 def _plots(results, arrays):

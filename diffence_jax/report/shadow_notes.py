@@ -87,7 +87,7 @@ def notes(results: Results) -> list[tuple[str, str]]:
       "the same answer and repeating it gains nothing"
     )
     pairs.append((NEAR, text))
-  rates = (rate for row in shadow.samples for rate in row.tpr_at_fpr)
+  rates = (rate.enough for row in shadow.samples for rate in row.tpr_at_fpr)
   return pairs + mark_notes(rates)
 
 

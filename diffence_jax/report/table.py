@@ -163,7 +163,7 @@ def notes(results: Results) -> list[tuple[str, str]]:
       "members found while at most this share of non-members is taken for members",
     ),
   ]
-  rates = (rate for row in results.predictors for rate in row.highest_tpr_at_fpr)
+  rates = (rate.enough for row in results.predictors for rate in row.highest_tpr_at_fpr)
   return pairs + mark_notes(rates) + _left_out(results)
 
 

@@ -1,14 +1,14 @@
-"""The HTML pages' templates, which lie beside this file."""
+"""HTML pages from templates, which lie beside the modules that fill them in."""
 
 from pathlib import Path
 from typing import Any
 
 
-def render(name: str, **values: Any) -> str:
+def render(file: Path, **values: Any) -> str:
   """Fills in a template; what it names and is not given is an error, markup is escaped.
 
   Args:
-    name: the file's.
+    file: the template's.
     **values: what it shows.
 
   Returns:
@@ -17,10 +17,10 @@ def render(name: str, **values: Any) -> str:
   import jinja2
 
   environment = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(Path(__file__).parent),
+    loader=jinja2.FileSystemLoader(file.parent),
     autoescape=True,
     trim_blocks=True,
     lstrip_blocks=True,
     undefined=jinja2.StrictUndefined,
   )
-  return environment.get_template(name).render(**values)
+  return environment.get_template(file.name).render(**values)

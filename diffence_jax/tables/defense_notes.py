@@ -5,7 +5,7 @@ from typing import Any
 
 from diffence_jax.report.cells import interval, mark_notes, percent, relative_change
 from diffence_jax.report.table import LARGEST_MEANINGFUL_EPSILON
-from diffence_jax.tables.defense_rows import COLUMNS, VERDICTS, average
+from diffence_jax.tables.defense_rows import COLUMNS, VERDICTS, average, estimate
 from diffence_jax.tables.published import COSTS, SOURCE
 
 PAPER = "  paper"
@@ -50,7 +50,10 @@ def notes(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     if mark and verdict in found
   ]
   pairs += mark_notes(
-    rate for r in rows for c in r["columns"].values() for rate in c["highest_tpr_at_fpr"]
+    rate["enough"]
+    for row in rows
+    for column in row["columns"].values()
+    for rate in column["highest_tpr_at_fpr"]
   )
   pairs.append(
     (
@@ -104,7 +107,7 @@ def finding(rows: Sequence[Mapping[str, Any]]) -> str:
     f"the worst case is {row['title']} in {name}, "
     f"{row['columns']['alone']['highest_auc']['value']:.3f} -> {auc['value']:.3f} "
     f"({relative_change(auc['relative_change'])}, difference {signed(difference['value'], 3)} "
-    f"{interval(difference)})"
+    f"{interval(estimate(difference))})"
   )
   above = [column for *_, column in found if column["difference"]["value"] > 0.0]
   if above:

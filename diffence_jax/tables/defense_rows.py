@@ -6,6 +6,7 @@ from typing import Any
 
 import scipy.stats
 
+from diffence_jax.metrics import Estimate
 from diffence_jax.report.cells import flat
 from diffence_jax.tables.published import published
 
@@ -171,6 +172,11 @@ def _verdict(difference):
   if difference["value"] < 0.0:
     return "below" if difference["high"] < 0.0 else "below, within the interval"
   return "above" if difference["low"] > 0.0 else "not below, within the interval"
+
+
+def estimate(figure: Mapping[str, Any]) -> Estimate:
+  """A figure's value and ends, without those of the single seeds."""
+  return Estimate(figure["value"], figure["low"], figure["high"])
 
 
 def _ratio(after, before):

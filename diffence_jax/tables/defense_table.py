@@ -12,14 +12,13 @@ from typing import Any, NamedTuple
 from diffence_jax.disk import write_atomically
 from diffence_jax.report.cells import (
   Cell,
-  attack_name,
   definitions,
   grid,
   interval,
   limit_name,
   percent,
   percent_interval,
-  rate_cell,
+  rate_text,
   relative_change,
   write_rows,
 )
@@ -27,7 +26,14 @@ from diffence_jax.report.page import svg_uri
 from diffence_jax.report.template import render
 from diffence_jax.tables.defense_figures import privacy_utility
 from diffence_jax.tables.defense_notes import PAPER, finding, notes, signed
-from diffence_jax.tables.defense_rows import COLUMNS, VERDICTS, aggregate, average, csv_rows
+from diffence_jax.tables.defense_rows import (
+  COLUMNS,
+  VERDICTS,
+  aggregate,
+  average,
+  csv_rows,
+  estimate,
+)
 
 _LATEX = str.maketrans(
   {character: f"\\{character}" for character in "&%$#_{}"}
@@ -83,7 +89,7 @@ def strongest(rows: Sequence[Mapping[str, Any]]) -> Panel:
 
   def names(column):
     found = column["highest_auc"]["seeds"]
-    return Cell(", ".join(dict.fromkeys(attack_name(seed["attack"]) for seed in found)))
+    return Cell(", ".join(dict.fromkeys(seed["title"] for seed in found)))
 
   return Panel("Strongest attack", _headings(), _wide(rows, names))
 
@@ -175,14 +181,11 @@ def _cost_line(title, training, ms, ratios):
 
 
 def _ends(figure, write):
-  return "" if figure["low"] is None else write(figure)
+  return "" if figure["low"] is None else write(estimate(figure))
 
 
 def _rate(rate):
-  # rate_cell writes the interval, which a mean over defenses has not.
-  return rate_cell({**rate, "low": 0.0, "high": 0.0})._replace(
-    below=_ends(rate, percent_interval)
-  )
+  return Cell(rate_text(rate["value"], rate["enough"]), below=_ends(rate, percent_interval))
 
 
 def _known(figure, form):
@@ -258,7 +261,7 @@ def write_defense_table(
 
 def _html(title, facts, rows):
   return render(
-    "defense_table.html.jinja",
+    Path(__file__).with_name("defense_table.html.jinja"),
     title=title,
     facts=facts,
     finding=finding(rows),

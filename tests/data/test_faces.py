@@ -149,7 +149,7 @@ def test_a_damaged_face_is_named(tmp_path, in_memory):
   image = tmp_path / "img_align_celeba" / "000004.jpg"
   image.write_bytes(image.read_bytes()[: image.stat().st_size // 2])
   with pytest.raises(ValueError, match=r"000004.jpg cannot be read as an image"):
-    data.load("celeba", path=path, in_memory=in_memory).digest
+    _ = data.load("celeba", path=path, in_memory=in_memory).digest
 
 
 FACES = {

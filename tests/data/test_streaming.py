@@ -131,7 +131,7 @@ def test_an_image_that_is_damaged_later_is_named_when_it_is_read(tmp_path):
   with pytest.raises(ValueError, match=r"a/1.png cannot be read as an image"):
     _ = dataset.images[1]
   with pytest.raises(ValueError, match=r"a/1.png cannot be read as an image"):
-    dataset.digest
+    _ = dataset.digest
   # What is no image at all is found at once.
   path.write_bytes(b"none")
   with pytest.raises(ValueError, match=r"a/1.png cannot be read as an image"):

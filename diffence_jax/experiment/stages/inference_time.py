@@ -1,0 +1,93 @@
+"""The stage that times answers, for the table of defenses."""
+
+import dataclasses
+import functools
+import json
+import time
+from pathlib import Path
+from typing import ClassVar
+
+import jax
+import numpy as np
+
+from diffence_jax import models, parallel
+from diffence_jax.audit.predictors import policy_title
+from diffence_jax.audit.record import make_record_step
+from diffence_jax.batching import to_float
+from diffence_jax.experiment.samples import Samples
+from diffence_jax.experiment.stage import Compute, Stage
+from diffence_jax.experiment.stages.audit import Audit
+from diffence_jax.experiment.store import Store
+
+# How often answers are timed; the median is kept.
+ROUNDS = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class InferenceTime(Stage):
+  """Times the classifier alone and behind a policy, compiled, on one device.
+
+  Attributes:
+    audit: whose predictors are timed.
+    samples: that are asked about, in one batch.
+    policy: a policy of the audit, as the config has it.
+  """
+
+  name: ClassVar[str] = "inference_time"
+
+  audit: Audit
+  samples: Samples
+  policy: str
+
+  def compute(self, folder: Path, store: Store, compute: Compute) -> None:
+    """Writes `milliseconds.json`: "alone" and "diffence", for a sample."""
+    queries = self.audit.queries
+    classifier, purification = queries.classifier.load(store), queries.purification
+    denoiser = purification.network(queries.diffusion.load(store))
+    settings = {"num_candidates": self.audit.num_candidates, "chunk_size": compute.chunk_size}
+    settings |= purification.sampler
+    record_step = _record_step(classifier.module, denoiser.module, tuple(settings.items()))
+    images = to_float(np.asarray(self.samples.images))
+    variables = classifier.variables, denoiser.variables
+    shared = (jax.random.key(0), *variables, purification.sampler_schedule())
+    fitted = self.audit.load_predictors(store)
+    (defended,) = [own for own in fitted if own.predictor.policy.name == self.policy]
+    predict = models.compiled_predictor(classifier.module)
+    finish = defended.finish or (lambda logits: logits)
+
+    def diffence():
+      ids = np.arange(len(images), dtype=np.int32)
+      return defended.answer(*map(np.asarray, record_step(shared, (images, ids))))
+
+    timed = {
+      "alone": lambda: finish(np.asarray(predict(classifier.variables, images))),
+      "diffence": diffence,
+    }
+    found = {
+      name: 1e3 * _median_seconds(function) / len(images) for name, function in timed.items()
+    }
+    (folder / "milliseconds.json").write_text(json.dumps(found))
+
+  def load(self, store: Store) -> dict[str, float]:
+    """What was found."""
+    return json.loads((store.open(self) / "milliseconds.json").read_text())
+
+  def cost(self) -> str:
+    """What is timed."""
+    return f"{len(self.samples)} images, {ROUNDS + 1} times in {policy_title(self.policy)}"
+
+
+@functools.lru_cache(maxsize=4)
+def _record_step(module, denoiser, settings):
+  one_device = parallel.batch_mesh(jax.local_devices()[:1])
+  return make_record_step(module, denoiser, one_device, **dict(settings))
+
+
+def _median_seconds(function):
+  function()
+  seconds = []
+  for _ in range(ROUNDS):
+    start = time.perf_counter()
+    jax.block_until_ready(function())
+    seconds.append(time.perf_counter() - start)
+  return float(np.median(seconds))
