@@ -18,12 +18,16 @@ def nearest(name: str, known: Iterable[str]) -> str:
   matches = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
   if matches:
     return f"; did you mean {matches[0]!r}?"
-  return f"; expected one of {', '.join(known)}." if known else "; there is none."
+  return f"; expected one of {', '.join(known)}." if known else "; it takes none."
 
 
 def unknown_name(what: str, name: str, known: Iterable[str]) -> ValueError:
   """The error for a `what` called `name` that is not among `known`; names the nearest."""
-  return ValueError(f"There is no {what} {name!r}{nearest(str(name), known)}")
+  known = sorted(known)
+  hint = nearest(str(name), known)
+  if hint.endswith("?"):
+    hint += f" Choose from: {', '.join(known)}."
+  return ValueError(f"There is no {what} {name!r}{hint}")
 
 
 def options_of(function: Callable[..., Any], num_args: int) -> dict[str, inspect.Parameter]:

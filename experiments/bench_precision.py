@@ -21,10 +21,9 @@ from absl import app, flags
 from ml_collections import config_flags
 
 import diffence_jax as dj
-from diffence_jax import audit, models, rng
-from diffence_jax.experiment import run as pipeline
-from diffence_jax.experiment.stages import models as stages
-from diffence_jax.experiment.stages import queries as query_stages
+from diffence_jax import models, rng
+from diffence_jax.defense import RankPolicy
+from diffence_jax.experiment.plan import plan
 from diffence_jax.experiment.store import Store
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The run's.")
@@ -38,12 +37,13 @@ _CLASSIFIER_DTYPE = flags.DEFINE_string(
 
 def compare(experiment, store) -> dict[str, Any]:
   """Draws in float32 and in the other dtypes; what differs."""
-  config = experiment.config
-  schedule, sampler = stages.sampler_of(config)
-  bound = stages.load_classifier(experiment, store), stages.load_denoiser(experiment, store)
+  settings, purification = experiment.settings, experiment.purification
+  schedule, sampler = purification.sampler_schedule(), purification.sampler
+  num_candidates = settings.purify.num_candidates
+  bound = experiment.classifier.load(store), experiment.diffusion.load(store)
   dtypes = {"float32": ("float32", "float32"), "other": (_CLASSIFIER_DTYPE.value, _DTYPE.value)}
   images = experiment.dataset.images[: _IMAGES.value].astype(np.float32) / 255.0
-  key = rng.stream(config.seed, "precision")
+  key = rng.stream(settings.seed, "precision")
   raw, candidates = {}, {}
   for name, own in dtypes.items():
     classifier, denoiser = (
@@ -53,7 +53,7 @@ def compare(experiment, store) -> dict[str, Any]:
     denoise = models.denoiser(denoiser, bound[1].variables)
     draw = jax.jit(
       lambda p=predict, d=denoise: dj.candidate_logits(
-        key, p, d, schedule, images, num_candidates=config.purify.num_candidates, **sampler
+        key, p, d, schedule, images, num_candidates=num_candidates, **sampler
       )
     )
     raw[name], candidates[name] = np.asarray(predict(None, images)), np.asarray(draw())
@@ -61,13 +61,12 @@ def compare(experiment, store) -> dict[str, Any]:
   apart = np.abs(phi["other"] - phi["float32"])
   labels = {name: logits.argmax(-1) for name, logits in raw.items()}
   kept = {name: c.argmax(-1) == labels[name][:, None] for name, c in candidates.items()}
-  answers = audit.predictors(
-    query_stages.load_records(experiment, store), config.audit.protocol
-  )
   selected = {}
-  for scenario, interval in audit.selecting_intervals(answers).items():
-    full, other = (dj.select(candidates[name], raw[name], interval) for name in dtypes)
-    selected[scenario] = {
+  for defended in experiment.audit.load_predictors(store):
+    if not isinstance(defended.policy, RankPolicy):
+      continue
+    full, other = (defended.policy.select(candidates[name], raw[name]) for name in dtypes)
+    selected[defended.name] = {
       "another_candidate": int(np.sum(np.asarray(full.index != other.index))),
       "labels_not_the_raw_ones": int(
         np.sum(np.argmax(other.logits, axis=-1) != labels["other"])
@@ -76,7 +75,7 @@ def compare(experiment, store) -> dict[str, Any]:
   return {
     "dtypes": {"classifier": _CLASSIFIER_DTYPE.value, "diffusion": _DTYPE.value},
     "images": len(images),
-    "candidates": config.purify.num_candidates,
+    "candidates": num_candidates,
     "largest_difference_of_phi": float(apart.max()),
     "mean_difference_of_phi": float(apart.mean()),
     "spread_of_phi": float(phi["float32"].std()),
@@ -91,7 +90,7 @@ def compare(experiment, store) -> dict[str, Any]:
 
 def main(_) -> None:
   """Compares, writes and prints."""
-  experiment, store = pipeline.plan(_CONFIG.value), Store(_WORKDIR.value)
+  experiment, store = plan(_CONFIG.value), Store(_WORKDIR.value)
   results = compare(experiment, store)
   measuring.write_figures(str(Path(_WORKDIR.value) / "precision.json"), results)
   print(json.dumps(results, indent=2))

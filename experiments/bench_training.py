@@ -26,7 +26,7 @@ from step_timing import ensemble_steps, single_steps
 
 import diffence_jax as dj
 from diffence_jax import models, parallel
-from diffence_jax.experiment import run as pipeline
+from diffence_jax.experiment.plan import plan
 from diffence_jax.training.denoiser import noise_prediction
 from diffence_jax.training.loop import init_state, take, train_step
 
@@ -134,9 +134,9 @@ def torch_denoiser_steps(experiment, images) -> Callable[[int], float]:
 
 def main(_) -> None:
   """Measures and prints."""
-  experiment = pipeline.plan(_CONFIG.value)
-  settings, recipe = experiment.config.classifier, experiment.recipe
-  diffusion = experiment.config.diffusion
+  experiment = plan(_CONFIG.value)
+  settings, recipe = experiment.settings.classifier, experiment.classifier.recipe
+  diffusion = experiment.settings.diffusion
   steps = {"classifier": len(recipe.schedule), "diffusion": diffusion.num_steps}
   members = experiment.dataset.take(experiment.split.members)
   examples = {"images": members.images, "labels": members.labels}

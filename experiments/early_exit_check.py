@@ -21,11 +21,9 @@ from absl import app, flags
 from ml_collections import config_flags
 
 import diffence_jax as dj
-from diffence_jax import audit, rng
+from diffence_jax import rng
 from diffence_jax.defense import make_early_selection
-from diffence_jax.experiment import run as pipeline
-from diffence_jax.experiment.stages import models as stages
-from diffence_jax.experiment.stages import queries as query_stages
+from diffence_jax.experiment.plan import plan
 from diffence_jax.experiment.store import Store
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The run's.")
@@ -51,19 +49,23 @@ def differences(full, early, candidates, raw, interval) -> list[dict[str, Any]]:
 
 def check(experiment, store) -> dict[str, Any]:
   """Asks both ways; scenario to what came of it."""
-  config = experiment.config
-  schedule, sampler = stages.sampler_of(config)
-  settings = {k: config.purify[k] for k in ("num_candidates", "chunk_size")} | sampler
-  predict = dj.models.predictor(*stages.load_classifier(experiment, store))
-  denoise = dj.models.denoiser(*stages.load_purifier(experiment, store))
-  networks = (predict, denoise, schedule)
-  answers = audit.predictors(
-    query_stages.load_records(experiment, store), config.audit.protocol
-  )
-  intervals = audit.selecting_intervals(answers)
+  config, purification = experiment.settings, experiment.purification
+  settings = {
+    "num_candidates": config.purify.num_candidates,
+    "chunk_size": config.compute.chunk_size,
+    **purification.sampler,
+  }
+  predict = dj.models.predictor(*experiment.classifier.load(store))
+  network = purification.network(experiment.diffusion.load(store))
+  networks = (predict, dj.models.denoiser(*network), purification.sampler_schedule())
+  policies = {
+    defended.name: defended.policy
+    for defended in experiment.audit.load_predictors(store)
+    if isinstance(defended.policy, dj.defense.RankPolicy)
+  }
   ways = {
-    name: make_early_selection(*networks, interval=interval, **settings)
-    for name, interval in intervals.items()
+    name: make_early_selection(*networks, policy=policy, **settings)
+    for name, policy in policies.items()
   }
   draw_all = jax.jit(
     lambda key, images, ids: dj.candidate_logits(key, *networks, images, ids=ids, **settings)
@@ -75,16 +77,16 @@ def check(experiment, store) -> dict[str, Any]:
   rounds = -(-_QUERIES.value // (len(ways) * len(images)))
   for number in range(rounds):
     key = rng.stream(config.seed, f"early_exit/{number}")
-    for start in range(0, len(images), config.purify.batch_size):
-      rows = slice(start, start + config.purify.batch_size)
+    for start in range(0, len(images), config.compute.batch_size):
+      rows = slice(start, start + config.compute.batch_size)
       asked = images[rows].astype(np.float32) / 255.0
       raw = np.asarray(predict(None, asked))
       candidates = np.asarray(draw_all(key, asked, ids[rows]))
       for name, select_early in ways.items():
-        full = dj.select(candidates, raw, intervals[name])
+        full = policies[name].select(candidates, raw)
         early = select_early(key, asked, ids[rows], raw)
         total = totals[name]
-        total["different"] += differences(full, early, candidates, raw, intervals[name])
+        total["different"] += differences(full, early, candidates, raw, policies[name].interval)
         same_label = np.argmax(full.logits, axis=1) == np.argmax(early.logits, axis=1)
         total["labels"] += int(np.sum(~same_label))
         same = np.asarray(full.index == early.index)
@@ -95,7 +97,7 @@ def check(experiment, store) -> dict[str, Any]:
   queries, num_candidates = rounds * len(images), config.purify.num_candidates
   return {
     name: {
-      "interval": intervals[name],
+      "interval": policies[name].interval,
       "images": len(images),
       "queries": queries,
       "num_candidates": num_candidates,
@@ -113,7 +115,7 @@ def check(experiment, store) -> dict[str, Any]:
 
 def main(_) -> None:
   """Compares, writes and prints."""
-  experiment, store = pipeline.plan(_CONFIG.value), Store(_WORKDIR.value)
+  experiment, store = plan(_CONFIG.value), Store(_WORKDIR.value)
   results = check(experiment, store)
   text = json.dumps(results, indent=2)
   (Path(_WORKDIR.value) / "early_exit.json").write_text(text)

@@ -12,6 +12,7 @@ from pathlib import Path
 from absl import app, flags
 from ml_collections import config_flags
 
+from diffence_jax.audit.rows import PredictorRow
 from diffence_jax.disk import write_atomically
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment.")
@@ -19,7 +20,7 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "For the runs and the table.")
 _SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "The seeds.")
 
 
-def table(runs: dict[int, list[dict]]) -> str:
+def table(runs: dict[int, tuple[PredictorRow, ...]]) -> str:
   """The table.
 
   Args:
@@ -34,16 +35,16 @@ def table(runs: dict[int, list[dict]]) -> str:
     "|---|---|---|---|---|---|---|",
   ]
   for rows in zip(*runs.values(), strict=True):
-    accuracy = statistics.mean(row["test_accuracy"]["value"] for row in rows)
-    aucs = [row["highest_auc"]["value"] for row in rows]
-    changes = [row["highest_auc"]["relative_change"] for row in rows]
-    gap = statistics.mean(row["gap"]["value"] for row in rows)
+    accuracy = statistics.mean(row.test_accuracy.value for row in rows)
+    aucs = [row.highest_auc.value for row in rows]
+    changes = [row.highest_auc.relative_change for row in rows]
+    gap = statistics.mean(row.gap.value for row in rows)
     change = ""
     if None not in changes:
       each = ", ".join(f"{100 * change:+.1f}" for change in changes)
       change = f"**{100 * statistics.mean(changes):+.1f}%** ({each})"
     lines.append(
-      f"| {rows[0]['name']} | {100 * accuracy:.1f}% "
+      f"| {rows[0].name} | {100 * accuracy:.1f}% "
       f"| {', '.join(str(row['label_changes']) for row in rows)} "
       f"| **{statistics.mean(aucs):.3f}** ({', '.join(f'{auc:.3f}' for auc in aucs)}) "
       f"| {change} | {gap:.3f} | {statistics.mean(aucs) - gap:.3f} |"
@@ -54,14 +55,13 @@ def table(runs: dict[int, list[dict]]) -> str:
 def main(argv):
   """Runs all seeds and prints the table."""
   del argv
-  from diffence_jax.experiment import run as pipeline
+  from diffence_jax.experiment.run import run
 
   runs = {}
   for seed in map(int, _SEEDS.value):
     config = _CONFIG.value.copy_and_resolve_references()
     config.seed = seed
-    results = pipeline.run(config, Path(_WORKDIR.value) / f"seed{seed}")
-    runs[seed] = results["predictors"]
+    runs[seed] = run(config, Path(_WORKDIR.value) / f"seed{seed}").predictors
   text = table(runs)
   write_atomically(Path(_WORKDIR.value) / "seeds.md", text)
   print(text)

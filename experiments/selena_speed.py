@@ -20,7 +20,7 @@ from ml_collections import config_flags
 from step_timing import ensemble_steps, single_steps
 
 from diffence_jax import parallel
-from diffence_jax.experiment import run as pipeline
+from diffence_jax.experiment.plan import plan
 from diffence_jax.training.ensemble import default_models_at_once
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment.")
@@ -39,10 +39,10 @@ def main(argv) -> None:
   """Measures and prints."""
   del argv
   config = _CONFIG.value.copy_and_resolve_references()
-  undefended = pipeline.plan(config).recipe
+  undefended = plan(config).classifier.recipe
   config.classifier.defense = "selena"
-  experiment = pipeline.plan(config)
-  selena, mesh = experiment.recipe, parallel.batch_mesh()
+  experiment = plan(config)
+  selena, mesh = experiment.classifier.recipe, parallel.batch_mesh()
   members = experiment.dataset.take(experiment.split.members)
   examples = {"images": members.images, "labels": members.labels}
   num_classes = experiment.dataset.num_classes

@@ -57,13 +57,14 @@ def main(_) -> None:
 
   import diffence_jax as dj
   from diffence_jax.cli import import_torch as import_command
-  from diffence_jax.experiment import run as pipeline
+  from diffence_jax.experiment.plan import plan
+  from diffence_jax.experiment.run import run
   from diffence_jax.models import saved as saved_model
   from diffence_jax.report.table import format_table
 
   folder, config = Path(_WORKDIR.value), _CONFIG.value
   folder.mkdir(parents=True, exist_ok=True)
-  experiment = pipeline.plan(config)
+  experiment = plan(config)
   dataset, split = experiment.dataset, experiment.split
   dj.data.write_index_file(split, folder / "members.json")
 
@@ -81,18 +82,18 @@ def main(_) -> None:
 
   config.classifier.checkpoint = str(imported)
   config.data.index_file = str(folder / "members.json")
-  results = pipeline.run(config, folder / "run")
+  results = run(config, folder / "run")
   found = {
     "largest_logit_difference": float(np.abs(ours - theirs).max()),
     "labels_that_differ": int(np.sum(ours.argmax(axis=-1) != theirs.argmax(axis=-1))),
     "images": len(images),
     "predictors": {
-      row["name"]: {
-        "highest_auc": row["highest_auc"]["value"],
-        "label_changes": row["label_changes"],
-        "test_accuracy": row["test_accuracy"]["value"],
+      row.name: {
+        "highest_auc": row.highest_auc.value,
+        "label_changes": row.label_changes,
+        "test_accuracy": row.test_accuracy.value,
       }
-      for row in results["predictors"]
+      for row in results.predictors
     },
   }
   (folder / "round_trip.json").write_text(json.dumps(found, indent=2))

@@ -41,7 +41,7 @@ class DenoiserSettings:
   def __post_init__(self):
     check_whole("num_steps", self.num_steps, 1)
     check_whole("batch_size", self.batch_size, 1)
-    check_range("learning_rate", self.learning_rate, 0.0, 1e3)
+    check_positive("learning_rate", self.learning_rate)
     check_whole("warmup_steps", self.warmup_steps, 0)
     check_positive("clip_norm", self.clip_norm)
     check_range("ema_decay", self.ema_decay, 0.0, 1.0)

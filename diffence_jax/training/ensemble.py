@@ -18,7 +18,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from diffence_jax import models, parallel, rng
-from diffence_jax.batching import in_batches, to_float
+from diffence_jax.batching import filled, in_batches, to_float
 from diffence_jax.data import Images
 from diffence_jax.progress import progress_bar
 from diffence_jax.training.feed import check_steps_per_call, on_rows
@@ -133,7 +133,7 @@ def train_ensemble(
     for start in range(0, len(names), group_size):
       group = list(range(start, min(start + group_size, len(names))))
       # The last group is filled up with its last model: one compiled shape.
-      filled = group + group[-1:] * (group_size - len(group))
+      padded = [group[i] for i in filled(0, group_size, len(group))]
       own = {}
       if recipe.teachers is not None:
         taught = teach(
@@ -148,12 +148,12 @@ def train_ensemble(
         )
         own["soft_labels"] = taught[filled(0, group_size, len(group))]
       own = parallel.shard_batch(mesh, own)
-      keys = lambda use, f=filled: jnp.stack([rng.stream(seed, f"{names[i]}/{use}") for i in f])
+      keys = lambda use, f=padded: jnp.stack([rng.stream(seed, f"{names[i]}/{use}") for i in f])
       state = parallel.shard_batch(mesh, init(keys("init")))
       step_keys = parallel.shard_batch(mesh, keys("steps"))
       streams = [
         _batches(recipe, np.flatnonzero(membership[i]), reference, seed, names[i])
-        for i in filled
+        for i in padded
       ]
       coming = zip(recipe.schedule, zip(*streams, strict=True), strict=True)
       for kind, batches in grouped(coming, steps_per_call):

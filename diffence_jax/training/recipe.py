@@ -18,7 +18,7 @@ from flax import linen as nn
 
 from diffence_jax import models
 from diffence_jax.batching import Batches, shuffled, to_float
-from diffence_jax.checks import check_range, check_whole
+from diffence_jax.checks import check_positive, check_range, check_whole
 from diffence_jax.training.loop import Loss, Step, init_state, train_step
 
 # (logits f32[B,K], examples {"labels" i[B], ...}) -> f32[], the loss of a batch.
@@ -51,7 +51,7 @@ class TrainSettings:
     check_whole("num_members", self.num_members, 1)
     check_whole("epochs", self.epochs, 1)
     check_whole("batch_size", self.batch_size, 1)
-    check_range("learning_rate", self.learning_rate, 0.0, 1e3)
+    check_positive("learning_rate", self.learning_rate)
     check_range("weight_decay", self.weight_decay, 0.0, None)
     if self.microbatch_size is not None:
       check_whole("microbatch_size", self.microbatch_size, 1)

@@ -257,7 +257,7 @@ def test_hidden_files_and_folders_are_passed_over(tmp_path):
     (tmp_path / hidden).mkdir()
     (tmp_path / hidden / "0.png").write_bytes((tmp_path / "ant" / "0.png").read_bytes())
   (tmp_path / "bee" / "._0.png").write_bytes(b"a resource fork")
-  assert data.load("folder", path=str(tmp_path)).digest == before.digest()
+  assert data.load("folder", path=str(tmp_path)).digest == before.digest
 
 
 def test_two_files_with_one_checksum_get_different_ids(tmp_path):

@@ -1,5 +1,6 @@
 """Images on disk: the same as in memory, wherever they go, and no more memory for more."""
 
+import dataclasses
 import subprocess
 import sys
 
@@ -12,9 +13,7 @@ from PIL import Image
 import diffence_jax as dj
 from diffence_jax import data, parallel
 from diffence_jax.data import StreamedImages
-from diffence_jax.experiment import run as pipeline
-from diffence_jax.experiment.stages import models as stages
-from diffence_jax.experiment.stages import shadow as shadow_stages
+from diffence_jax.experiment.plan import plan
 from diffence_jax.training import TrainSettings
 from diffence_jax.training.advreg import advreg
 from diffence_jax.training.ensemble import train_ensemble
@@ -107,13 +106,13 @@ def test_an_array_is_a_copy():
 def test_taken_samples_stay_on_disk_and_the_digest_is_that_of_memory(pair):
   memory, disk = pair
   assert isinstance(memory.images, np.ndarray) and isinstance(disk.images, StreamedImages)
-  assert memory.digest == disk.digest()
+  assert memory.digest == disk.digest
   ids = memory.ids[np.random.default_rng(0).permutation(NUM)[:30]]
   taken = disk.take(ids)
   assert isinstance(taken.images, StreamedImages)
   np.testing.assert_array_equal(taken.images, memory.take(ids).images)
   np.testing.assert_array_equal(taken.labels, memory.take(ids).labels)
-  assert taken.digest == memory.take(ids).digest() != disk.digest()
+  assert taken.digest == memory.take(ids).digest != disk.digest
 
 
 def test_an_image_that_is_damaged_later_is_named_when_it_is_read(tmp_path):
@@ -151,7 +150,7 @@ def test_an_unpacked_archive_is_read_in_memory_or_from_disk(tmp_path, shape):
   for in_memory in (True, False):
     dataset = data.load("npz", path=folder, in_memory=in_memory)
     assert isinstance(dataset.images, np.ndarray) == in_memory
-    assert dataset.digest == archive.digest()
+    assert dataset.digest == archive.digest
   np.testing.assert_array_equal(dataset.take([24, 3]).images, archive.images[[8, 1]])
 
 
@@ -176,9 +175,10 @@ def small_run(folder, in_memory, **more):
     "data": {"source": "folder", "options": options, **sizes},
     "classifier": {"fields": {"width": 4, "stages": (1,)}, "epochs": 1, "batch_size": 8},
     "diffusion": {"fields": small, "num_steps": 4, "batch_size": 8, "warmup_steps": 0},
-    "purify": {"num_candidates": 2, "chunk_size": 40, "batch_size": 40},
+    "purify": {"num_candidates": 2},
+    "compute": {"chunk_size": 40, "batch_size": 40},
     "samples": {"num_images": 2, "num_reconstructions": 1, "num_ddim_steps": 1},
-    "audit": {"nn_epochs": 0},
+    "audit": {"attacks": ("loss", "confidence", "quantile_regression")},
     **more,
   }
 
@@ -189,8 +189,7 @@ def test_a_run_comes_to_the_same_bits(folder, tmp_path):
     # Optax's Adam raises a float to an integer power, which strict promotion refuses.
     with jax.numpy_dtype_promotion("standard"):
       found = dj.run(small_run(folder, in_memory), tmp_path / str(in_memory))
-    del found["settings"]
-    results.append(found)
+    results.append(dataclasses.replace(found, settings={}))
   assert results[0] == results[1]
   for name in ("queries/*/raw.npy", "queries/*/candidates.npy", "samples/*/images.npz"):
     (first,), (second,) = ((tmp_path / where).glob(name) for where in ("True", "False"))
@@ -199,15 +198,15 @@ def test_a_run_comes_to_the_same_bits(folder, tmp_path):
 
 def test_shadow_models_draw_from_the_same_pool(folder):
   shadow = {"num_models": 6, "num_canaries": 4, "near_duplicates": True}
-  plans = [pipeline.plan(small_run(folder, where, shadow=shadow)) for where in (True, False)]
+  plans = [plan(small_run(folder, where, shadow=shadow)) for where in (True, False)]
   for name, stage in plans[0].stages.items():
     assert plans[1].stages[name].fingerprint == stage.fingerprint
   for images_of_plan in (
-    lambda plan: shadow_stages.pool_of(plan)[0],
-    shadow_stages._pool_images,
-    lambda plan: stages.training_set(plan)[0],
+    lambda own: own.stages["shadow_queries"].samples.images,
+    lambda own: own.stages["near_duplicates"].samples.images,
+    lambda own: own.classifier.members.images,
   ):
-    memory, disk = (images_of_plan(plan) for plan in plans)
+    memory, disk = (images_of_plan(own) for own in plans)
     assert isinstance(memory, np.ndarray) and isinstance(disk, StreamedImages)
     np.testing.assert_array_equal(disk, memory)
 

@@ -116,7 +116,7 @@ def test_images_on_disk_are_those_in_memory(folder, name):
   memory = data.load("tfds", name=name, data_dir=folder)
   disk = data.load("tfds", name=name, data_dir=folder, in_memory=False)
   assert isinstance(disk.images, data.StreamedImages)
-  assert disk.digest() == memory.digest()
+  assert disk.digest == memory.digest
   ids = memory.ids[[16, 3, 3, 12]]
   np.testing.assert_array_equal(disk.take(ids[:2]).images, memory.take(ids[:2]).images)
   rows = [16, 3, 3, 12]

@@ -316,9 +316,9 @@ def test_a_checkpoint_around_the_weights_under_another_name_is_refused(unet):
 
 
 def test_unknown_kinds_and_settings_are_met_with_the_nearest(unet):
-  with pytest.raises(ValueError, match="Did you mean 'ddpm_unet'"):
+  with pytest.raises(ValueError, match="did you mean 'ddpm_unet'"):
     from_torch("ddpm_net", unet[0])
-  with pytest.raises(ValueError, match="Did you mean 'dropout'"):
+  with pytest.raises(ValueError, match="did you mean 'dropout'"):
     from_torch("ddpm_unet", unet[0], drop_out=0.0)
 
 

@@ -49,14 +49,14 @@ def test_lists_and_names_of_dtypes_are_taken_as_a_config_has_them():
   ],
 )
 def test_a_misspelt_name_is_met_with_the_nearest(call, nearest):
-  with pytest.raises(ValueError, match=f"Did you mean '{nearest}'.*Choose from: "):
+  with pytest.raises(ValueError, match=f"did you mean '{nearest}'.*Choose from: "):
     call()
 
 
 def test_all_names_are_listed_where_none_is_near():
-  with pytest.raises(ValueError, match="Choose from: densenet121, resnet18, small_r") as error:
+  with pytest.raises(ValueError, match="expected one of densenet121") as error:
     make_classifier("xyz", num_classes=2)
-  assert "Did you mean" not in str(error.value)
+  assert "did you mean" not in str(error.value)
 
 
 def test_the_fields_that_flax_adds_are_no_settings():

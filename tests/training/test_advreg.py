@@ -1,5 +1,6 @@
 """AdvReg: both players' losses by hand, their turns, and that one learns from the other."""
 
+import dataclasses
 import itertools
 
 import flax.linen as nn
@@ -139,7 +140,7 @@ def test_the_classifier_s_losses_are_the_slow_reference():
 
 def test_the_gradient_goes_through_the_attack_network():
   """Against central differences of the slow loss; Adam keeps a tenth of its first gradient."""
-  recipe = advreg(Linear(), SETTINGS._replace(weight_decay=0.0), alpha=50.0)
+  recipe = advreg(Linear(), dataclasses.replace(SETTINGS, weight_decay=0.0), alpha=50.0)
   state, batch = start(recipe, scale=20.0), batch_of()
   labels = batch["members"]["labels"]
   inputs = np.float64(batch["members"]["images"]).reshape(BATCH, -1) / 255.0
@@ -372,4 +373,4 @@ def test_a_weight_that_is_none_is_refused(alpha):
 
 def test_a_batch_that_cannot_be_halved_is_refused():
   with pytest.raises(ValueError, match="batch_size is 1"):
-    advreg(MODULE, SETTINGS._replace(batch_size=1))
+    advreg(MODULE, dataclasses.replace(SETTINGS, batch_size=1))

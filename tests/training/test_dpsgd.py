@@ -1,5 +1,6 @@
 """DP-SGD: what a step descends, how batches are drawn, and what both guarantee."""
 
+import dataclasses
 import functools
 import itertools
 import math
@@ -447,7 +448,7 @@ def test_the_guarantee_counts_the_steps_that_are_taken():
   recipe = dpsgd(MODULE, SETTINGS, noise_multiplier=1.5)
   assert recipe.schedule == ("train",) * 15
   assert recipe.guarantee == (epsilon(1.5, 0.2, 15, 1e-5), 1e-5, 1.5)
-  large = SETTINGS._replace(num_members=100_000)
+  large = dataclasses.replace(SETTINGS, num_members=100_000)
   assert dpsgd(MODULE, large, noise_multiplier=1.5).guarantee.delta == 5e-6
 
 
@@ -485,8 +486,6 @@ def test_running_statistics_are_refused():
     ({"target_epsilon": 0.0}, "target_epsilon is 0.0; expected a number, 0.01 to 1000"),
     ({"target_epsilon": 1e6}, "target_epsilon is 1000000.0; expected a number, 0.01 to 1000"),
     ({"target_epsilon": 1.0, "noise_multiplier": 1.0}, "give only one"),
-    ({"microbatch_size": 0}, "microbatch_size is 0; expected a whole number, at least 1"),
-    ({"microbatch_size": 2.5}, "microbatch_size is 2.5; expected a whole number"),
   ],
 )
 def test_settings_out_of_range_are_refused(options, message):
@@ -494,9 +493,16 @@ def test_settings_out_of_range_are_refused(options, message):
     dpsgd(MODULE, SETTINGS, **options)
 
 
+@pytest.mark.parametrize("size", [0, 2.5])
+def test_a_microbatch_has_examples(size):
+  message = f"microbatch_size is {size}; expected a whole number, at least 1"
+  with pytest.raises(ValueError, match=message):
+    dataclasses.replace(SETTINGS, microbatch_size=size)
+
+
 def test_batches_larger_than_the_data_are_refused():
   with pytest.raises(ValueError, match="batch_size is 41; expected a whole number, 1 to 40"):
-    dpsgd(MODULE, SETTINGS._replace(batch_size=41))
+    dpsgd(MODULE, dataclasses.replace(SETTINGS, batch_size=41))
 
 
 def test_a_missing_package_is_named(monkeypatch):
@@ -562,8 +568,8 @@ def test_noise_that_promises_much_leaves_nothing_to_learn(tmp_path):
 
 @pytest.mark.parametrize("microbatch_size", [None, 5])
 def test_several_at_once_are_the_same_models_as_one_after_another(microbatch_size):
-  settings = TrainSettings(20, 3, 8, 1e-2, 1e-4)
-  recipe = dpsgd(MODULE, settings, noise_multiplier=0.5, microbatch_size=microbatch_size)
+  settings = TrainSettings(20, 3, 8, 1e-2, 1e-4, microbatch_size)
+  recipe = dpsgd(MODULE, settings, noise_multiplier=0.5)
   membership = np.zeros((3, 40), bool)
   for row, start in zip(membership, (0, 9, 20), strict=True):
     row[start : start + 20] = True

@@ -1,5 +1,6 @@
 """Training many by one recipe: each model is what it would be alone."""
 
+import dataclasses
 import itertools
 
 import jax
@@ -9,9 +10,10 @@ from small_classifier import Classifier
 
 from diffence_jax import models, parallel, rng
 from diffence_jax.audit.shadow_models import ensemble_logits, membership_matrix
+from diffence_jax.batching import index_batches
 from diffence_jax.training import Recipe, TrainSettings, train_ensemble
 from diffence_jax.training.baselines import undefended
-from diffence_jax.training.loop import compile_step, index_batches, stack_rows, take
+from diffence_jax.training.loop import compile_step, stack_rows, take
 from diffence_jax.training.selena import selena
 
 NUM, SEED = 21, 5
@@ -130,7 +132,7 @@ def test_what_does_not_fit_is_refused():
 
 def test_a_loss_that_is_not_finite_is_reported_and_nothing_kept():
   kept = {}
-  recipe = undefended(MODULE, SETTINGS._replace(learning_rate=1e30, epochs=5))
+  recipe = undefended(MODULE, dataclasses.replace(SETTINGS, learning_rate=1e30, epochs=5))
   with pytest.raises(FloatingPointError, match="shadow models, shadow/1"):
     train(membership_matrix(6, NUM, SEED), [1], 1, kept, recipe)
   assert not kept

@@ -1,5 +1,6 @@
 """Several steps a call are the steps one by one; no convolutions, which loops slow on CPU."""
 
+import dataclasses
 import itertools
 import json
 
@@ -19,6 +20,7 @@ from diffence_jax.training import (
   train_denoiser,
   train_ensemble,
 )
+from diffence_jax.training.denoiser import DenoiserSettings
 from diffence_jax.training.feed import default_steps_per_call, feed
 from diffence_jax.training.loop import grouped
 from diffence_jax.training.registry import make_recipe
@@ -116,12 +118,7 @@ def test_a_denoiser_is_the_same(tmp_path):
       Denoiser(),
       EXAMPLES["images"],
       dj.linear_schedule(),
-      num_steps=11,
-      batch_size=8,
-      learning_rate=1e-3,
-      warmup_steps=2,
-      clip_norm=1.0,
-      ema_decay=0.9,
+      DenoiserSettings(11, 8, 1e-3, warmup_steps=2, clip_norm=1.0, ema_decay=0.9),
       checkpoint_every=5,
       seed=0,
       mesh=parallel.batch_mesh(),
@@ -220,7 +217,7 @@ def test_images_on_disk_are_read_batch_by_batch(tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
-  recipe = make_recipe("undefended", Dense(), SETTINGS._replace(learning_rate=1e30))
+  recipe = make_recipe("undefended", Dense(), dataclasses.replace(SETTINGS, learning_rate=1e30))
   with pytest.raises(FloatingPointError, match="lower the learning rate"):
     train(tmp_path, 4, recipe)
 

@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 
 import diffence_jax as dj
 from diffence_jax import models, parallel
+from diffence_jax.batching import index_batches
 from diffence_jax.training import TrainSettings, train_classifier, train_denoiser
 from diffence_jax.training.baselines import undefended
-from diffence_jax.training.loop import compile_step, fit, index_batches, init_state, train_step
+from diffence_jax.training.denoiser import DenoiserSettings
+from diffence_jax.training.loop import compile_step, fit, init_state, train_step
 
 
 @settings(max_examples=50, deadline=None)
@@ -166,12 +168,7 @@ def test_a_denoiser_learns_and_only_its_average_is_kept(tmp_path):
     Linear(),
     images,
     dj.linear_schedule(),
-    num_steps=300,
-    batch_size=32,
-    learning_rate=3e-2,
-    warmup_steps=10,
-    clip_norm=1.0,
-    ema_decay=0.99,
+    DenoiserSettings(300, 32, 3e-2, warmup_steps=10, clip_norm=1.0, ema_decay=0.99),
     checkpoint_every=1000,
     seed=0,
     mesh=parallel.batch_mesh(),

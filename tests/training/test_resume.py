@@ -1,5 +1,7 @@
 """Defenses whose steps are of several kinds, killed at any step, go on to the same bits."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -64,7 +66,7 @@ def test_relaxloss_shuffles_every_epoch_anew():
   recipe = make_recipe(
     "relaxloss",
     models.make_classifier("small_resnet", num_classes=3, width=4),
-    SETTINGS._replace(batch_size=10),
+    dataclasses.replace(SETTINGS, batch_size=10),
   )
   streams = {name: kind.batches({"members": 20}, 0, 0) for name, kind in recipe.kinds.items()}
   rows = [next(streams[kind])["members"] for kind in recipe.schedule]
