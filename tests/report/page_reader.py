@@ -70,8 +70,7 @@ def shows(picture, image, tolerance=2):
   height, width = image.shape[:2]
   for factor in range(1, min(picture.shape[0] // height, picture.shape[1] // width) + 1):
     rows, columns = (
-      size - factor * own + 1
-      for size, own in zip(picture.shape, (height, width), strict=False)
+      size - factor * own + 1 for size, own in zip(picture.shape, (height, width), strict=False)
     )
     found = np.ones((rows, columns), bool)
     for i, j in np.ndindex(height, width):

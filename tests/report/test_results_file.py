@@ -71,7 +71,7 @@ def test_another_schema_is_refused_with_advice(schema, tmp_path):
 def test_a_file_from_before_schemas_is_refused_with_advice(tmp_path):
   content = json.loads(to_json(stored()))
   del content["schema"]
-  with pytest.raises(ValueError, match="of schema None; .* in another workdir"):
+  with pytest.raises(ValueError, match=r"of schema None; .* in another workdir"):
     read_results(_file(tmp_path / "results.json", content))
 
 
