@@ -34,20 +34,28 @@ def from_plain(kind: type[T] | Any, value: Any) -> T:
     The value.
 
   Raises:
-    ValueError: a field is missing or unknown.
+    ValueError: a field is missing or unknown, or there is no row or list where one is expected.
   """
   if isinstance(kind, types.UnionType):
     kinds = [own for own in typing.get_args(kind) if own is not type(None)]
     return None if value is None else from_plain(kinds[0], value)
   origin, inner = typing.get_origin(kind), typing.get_args(kind)
   if origin is tuple:
+    _check(value, list)
     return tuple(from_plain(inner[0], own) for own in value)
   if origin is not None and issubclass(origin, Mapping):
+    _check(value, dict)
     return {key: from_plain(inner[1], own) for key, own in value.items()}
   if dataclasses.is_dataclass(kind) or hasattr(kind, "_fields"):
+    _check(value, dict)
     fields = typing.get_type_hints(kind)
     if set(fields) != set(value):
       different = ", ".join(sorted(set(fields) ^ set(value)))
       raise ValueError(f"A {kind.__name__} has other fields than expected: {different}.")
     return kind(**{name: from_plain(own, value[name]) for name, own in fields.items()})
   return value
+
+
+def _check(value: Any, expected: type) -> None:
+  if not isinstance(value, expected):
+    raise ValueError(f"Got a {type(value).__name__}; expected a {expected.__name__}.")

@@ -32,8 +32,9 @@ from diffence_jax.report.shadow_rows import (
   repeated,
 )
 
-# The numbers of repeated queries that a terminal has room for: the largest.
-_MOST_REPEATED = 3
+# What a terminal has room for: attacks with a column of their own, and then the largest numbers
+# of repeated queries.
+_MOST_COLUMNS = 5
 TARGET_TITLE = "Attack AUC on the target: one query, and the same query k times"
 MODELS_TITLE = "Every shadow model as the target in turn, one query"
 REPEATED_TITLE = "Every shadow model as the target in turn, the same query k times"
@@ -43,7 +44,7 @@ def target_headings(results: Results, most: int | None = None) -> list[tuple[str
   """The two lines of every heading of the target's table; `most` as in `target_rows`."""
   return [
     ("", "predictor"),
-    ("best threshold", "attack"),
+    *([("best threshold", "attack")] if _best_threshold(results.undefended) else []),
     *((title, "k = 1") for title in column_attacks(results).values()),
     *((results.shadow.main_title, f"k = {k}") for k in _last(repeated(results), most)),
   ]
@@ -68,7 +69,8 @@ def target_rows(results: Results, most: int | None = None) -> list[list[Cell]]:
   for row in results.predictors:
     name = row.name
     own = _best_threshold(row)
-    change = "" if row is undefended else _change(own, threshold)
+    change = "" if row is undefended or own is None else _change(own, threshold)
+    thresholds = [] if own is None else [auc_cell(own, change)]
     for inputs in ("same", NEAR):
       aucs = {attack: _auc(results, name, attack, 1, inputs) for attack in names}
       if aucs[main] is None:
@@ -81,12 +83,11 @@ def target_rows(results: Results, most: int | None = None) -> list[list[Cell]]:
         auc = _auc(results, name, main, k, inputs)
         cells.append(auc_cell(auc) if auc else Cell("-"))
       if inputs == "same":
-        rows.append([Cell(name), auc_cell(own, change), *cells])
+        rows.append([Cell(name), *thresholds, *cells])
       else:
         # One line will do: the intervals are as wide as those above.
-        rows.append(
-          [Cell(f"- {inputs}"), Cell(""), *(cell._replace(below="") for cell in cells)]
-        )
+        cells = [cell._replace(below="") for cell in cells]
+        rows.append([Cell(f"- {inputs}"), *(Cell("") for _ in thresholds), *cells])
   return rows
 
 
@@ -171,16 +172,19 @@ def quantile_name(quantile: str) -> str:
 
 
 def text_lines(results: Results) -> list[str]:
-  """The block for a terminal of 120 columns, plain ASCII; its last line is the finding."""
-  again = []
+  """The block for a terminal of 120 columns, plain ASCII; its last line is the finding.
+
+  It is wider where more than three attacks have a column of their own.
+  """
+  again, most = [], max(1, _MOST_COLUMNS - len(column_attacks(results)))
   if repeated(results):
-    shown = (repeated_headings(results, _MOST_REPEATED), repeated_rows(results, _MOST_REPEATED))
+    shown = (repeated_headings(results, most), repeated_rows(results, most))
     again = [REPEATED_TITLE, *grid(*shown), ""]
   return [
     *definitions(facts(results)),
     "",
     TARGET_TITLE,
-    *grid(target_headings(results, _MOST_REPEATED), target_rows(results, _MOST_REPEATED)),
+    *grid(target_headings(results, most), target_rows(results, most)),
     "",
     MODELS_TITLE,
     *grid(model_headings(results), model_rows(results)),
@@ -216,9 +220,9 @@ def write_csv(results: Results, path: str | os.PathLike) -> None:
 
 
 def _best_threshold(predictor):
-  """The highest AUC of the threshold attacks, with its interval."""
+  """The highest AUC of the threshold attacks, with its interval; None without any."""
   aucs = [a.auc for a in predictor.attacks if a.family == "thresholds"]
-  return max(aucs, key=lambda auc: auc.value)
+  return max(aucs, key=lambda auc: auc.value, default=None)
 
 
 def _auc(results, predictor, attack, queries, inputs="same"):

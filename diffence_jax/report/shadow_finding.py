@@ -27,6 +27,12 @@ def finding(results: Results) -> str:
   undefended, *defended = results.predictors
   keeping = [row for row in defended if row.label_changes == 0]
   before = max(in_turn(results, predictor=undefended.name, queries=1), key=_value)
+  models = f"each of {results.shadow.num_models:,} shadow models as the target in turn"
+  if not defended:
+    return (
+      f"No policy was audited; with {models}, the strongest attack at one query is "
+      f"{_attacked(before)}."
+    )
   attacked = {"attack": before.attack, "queries": 1}
   ((after,), *_) = sorted(
     (in_turn(results, predictor=row.name, **attacked) for row in keeping or defended),
@@ -37,7 +43,6 @@ def finding(results: Results) -> str:
   other = f"; {_attacked(strongest)}" if _value(strongest) > _value(after) + NO_CHANGE else ""
   gain = _value(before) - _value(after)
   relative = gain / _value(before) if _value(before) > 0.0 else 0.0
-  models = f"each of {results.shadow.num_models:,} shadow models as the target in turn"
   if relative < NO_CHANGE:
     which = "that keeps the labels " if keeping else ""
     text = (

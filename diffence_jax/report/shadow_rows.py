@@ -30,13 +30,15 @@ def column_attacks(results: Results) -> dict[str, str]:
   none. Thresholds have a column together.
   """
   shadow = results.shadow
-  found, families = {shadow.main_attack: shadow.main_title}, set()
-  families |= {row.family for row in in_turn(results, attack=shadow.main_attack)}
+  found = {shadow.main_attack: shadow.main_title}
+  families = {
+    "thresholds",
+    *(row.family for row in in_turn(results, attack=shadow.main_attack)),
+  }
   for row in in_turn(results, predictor=results.undefended.name, queries=1):
-    if row.family not in (*families, "thresholds"):
+    if row.family == "others" or row.family not in families:
       found[row.attack] = row.title
-      if row.family != "others":
-        families.add(row.family)
+      families.add(row.family)
   return found
 
 

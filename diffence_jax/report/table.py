@@ -294,13 +294,13 @@ def _on_fewer(results):
       sizes = attack.tnr_at_fnr[0].num, attack.tpr_at_fpr[0].num
       # Those that train on known samples are never pooled; that is told elsewhere.
       if sizes != expected and results.protocol == "disjoint":
-        fewer[attack.family] = sizes
+        fewer[attack.title] = sizes
   if not fewer:
     return ""
   members, nonmembers = min(fewer.values())
   both = f"{members:,} members and {nonmembers:,} non-members"
   sides = f"{members:,} a side" if members == nonmembers else both
-  return f"; {', '.join(fewer)} attacks on fewer samples, {sides}"
+  return f"; {', '.join(fewer)} on fewer samples, {sides}"
 
 
 def _left_out(results):

@@ -1,217 +1,300 @@
-"""Made-up results of the shape that an experiment reports."""
+"""Results of a real run, `configs/digits.py:audit_smoke`, and variations of them.
 
+    PYTHONPATH=. python tests/report/report_example.py
+
+runs it afresh and stores what came of it, as is needed where the results get other fields.
+"""
+
+import dataclasses
+import functools
+import importlib.util
+import json
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
 import numpy as np
 
+from diffence_jax.audit.rows import Highest, HighestRate, PredictorRow
+from diffence_jax.audit.shadow import InTurnRow, TargetRow
+from diffence_jax.audit.typed import to_plain
+from diffence_jax.audit.worst_off import EpsilonRow, VulnerabilityRow
+from diffence_jax.metrics import Estimate, Rate
+from diffence_jax.report import Results, Timing, read_results
+from diffence_jax.report.shadow_rows import NEAR
+
+_STORED = Path(__file__).with_name("stored")
+_CONFIGS = Path(__file__).parents[2] / "configs"
+
 NAMES = ("undefended", "scenario 1", "scenario 2", "scenario 3", "average")
+STAGES = (
+  Timing("classifier", "0123456789abcdef", 31.4, False),
+  Timing("audit", "fedcba9876543210", None, True),
+)
+
+# Round figures that a variation has in place of the run's own: the highest AUCs,
 AUCS = (0.74, 0.58, 0.62, 0.61, 0.63)
 GAP = 0.52
-# Online LiRA on the target at one query, and what four times as many queries add to it.
+# the AUC of the main attack on the target at one query,
 SHADOW_AUCS = (0.80, 0.60, 0.64, 0.63, 0.65)
+# what the next number of queries adds to it, what it has more over all models in turn,
 STEP = 0.05
-# What it has more over all models in turn.
 MORE = 0.01
-_ATTACKS = (
-  *((name, threshold) for name in ("loss", "entropy") for threshold in ("global", "per_class")),
-  ("correctness", "global"),
-)
-_NEAR = "near duplicates"
-STAGES = [
-  {"name": "classifier", "fingerprint": "0123456789abcdef", "seconds": 31.4, "cached": False},
-  {"name": "audit", "fingerprint": "fedcba9876543210", "seconds": None, "cached": True},
-]
+# and what other attacks, and other ways of asking, have less.
+_LESS = {
+  "lira_online": 0.0, "rmia_online": 0.02, "lira_offline": 0.03, "rmia_offline": 0.04,
+  "confidence": 0.05,
+}  # fmt: skip
+_LOST = {
+  ("same", "defended"): 0.0, ("same", "raw"): 0.01, (NEAR, "defended"): 0.02,
+  (NEAR, "raw"): 0.03,
+}  # fmt: skip
 
 
-def estimate(value, half=0.04):
+@functools.cache
+def stored() -> Results:
+  """What the run found."""
+  return read_results(_STORED / "audit_smoke.json")
+
+
+def stored_arrays() -> dict[str, np.ndarray]:
+  """What the plots of its report show."""
+  with np.load(_STORED / "audit_smoke.npz", allow_pickle=False) as arrays:
+    return dict(arrays)
+
+
+def run_afresh(workdir: Path) -> tuple[Results, dict[str, np.ndarray]]:
+  """Runs the same experiment, and gives its results and the arrays of its plots."""
+  from diffence_jax.experiment.plan import plan
+  from diffence_jax.experiment.results import arrays_of
+  from diffence_jax.experiment.run import open_store, run
+
+  spec = importlib.util.spec_from_file_location("digits_config", _CONFIGS / "digits.py")
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  config = module.get_config("audit_smoke")
+  # Optax's Adam raises a float to an integer power, which strict promotion refuses.
+  with jax.numpy_dtype_promotion("standard"):
+    results = run(config, workdir)
+    return results, arrays_of(plan(config), open_store(workdir))
+
+
+def store(results: Results, arrays: Mapping[str, np.ndarray]) -> None:
+  """Makes these the stored ones."""
+  _STORED.mkdir(exist_ok=True)
+  text = json.dumps(to_plain(results), sort_keys=True, separators=(",", ":"))
+  (_STORED / "audit_smoke.json").write_text(text + "\n")
+  np.savez_compressed(_STORED / "audit_smoke.npz", **arrays)
+
+
+def estimate(value: float, half: float = 0.04) -> Estimate:
   """A figure with an interval around it."""
-  return {"value": value, "low": value - half, "high": value + half}
+  return Estimate(value, value - half, value + half)
 
 
-def make_results(aucs=AUCS, label_changes=(0, 0, 0, 0, 9), enough=(False, True), **overrides):
-  """Results of five predictors.
+def mapped(value: Any, kind: type | tuple[type, ...], change: Callable[[Any], Any]) -> Any:
+  """A copy of rows within rows, where `change` of it is in the place of every `kind`."""
+  again = lambda own: mapped(own, kind, change)
+  if dataclasses.is_dataclass(value):
+    fields = {f.name: again(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    value = dataclasses.replace(value, **fields)
+  elif hasattr(value, "_replace"):
+    value = value._replace(**{name: again(own) for name, own in value._asdict().items()})
+  elif isinstance(value, tuple):
+    value = tuple(map(again, value))
+  return change(value) if isinstance(value, kind) else value
+
+
+def changed(results: Results | None = None, **fields: Any) -> Results:
+  """The stored results, or others, with other fields."""
+  return dataclasses.replace(results or stored(), **fields)
+
+
+def with_shadow(results: Results | None = None, **fields: Any) -> Results:
+  """Other fields of what shadow models show."""
+  results = results or stored()
+  return changed(results, shadow=dataclasses.replace(results.shadow, **fields))
+
+
+def without_shadow(results: Results | None = None) -> Results:
+  """An audit without shadow models."""
+  return changed(results, shadow=None)
+
+
+def with_predictors(results: Results, change: Callable, *values: Sequence[Any]) -> Results:
+  """Every predictor's row becomes `change` of it and of its own of the `values`."""
+  rows = [change(*each) for each in zip(results.predictors, *values, strict=True)]
+  return changed(results, predictors=tuple(rows))
+
+
+def with_aucs(
+  aucs: Sequence[float] = AUCS,
+  label_changes: Sequence[int] = (0, 0, 0, 0, 9),
+  results: Results | None = None,
+) -> Results:
+  """Round figures in the main table.
 
   Args:
-    aucs: the highest attack AUC of every predictor.
-    label_changes: the labels that each predictor changes.
-    enough: whether the sample is large enough for the rates at 0.1% and at 1%.
-    **overrides: replaces top-level entries.
+    aucs: the highest attack AUC of every predictor, of the loss with a threshold a class.
+    label_changes: the labels that each predictor changes, of 1,200.
+    results: with other figures; None for the stored ones.
 
   Returns:
-    A dict as `write_report` takes it.
+    The results; all other attacks reach less, the gap attack `GAP`.
   """
-  rows = [
-    _row(name, auc, aucs[0], changes, enough)
-    for name, auc, changes in zip(NAMES, aucs, label_changes, strict=True)
-  ]
-  results = {
-    "experiment": "digits",
-    "variant": "",
-    "seed": 0,
-    "protocol": "disjoint",
-    "data": {
-      "source": "digits", "image_shape": [8, 8, 1], "num_classes": 10, "reference": 597,
-      "known_members": 200, "target_members": 200,
-      "known_nonmembers": 400, "target_nonmembers": 400,
-    },
-    "purify": {
-      "num_candidates": 30, "step": 160, "num_ddim_steps": 1, "respacing": "", "dtype": "",
-    },
-    "defense": {"training": "undefended", "output": "none", "options": {}, "guarantee": None},
-    "classifier": {
-      "model": "small_resnet", "num_parameters": 77_850,
-      "train_accuracy": 1.0, "test_accuracy": 0.965,
-    },
-    "diffusion": {
-      "model": "ddpm_unet", "num_parameters": 701_441, "trained_on": "members", "loss": 0.0712,
-    },
-    "predictors": rows,
-    "settings": {"name": "digits", "purify": {"step": 160, "num_candidates": 30}},
-    "versions": {"python": "3.11.2", "jax": "0.10.2"},
-    "device": "cpu x1",
-  }  # fmt: skip
-  return results | overrides
+
+  def change(row, auc, changes):
+    relative = None if row.name == NAMES[0] else auc / aucs[0] - 1.0
+    best = {"attack": "loss", "title": "loss", "threshold": "per_class"}
+    accuracy = estimate(0.5 + 0.8 * (auc - 0.5))
+    return dataclasses.replace(
+      row,
+      label_changes=changes,
+      num_labels=1200,
+      gap=estimate(GAP, 0.01),
+      excess=auc - GAP,
+      attacks=tuple(
+        attack._replace(auc=estimate(_of_attack(attack, auc))) for attack in row.attacks
+      ),
+      highest_auc=Highest(**best, **estimate(auc)._asdict(), relative_change=relative),
+      highest_accuracy=Highest(**best, **accuracy._asdict(), relative_change=relative),
+    )
+
+  return with_predictors(results or stored(), change, aucs, label_changes)
 
 
-def make_shadow(
-  aucs=SHADOW_AUCS, queries=(1, 4, 16), step=STEP, enough=(True, True), **overrides
-):
-  """What shadow models show about five predictors, four of them defended and asked again.
+def _of_attack(attack, auc):
+  if attack.name == "correctness":
+    return GAP
+  return auc if (attack.name, attack.threshold) == ("loss", "per_class") else auc - 0.01
+
+
+def with_shadow_aucs(
+  aucs: Sequence[float] = SHADOW_AUCS,
+  queries: Sequence[int] = (1, 4, 16),
+  step: float = STEP,
+  results: Results | None = None,
+  **fields: Any,
+) -> Results:
+  """Round figures in the tables about shadow models.
 
   Args:
     aucs: of online LiRA on the target at one query, of every predictor; the other attacks, and
       other ways of asking, have less; all have more by `MORE` over all models in turn.
     queries: the numbers of queries, each adding `step` to what the one before it reached.
     step: what they add.
-    enough: whether the models in turn have enough samples for the rates at 0.1% and at 1%.
-    **overrides: replaces top-level entries.
+    results: with other figures; None for those of `with_aucs`.
+    **fields: other fields of what shadow models show.
 
   Returns:
-    A dict as `make_results` takes it for `shadow`.
+    The results; rows about more than one query stand on the run's own.
   """
-  less = {
-    "confidence": 0.05, "lira_online": 0.0, "lira_offline": 0.03,
-    "rmia_online": 0.02, "rmia_offline": 0.04,
-  }  # fmt: skip
-  ways = {("same", "defended"): 0.0, ("same", "raw"): 0.01, (_NEAR, "defended"): 0.02}
-  adaptive, in_turn = [], []
-  for name, auc in zip(NAMES, aucs, strict=True):
-    own_ways = ways if name.startswith("scenario") else {("same", "defended"): 0.0}
-    for at, k in enumerate(queries if name != "undefended" else (1,)):
-      for attack, worse in less.items():
-        value = auc + at * step - worse
-        for (inputs, models), lost in own_ways.items():
-          adaptive.append({
-            "predictor": name, "attack": attack, "queries": k, "inputs": inputs,
-            "shadow_models": models, "auc": estimate(value - lost),
-            "tpr_at_fpr": _rates((False, True), 200),
-          })  # fmt: skip
-        if k > 1 and attack.endswith("offline"):
-          continue
-        row = {
-          "predictor": name, "attack": attack, "queries": k, "num_models": 64,
-          "auc": estimate(value + MORE, 0.004), "tpr_at_fpr": _rates(enough, 9_600),
-        }  # fmt: skip
-        if name != "undefended":
-          row["auc_change"] = estimate(value - (aucs[0] - worse), 0.002)
-        in_turn.append(row)
-  quantiles = {"0.5": 0.6, "0.9": 0.8, "0.99": 0.95, "1.0": 1.0}
-  chance = {"0.5": 0.5, "0.9": 0.59, "0.99": 0.66, "1.0": 0.72}
-  shadow = {
-    "num_models": 64, "num_examples": 620, "num_canaries": 20,
-    "train_size": 310, "target_train_size": 310,
-    "adaptive": adaptive, "samples": in_turn,
-    "canaries": [row for row in in_turn if row["queries"] == 1],
-    "vulnerability": [
-      {
-        "predictor": name, "num_examples": 600,
-        "auc_quantiles": quantiles, "auc_quantiles_by_chance": chance,
-      }
-      for name in NAMES
-    ],
-    "epsilon": [
-      {
-        "predictor": name, "num_models": 4, "num_samples": 620,
-        "first": 0.25, "lowest": 0.125, "highest": 1.5,
-      }
-      for name in NAMES
-    ],
-    "reused": {name: {"target": 0.0, "shadow": 0.0} for name in NAMES},
-  }  # fmt: skip
-  return shadow | overrides
+  results = results or with_aucs()
+  of = dict(zip(NAMES, aucs, strict=True))
+
+  def value(row, at):
+    return of[row.predictor] + at * step - _LESS[row.attack]
+
+  def adaptive(row, at):
+    lost = _LOST[row.inputs, row.shadow_models]
+    return dataclasses.replace(row, queries=queries[at], auc=estimate(value(row, at) - lost))
+
+  def in_turn(row, at):
+    found = value(row, at)
+    change = estimate(found - (aucs[0] - _LESS[row.attack]), 0.002)
+    return dataclasses.replace(
+      row,
+      queries=queries[at],
+      auc=estimate(found + MORE, 0.004),
+      auc_change=None if row.predictor == NAMES[0] else change,
+    )
+
+  def spread(rows, change):
+    # The run has rows at one query and at two: the latter stand for any larger number.
+    return tuple(
+      change(row, at)
+      for row in rows
+      for at in ([0] if row.queries == 1 else range(1, len(queries)))
+    )
+
+  own = results.shadow
+  found = {
+    "adaptive": spread(own.adaptive, adaptive),
+    "samples": spread(own.samples, in_turn),
+    "canaries": spread(own.canaries, in_turn),
+  }
+  return with_shadow(results, **found | fields)
 
 
-def make_arrays(names=NAMES, num_images=16, shadow=False):
-  """Arrays that the plots of `make_results` show, with or without those of `make_shadow`."""
-  generator = np.random.default_rng(0)
-  arrays = {}
-  for i, name in enumerate(names):
-    members = generator.normal(6.0 - i / 2, 2.0, 200)
-    nonmembers = generator.normal(4.0, 2.5, 400)
-    thresholds = np.sort(np.concatenate([members, nonmembers]))[::-1]
-    arrays[f"{name}/phi_members"], arrays[f"{name}/phi_nonmembers"] = members, nonmembers
-    for rate, phi in (("fpr", nonmembers), ("tpr", members)):
-      shares = np.searchsorted(np.sort(-phi), -thresholds, side="right") / phi.size
-      arrays[f"{name}/{rate}"] = np.concatenate([[0.0], shares])
-    if shadow:
-      fpr = np.geomspace(1e-5, 1.0, 101)
-      tpr = fpr ** (0.6 + i / 20)
-      arrays[f"{name}/loo_fpr"], arrays[f"{name}/loo_tpr"] = fpr, tpr
-      arrays[f"{name}/loo_low"], arrays[f"{name}/loo_high"] = 0.8 * tpr, np.sqrt(tpr)
-  arrays["images/raw"] = generator.integers(0, 256, (num_images, 8, 8, 1), np.uint8)
-  arrays["images/reconstructed"] = generator.integers(
-    0, 256, (num_images, 4, 8, 8, 1), np.uint8
+def with_enough(enough: Sequence[bool], results: Results | None = None) -> Results:
+  """Whether the samples are large enough for the rates at 0.1% and at 1%, for all of them."""
+  large = dict(zip((0.001, 0.01), enough, strict=True))
+  results = mapped(
+    results or stored(), Rate, lambda rate: rate._replace(enough=large[rate.limit])
   )
-  arrays["images/samples"] = generator.random((num_images, 8, 8, 1), np.float32)
-  return arrays
+  return mapped(
+    results, HighestRate, lambda rate: dataclasses.replace(rate, enough=large[rate.limit])
+  )
 
 
-def _row(name, auc, undefended, changes, enough):
-  best = {"attack": "loss", "threshold": "per_class"}
-  relative = None if name == "undefended" else auc / undefended - 1.0
-  accuracy = estimate(0.5 + 0.8 * (auc - 0.5))
-  attacks = [_attack(*attack, auc, enough) for attack in _ATTACKS]
+def with_attack(
+  name: str, title: str, family: str, results: Results | None = None, like: str = "rmia_online"
+) -> Results:
+  """One more attack, wherever the attack `like` is, with its figures."""
+
+  def more(rows):
+    named = {"title": title, "family": family}
+    of_predictor = [
+      dataclasses.replace(row, attack=name, **named) for row in rows if row.attack == like
+    ]
+    return (*rows, *of_predictor)
+
+  def change(row):
+    (found,) = (attack for attack in row.attacks if attack.name == like)
+    own = found._replace(name=name, title=title, family=family)
+    return dataclasses.replace(row, attacks=(*row.attacks, own))
+
+  results = with_predictors(results or stored(), change)
+  tables = ("adaptive", "samples", "canaries")
+  return with_shadow(results, **{key: more(getattr(results.shadow, key)) for key in tables})
+
+
+def renamed(old: str, new: str, results: Results | None = None) -> Results:
+  """A predictor under another name, wherever it is spoken of."""
+
+  def change(row):
+    key = "name" if isinstance(row, PredictorRow) else "predictor"
+    return dataclasses.replace(row, **{key: new}) if getattr(row, key) == old else row
+
+  kinds = (PredictorRow, TargetRow, InTurnRow, VulnerabilityRow, EpsilonRow)
+  results = mapped(results or stored(), kinds, change)
+  reused = {new if name == old else name: own for name, own in results.shadow.reused.items()}
+  return with_shadow(results, reused=reused)
+
+
+def renamed_arrays(old: str, new: str) -> dict[str, np.ndarray]:
+  """The arrays of `renamed` results."""
   return {
-    "name": name,
-    "interval": [1.25, 4.5] if name in ("scenario 1", "scenario 2") else None,
-    "test_accuracy": estimate(0.965, 0.018),
-    "member_accuracy": {"value": 1.0, "low": 0.982, "high": 1.0},
-    "label_changes": changes,
-    "num_labels": 1200,
-    "returned_raw": 0.0025 if name.startswith("scenario") else None,
-    "labels_kept": 0.943 if name.startswith("scenario") else None,
-    "ece": 0.0213,
-    "nll": 0.1234,
-    "js_distance": 0.2345,
-    "gap": estimate(GAP, 0.01),
-    "attacks": attacks,
-    "highest_auc": {
-      **best, **estimate(auc), "excess": auc - GAP, "relative_change": relative,
-    },
-    "highest_accuracy": {**best, **accuracy, "relative_change": relative},
-    "highest_tpr_at_fpr": [{**best, **rate} for rate in attacks[1]["tpr_at_fpr"]],
-    "highest_tnr_at_fnr": [{**best, **rate} for rate in attacks[1]["tnr_at_fnr"]],
-  }  # fmt: skip
-
-
-def _attack(name, threshold, auc, enough):
-  best = name == "loss" and threshold == "per_class"
-  value = GAP if name == "correctness" else auc if best else auc - 0.01
-  rates = _rates(enough, 400)
-  return {
-    "name": name,
-    "threshold": threshold,
-    "auc": estimate(value),
-    "accuracy": estimate(0.5 + 0.8 * (value - 0.5)),
-    "known_threshold_accuracy": estimate(0.5 + 0.7 * (value - 0.5)),
-    "tpr_at_fpr": rates,
-    "tnr_at_fnr": rates,
+    f"{new}/{name.removeprefix(f'{old}/')}" if name.startswith(f"{old}/") else name: array
+    for name, array in stored_arrays().items()
   }
 
 
-def _rates(enough, num):
-  return [
-    {
-      "limit": limit, "realised": count / num, "count": count, "num": num, "enough": large,
-      **estimate(20 * limit, 9 * limit),
-    }
-    for limit, count, large in zip((0.001, 0.01), (0, num // 100), enough, strict=True)
-  ]  # fmt: skip
+def defended_alone() -> Results:
+  """A classifier that was trained with another defense: alone, then under Diffence."""
+  results = renamed("undefended", "alone")
+  options = {"selena": {"num_left_out": 2, "num_teachers": 4}}
+  defense = dataclasses.replace(results.defense, training="selena", options=options)
+  return changed(results, defense=defense)
+
+
+def paper_protocol() -> Results:
+  """Known and target samples pooled, as published."""
+  return changed(protocol="paper")
+
+
+if __name__ == "__main__":
+  with tempfile.TemporaryDirectory() as folder:
+    store(*run_afresh(Path(folder)))

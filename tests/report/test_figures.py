@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from diffence_jax.metrics import Estimate
 from diffence_jax.report import figures
 
 _CURVES = {
@@ -16,7 +17,7 @@ _CURVES = {
 }
 _PHIS = {name: (np.linspace(-3, 9, 50), np.linspace(-5, 5, 80)) for name in _CURVES}
 _INTERVALS = {"undefended": None, "a <b> & $c$": (-1e9, 2.0)}
-_AUCS = {name: {"value": 0.7, "low": 0.6, "high": 0.8} for name in _CURVES}
+_AUCS = dict.fromkeys(_CURVES, Estimate(0.7, 0.6, 0.8))
 _FLOORS = dict.fromkeys(_CURVES, 0.55)
 
 _PLOTS = {

@@ -5,11 +5,11 @@ import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 import pytest
-from report_example import NAMES, make_arrays, make_results, make_shadow
+from report_example import NAMES, stored, stored_arrays, with_shadow_aucs
 
 from diffence_jax.report import shadow_figures, shadow_rows
 
-_ARRAYS = make_arrays(shadow=True)
+_ARRAYS = stored_arrays()
 _CURVES = {
   name: tuple(_ARRAYS[f"{name}/loo_{figure}"] for figure in ("fpr", "tpr", "low", "high"))
   for name in NAMES
@@ -18,7 +18,7 @@ _HOSTILE = "a <b> & $c$"
 
 
 def _series(**changes):
-  return shadow_rows.repeated_series(make_results(shadow=make_shadow(**changes)))
+  return shadow_rows.repeated_series(with_shadow_aucs(**changes))
 
 
 def _roc(curves=_CURVES, members=19_200, nonmembers=19_200):
@@ -81,14 +81,33 @@ def test_series_are_of_what_can_be_asked_again():
   )
   ways = series["AUC,\nthe target"]["scenario 1"]
   assert list(ways) == ["same image", "same image, raw shadow models", "near duplicates"]
-  assert list(series["AUC,\nthe target"]["average"]) == ["same image"]
+  # Near-duplicates are sent to what selects; averages are asked the same image only.
+  assert list(series["AUC,\nthe target"]["average"]) == list(ways)[:2]
   np.testing.assert_allclose(
     ways["same image"],
     [(k, v, v - 0.04, v + 0.04) for k, v in ((1, 0.6), (4, 0.65), (16, 0.7))],
   )
   np.testing.assert_allclose([p[1] for p in ways["near duplicates"]], [0.58, 0.63, 0.68])
+  raw = ways["same image, raw shadow models"]
+  np.testing.assert_allclose([p[1] for p in raw], [0.59, 0.64, 0.69])
   tprs = series["TPR at 1% FPR,\nall models"]["scenario 3"]["same image"]
-  np.testing.assert_allclose([point[1:] for point in tprs], [(0.2, 0.11, 0.29)] * 3)
+  wanted = {"predictor": "scenario 3", "attack": "lira_online"}
+  once, twice = (row.tpr_at_fpr[1] for row in shadow_rows.in_turn(stored(), **wanted))
+  # The run's own rates, those of two queries at any larger number.
+  assert tprs == [
+    (k, rate.value, rate.low, rate.high) for k, rate in ((1, once), (4, twice), (16, twice))
+  ]
+  assert once != twice
+
+
+def test_series_of_a_run_are_its_own_figures():
+  series = shadow_rows.repeated_series(stored())
+  wanted = {"predictor": "scenario 2", "attack": "lira_online"}
+  aucs = [(row.queries, *row.auc) for row in shadow_rows.in_turn(stored(), **wanted)]
+  assert series["AUC,\nall models"]["scenario 2"]["same image"] == aucs
+  raw = shadow_rows.adaptive(stored(), **wanted, inputs="same", shadow_models="raw")
+  found = series["AUC,\nthe target"]["scenario 2"]["same image, raw shadow models"]
+  assert found == [(row.queries, *row.auc) for row in raw]
 
 
 def test_no_series_without_repeated_queries():

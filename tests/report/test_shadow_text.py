@@ -1,27 +1,41 @@
-"""What shadow models show, as text: tables, the finding in one sentence, and the CSV file."""
+"""What shadow models show, as text: the tables and the CSV file."""
 
 import csv
+import dataclasses
 
 import pytest
-from report_example import MORE, NAMES, make_results, make_shadow
-
-from diffence_jax.report import finding, format_table, shadow, shadow_rows
-
-_TURN = "With each of 64 shadow models as the target in turn, "
-_BETTER = (
-  f"{_TURN}scenario 1 takes 24.7% off the AUC of the strongest attack at one query (LiRA "
-  "online 0.810 -> 0.610, difference -0.200 [-0.202, -0.198])"
+from report_example import (
+  NAMES,
+  SHADOW_AUCS,
+  changed,
+  defended_alone,
+  estimate,
+  paper_protocol,
+  stored,
+  with_aucs,
+  with_enough,
+  with_shadow,
+  with_shadow_aucs,
+  without_shadow,
 )
+
+from diffence_jax.metrics import Estimate
+from diffence_jax.report import finding, format_table, shadow, shadow_rows
 
 
 def _text(**changes):
-  return "\n".join(shadow.text_lines(make_results(shadow=make_shadow(**changes))))
+  return "\n".join(shadow.text_lines(with_shadow_aucs(**changes)))
 
 
-def _finding(label_changes=(0, 0, 0, 0, 9), **changes):
-  return shadow.finding(
-    make_results(label_changes=label_changes, shadow=make_shadow(**changes))
-  )
+def _words(text):
+  return " ".join(text.split())
+
+
+def _tprs(predictor, queries):
+  """The main attack's TPRs over all models in turn at 0.1% and 1%, as the tables have them."""
+  wanted = {"predictor": predictor, "attack": "lira_online", "queries": queries}
+  (row,) = shadow_rows.in_turn(stored(), **wanted)
+  return [f"{100 * rate.value:.1f}%*" for rate in row.tpr_at_fpr]
 
 
 def _row(text, name):
@@ -34,12 +48,11 @@ def _csv(path):
 
 
 def test_without_shadow_models_the_table_is_as_before():
-  alone = format_table(make_results())
-  assert alone == format_table(make_results(shadow=None))
+  alone = format_table(without_shadow(with_aucs()))
   assert "shadow" not in alone
-  text = format_table(make_results(shadow=make_shadow()))
+  text = format_table(with_shadow_aucs())
   assert text == alone + "\n\n" + _text()
-  assert finding(make_results()) in text
+  assert finding(with_aucs()) in text
 
 
 def test_table_of_the_target_shows_one_query_and_more():
@@ -59,8 +72,12 @@ def test_table_of_the_target_shows_one_query_and_more():
 
 def test_table_shows_every_model_in_turn():
   in_turn = _text().split(shadow.MODELS_TITLE)[1]
-  assert _row(in_turn, "undefended") == ["undefended", "0.810", "0.790", "2.0%", "20.0%"]
-  assert _row(in_turn, "scenario 2")[2:] == ["0.650", "-0.160", "0.630", "2.0%", "20.0%"]
+  assert _row(in_turn, "undefended") == [
+    "undefended", "0.810", "0.790", *_tprs("undefended", 1)
+  ]  # fmt: skip
+  assert _row(in_turn, "scenario 2")[2:] == [
+    "0.650", "-0.160", "0.630", *_tprs("scenario 2", 1)
+  ]  # fmt: skip
   assert "[-0.162, -0.158]" in in_turn
 
 
@@ -68,23 +85,25 @@ def test_table_shows_what_more_queries_get_back_over_all_models():
   again = _text().split(shadow.REPEATED_TITLE)[1]
   assert _row(again, "undefended") == ["undefended", "0.810", "-", "-", "-", "-"]
   assert _row(again, "scenario 1")[2:] == [
-    "0.610", "0.660", "25%", "back", "0.710", "50%", "back", "0.690", "50%", "back", "20.0%"
+    "0.610", "0.660", "25%", "back", "0.710", "50%", "back", "0.690", "50%", "back",
+    _tprs("scenario 1", 2)[1],
   ]  # fmt: skip
   # 0.05 and 0.10 of the 0.15 that averaging takes off.
   assert _row(again, "average")[1:] == [
-    "0.660", "0.710", "33%", "back", "0.760", "67%", "back", "0.740", "67%", "back", "20.0%"
+    "0.660", "0.710", "33%", "back", "0.760", "67%", "back", "0.740", "67%", "back",
+    _tprs("average", 2)[1],
   ]  # fmt: skip
   assert "[0.706, 0.714]" in again
   assert shadow.REPEATED_TITLE not in _text(queries=(1,))
 
 
 def test_shares_are_of_the_models_in_turn_and_not_of_the_target():
-  changed = make_shadow()
-  for row in changed["adaptive"]:
-    if row["queries"] > 1:
-      row["auc"] = {"value": 0.99, "low": 0.98, "high": 1.0}
-  results = make_results(shadow=changed)
-  before = make_results(shadow=make_shadow())
+  before = with_shadow_aucs()
+  rows = (
+    dataclasses.replace(row, auc=Estimate(0.99, 0.98, 1.0)) if row.queries > 1 else row
+    for row in before.shadow.adaptive
+  )
+  results = with_shadow(before, adaptive=tuple(rows))
   assert shadow.repeated_rows(results) == shadow.repeated_rows(before)
   assert shadow.finding(results) == shadow.finding(before)
 
@@ -93,7 +112,8 @@ def test_shares_are_of_the_models_in_turn_and_not_of_the_target():
 @pytest.mark.parametrize("queries", [(1,), (1, 2), (1, 4, 16, 64), (1, 2, 4, 8, 16, 1024)])
 def test_block_fits_a_terminal_of_120_columns(queries, step):
   changes = {"num_examples": 1_234_567, "train_size": 617_283}
-  text = _text(queries=queries, step=step, enough=(False, False), **changes)
+  text = _text(queries=queries, step=step, **changes)
+  assert "*" in text
   *lines, sentence = text.splitlines()
   assert max(map(len, lines)) <= 118
   assert text.isascii()
@@ -102,7 +122,7 @@ def test_block_fits_a_terminal_of_120_columns(queries, step):
 
 def test_terminal_shows_the_largest_numbers_of_queries_and_the_page_all():
   queries = (1, 2, 4, 8, 16)
-  results = make_results(shadow=make_shadow(queries=queries))
+  results = with_shadow_aucs(queries=queries)
   shown = [bottom for _, bottom in shadow.target_headings(results, 3)]
   assert shown[4:] == ["k = 4", "k = 8", "k = 16"]
   for most, count in ((3, 3), (None, 4)):
@@ -127,129 +147,54 @@ def test_terminal_shows_the_largest_numbers_of_queries_and_the_page_all():
   ],
 )
 def test_shares_outside_of_0_and_1_are_words(step, words):
-  rows = shadow.repeated_rows(make_results(shadow=make_shadow(queries=(1, 4), step=step)))
+  rows = shadow.repeated_rows(with_shadow_aucs(queries=(1, 4), step=step))
   assert rows[1][0].text == "scenario 1"
   assert rows[1][2].change == rows[1][3].change == words
 
 
 @pytest.mark.parametrize(("auc", "given"), [(0.78, True), (0.795, False), (0.85, False)])
 def test_no_share_of_next_to_nothing(auc, given):
-  rows = shadow.repeated_rows(make_results(shadow=make_shadow(aucs=(0.8, auc, 0.6, 0.6, 0.6))))
+  rows = shadow.repeated_rows(with_shadow_aucs((0.8, auc, 0.6, 0.6, 0.6)))
   assert bool(rows[1][2].change) is given
 
 
 @pytest.mark.parametrize("enough", [(False, True), (True, True)])
 def test_rates_of_too_small_samples_are_marked(enough):
-  text = _text(enough=enough)
-  assert ("2.0%*" in text) is (not enough[0])
+  text = "\n".join(shadow.text_lines(with_enough(enough, with_shadow_aucs())))
+  low, high = _tprs("scenario 1", 1)
+  marked = [low if not enough[0] else low.rstrip("*"), high.rstrip("*")]
+  assert _row(text.split(shadow.MODELS_TITLE)[1], "scenario 1")[-2:] == marked
   assert ("fewer than 10 expected false positives" in text) is (not enough[0])
 
 
 def test_block_says_what_was_trained_and_asked():
-  text = " ".join(_text().split())
-  assert "64 models, each trained on 310 of 620 samples (the target: 310)" in text
-  assert "on the 300 samples that no interval of the defense was fitted to" in text
+  text = _words(_text())
+  assert "6 models, each trained on 50 of 100 samples (the target: 50)" in text
+  assert "on the 48 samples that no interval of the defense was fitted to" in text
   assert 'against randomness="per_input"' in text
-  assert "20 of them canaries" in text
+  assert "4 of them canaries" in text
   assert "every image once, and 4 and 16 times; instead of the same image also near" in text
   assert "canaries" not in _text(num_canaries=0)
   assert "times" not in _text(queries=(1,)).split(shadow.TARGET_TITLE)[0]
 
 
 def test_published_protocol_judges_all_samples_in_turn():
-  results = make_results(shadow=make_shadow(), protocol="paper")
-  text = " ".join("\n".join(shadow.text_lines(results)).split())
-  assert "each of them, on all 300 samples, with all others" in text
+  text = _words("\n".join(shadow.text_lines(paper_protocol())))
+  assert "each of them, on all 48 samples, with all others" in text
   assert "fitted to" not in text
 
 
 def test_answers_that_are_used_again_are_told():
-  assert "independent" not in _text()
   reused = {name: {"target": 0.0, "shadow": 0.0} for name in NAMES}
+  assert "independent" not in _text(reused=reused)
   reused["scenario 2"] = {"target": 0.125, "shadow": 0.25}
-  text = " ".join(_text(reused=reused).split())
+  text = _words(_text(reused=reused))
   assert "12.5% of the images on the target and 25.0% on shadow models" in text
   assert "for 16 independent queries" in text
 
 
-def test_finding_of_a_gain_and_what_comes_back():
-  assert _finding() == (
-    f"{_BETTER}; 16 queries get 50% of that back (LiRA online 0.710 [0.706, 0.714])."
-  )
-
-
-@pytest.mark.parametrize(
-  ("changes", "end"),
-  [
-    ({"queries": (1,)}, "repeated queries were not tried."),
-    ({"step": -0.01}, "asking up to 16 times gains nothing."),
-    ({"step": 0.0}, "asking up to 16 times gains nothing."),
-    ({"step": 0.11}, "16 queries get all of that back (LiRA online 0.830 [0.826, 0.834])."),
-    (
-      {"step": 0.002},
-      "16 queries get 2% of that back (LiRA online 0.614 [0.610, 0.618], 95% intervals "
-      "overlap).",
-    ),
-  ],
-)
-def test_finding_tells_what_more_queries_gain(changes, end):
-  assert _finding(**changes) == f"{_BETTER}; {end}"
-
-
-def test_finding_says_that_a_difference_may_be_chance():
-  changed = make_shadow(aucs=(0.80, 0.76, 0.79, 0.79, 0.79))
-  (row,) = shadow_rows.in_turn(
-    {"shadow": changed}, predictor="scenario 1", attack="lira_online", queries=1
-  )
-  row["auc_change"] = {"value": -0.04, "low": -0.09, "high": 0.01}
-  text = shadow.finding(make_results(shadow=changed))
-  assert "takes 4.9% off" in text
-  assert "0.810 -> 0.770, difference -0.040 [-0.090, 0.010], which includes 0)" in text
-
-
-@pytest.mark.parametrize("best", [0.80, 0.7999, 0.83])
-def test_finding_of_no_gain(best):
-  text = _finding(aucs=(0.80, best, 0.85, 0.86, 0.87))
-  assert text.startswith(
-    f"{_TURN}nothing was gained: no defended predictor that keeps the labels lowers the AUC of "
-    f"the strongest attack at one query (undefended LiRA online 0.810, best scenario 1 "
-    f"{best + MORE:.3f}, difference "
-  )
-  reached = best + MORE + 0.1
-  assert text.endswith(
-    f"; 16 queries reach more than one does (LiRA online {reached:.3f} "
-    f"[{reached - 0.004:.3f}, {reached + 0.004:.3f}])."
-  )
-
-
-def test_finding_is_about_predictors_that_keep_labels():
-  aucs = (0.80, 0.60, 0.64, 0.63, 0.55)
-  assert "scenario 1 takes" in _finding(aucs=aucs)
-  assert "average takes" in _finding(aucs=aucs, label_changes=(0, 1, 1, 1, 1))
-
-
-def test_finding_names_an_attack_that_reaches_more_on_the_predictor():
-  changed = make_shadow()
-  found = {"shadow": changed}
-  (row,) = shadow_rows.in_turn(found, predictor="scenario 1", attack="rmia_offline", queries=1)
-  row["auc"] = {"value": 0.63, "low": 0.62, "high": 0.64}
-  text = shadow.finding(make_results(shadow=changed))
-  assert text.startswith(f"{_BETTER[:-1]}; RMIA offline 0.630); 16 queries get 50% of that")
-
-
-def test_finding_follows_the_attack_that_is_strongest_undefended():
-  changed = make_shadow()
-  (row,) = shadow_rows.in_turn(
-    {"shadow": changed}, predictor="undefended", attack="rmia_online", queries=1
-  )
-  row["auc"] = {"value": 0.84, "low": 0.83, "high": 0.85}
-  text = shadow.finding(make_results(shadow=changed))
-  assert "(RMIA online 0.840 -> 0.590, " in text
-  assert "16 queries get 50% of what is taken off LiRA online back (LiRA online 0.710" in text
-
-
 def test_recovered_share_of_nothing_is_none():
-  auc = lambda value: {"value": value}
+  auc = estimate
   share = shadow_rows.recovered_share
   assert share(auc(0.7), auc(0.6), auc(0.8)) == pytest.approx(0.5)
   assert share(auc(0.5), auc(0.6), auc(0.8)) == pytest.approx(-0.5)
@@ -257,34 +202,90 @@ def test_recovered_share_of_nothing_is_none():
 
 
 def test_sizes_of_all_models_in_turn():
-  results = make_results(shadow=make_shadow())
-  assert shadow_rows.pooled_sizes(results) == (9_600, 9_600)
-  assert shadow_rows.judged_samples(results) == 300
+  # 6 models, each a member's of 24 of 48 samples.
+  assert shadow_rows.pooled_sizes(stored()) == (144, 144)
+  assert shadow_rows.judged_samples(stored()) == 48
 
 
 def test_csv_has_every_row_of_three_tables(tmp_path):
-  results = make_results(shadow=make_shadow())
+  results = stored()
   shadow.write_csv(results, tmp_path / "shadow.csv")
   rows = _csv(tmp_path / "shadow.csv")
   sizes = {name: sum(row["table"] == name for row in rows) for name in
            ("adaptive", "leave_one_out", "canaries")}  # fmt: skip
-  own = results["shadow"]
-  assert list(sizes.values()) == [len(own[key]) for key in ("adaptive", "samples", "canaries")]
+  own = results.shadow
+  assert list(sizes.values()) == [
+    len(rows) for rows in (own.adaptive, own.samples, own.canaries)
+  ]
   assert len(rows) == sum(sizes.values())
   assert all(None not in row and None not in row.values() for row in rows)
-  in_turn = [row for row in rows if row["table"] == "leave_one_out"]
-  for row, source in zip(in_turn, own["samples"], strict=True):
-    auc = source["auc"]["value"]
-    assert float(row["auc"]) == auc
-    assert float(row["auc_low"]) == pytest.approx(auc - 0.004)
-    assert (row["attack"], int(row["queries"])) == (source["attack"], source["queries"])
-    assert row["inputs"] == row["shadow_models"] == ""
-    assert (row["num_models"], row["tpr_at_fpr_0.01_count"]) == ("64", "96")
-    change = source.get("auc_change")
-    assert row["auc_change"] == (str(change["value"]) if change else "")
-  first, last = own["adaptive"][0], own["adaptive"][-1]
-  for row, source in ((rows[0], first), (rows[len(own["adaptive"]) - 1], last)):
-    for name in ("predictor", "attack", "inputs", "shadow_models"):
-      assert row[name] == source[name]
-    assert int(row["queries"]) == source["queries"]
-    assert (row["experiment"], row["seed"], row["num_models"]) == ("digits", "0", "")
+  sources = (*own.adaptive, *own.samples, *own.canaries)
+  for row, source in zip(rows, sources, strict=True):
+    for name in ("predictor", "attack", "title", "family"):
+      assert row[name] == getattr(source, name)
+    assert int(row["queries"]) == source.queries
+    assert (row["experiment"], row["seed"], row["protocol"]) == ("digits", "0", "disjoint")
+    assert float(row["auc"]) == source.auc.value
+    assert float(row["auc_low"]) == source.auc.low
+    assert int(row["tpr_at_fpr_0.01_count"]) == source.tpr_at_fpr[1].count
+    # What a table does not have is left empty.
+    for name in ("inputs", "shadow_models", "num_models"):
+      assert row[name] == str(getattr(source, name, ""))
+    change = getattr(source, "auc_change", None)
+    assert row["auc_change"] == (str(change.value) if change else "")
+    assert row["auc_change_high"] == (str(change.high) if change else "")
+
+
+def test_tables_of_a_run_have_its_own_figures():
+  text = "\n".join(shadow.text_lines(stored()))
+  target, in_turn = text.split(shadow.MODELS_TITLE)
+  in_turn, again = in_turn.split(shadow.REPEATED_TITLE)
+  for name in NAMES:
+    aucs = {}
+    for attack in ("lira_online", "rmia_online"):
+      for k in (1, 2):
+        wanted = {"predictor": name, "attack": attack, "queries": k}
+        for row in shadow_rows.adaptive(
+          stored(), **wanted, inputs="same", shadow_models="defended"
+        ):
+          aucs["target", attack, k] = f"{row.auc.value:.3f}"
+        for row in shadow_rows.in_turn(stored(), **wanted):
+          aucs["turn", attack, k] = f"{row.auc.value:.3f}"
+    asked = name != "undefended"
+    assert len(aucs) == (8 if asked else 4)
+    figures = [word for word in _row(target, name) if word.count(".") == 1 and "%" not in word]
+    assert figures[1:3] == [aucs["target", a, 1] for a in ("lira_online", "rmia_online")]
+    assert figures[3:] == ([aucs["target", "lira_online", 2]] if asked else [])
+    shown = _row(in_turn, name)
+    assert aucs["turn", "lira_online", 1] in shown and aucs["turn", "rmia_online", 1] in shown
+    assert shown[-2:] == _tprs(name, 1)
+    if asked:
+      shown = _row(again, name)
+      assert {aucs["turn", "lira_online", 2], aucs["turn", "rmia_online", 2]} <= set(shown)
+      assert shown[-1] == _tprs(name, 2)[1]
+
+
+def test_a_classifier_that_is_defended_already_is_compared_with_itself():
+  results = defended_alone()
+  assert shadow.model_headings(results)[2] == ("difference to", "alone")
+  assert dict(shadow.notes(results))["+x% or -x%"] == "change relative to alone"
+  assert "undefended" not in "\n".join(shadow.text_lines(results))
+  same = [[cell.text for cell in row][1:] for row in shadow.model_rows(results)]
+  assert same == [[cell.text for cell in row][1:] for row in shadow.model_rows(stored())]
+
+
+def test_without_threshold_attacks_the_target_has_no_column_of_them():
+  def without(row):
+    kept = tuple(attack for attack in row.attacks if attack.family != "thresholds")
+    return dataclasses.replace(row, attacks=kept)
+
+  results = with_shadow_aucs()
+  results = changed(results, predictors=tuple(map(without, results.predictors)))
+  headings, before = (shadow.target_headings(own) for own in (results, with_shadow_aucs()))
+  assert headings == [before[0], *before[2:]] and before[1] == ("best threshold", "attack")
+  rows = zip(shadow.target_rows(results), shadow.target_rows(with_shadow_aucs()), strict=True)
+  for row, full in rows:
+    assert row == [full[0], *full[2:]]
+  assert _row(format_table(results).split(shadow.TARGET_TITLE)[1], "undefended")[1] == (
+    f"{SHADOW_AUCS[0]:.3f}"
+  )

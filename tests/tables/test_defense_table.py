@@ -8,7 +8,7 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 from defense_example import FACTS, make_cells
-from page_reader import Page
+from report.page_reader import Page
 
 from diffence_jax.tables.defense_figures import privacy_utility
 from diffence_jax.tables.defense_rows import aggregate, average

@@ -1,0 +1,62 @@
+"""The stored results are as a run makes them today, and what a run leaves is read back."""
+
+import csv
+
+import numpy as np
+from page_reader import Page, pictures, shows
+from report_example import NAMES, stored, stored_arrays
+
+from diffence_jax.audit.typed import to_plain
+from diffence_jax.report import finding, read_results
+
+_ADVICE = "run `PYTHONPATH=. python tests/report/report_example.py` to store another run"
+
+
+def _shape(value):
+  """Keys and types, of lists those of their first element."""
+  if isinstance(value, dict):
+    return {key: _shape(own) for key, own in value.items()}
+  if isinstance(value, list):
+    return [_shape(own) for own in value[:1]]
+  return type(value).__name__
+
+
+def test_stored_results_have_the_shape_of_a_fresh_runs(fresh_run):
+  found, expected = (_shape(to_plain(own)) for own in (stored(), fresh_run.results))
+  assert found == expected, _ADVICE
+  assert tuple(row.name for row in fresh_run.results.predictors) == NAMES
+  for table in ("adaptive", "samples", "canaries", "vulnerability", "epsilon"):
+    rows, fresh = (getattr(own.shadow, table) for own in (stored(), fresh_run.results))
+    assert len(rows) == len(fresh) > 0, _ADVICE
+
+
+def test_stored_arrays_have_the_shape_of_a_fresh_runs(fresh_run):
+  found, expected = (
+    {name: (array.dtype, array.ndim) for name, array in own.items()}
+    for own in (stored_arrays(), fresh_run.arrays)
+  )
+  assert found == expected, _ADVICE
+  # What is of the data and not of the training is the same wherever it runs.
+  np.testing.assert_array_equal(stored_arrays()["images/raw"], fresh_run.arrays["images/raw"])
+
+
+def test_a_run_leaves_its_results_to_be_read(fresh_run):
+  results = fresh_run.results
+  assert read_results(fresh_run.workdir / "results.json") == results
+  with open(fresh_run.workdir / "results.csv", newline="") as handle:
+    assert len(list(csv.DictReader(handle))) == sum(len(p.attacks) for p in results.predictors)
+  own = results.shadow
+  with open(fresh_run.workdir / "shadow.csv", newline="") as handle:
+    rows = list(csv.DictReader(handle))
+  assert len(rows) == len(own.adaptive) + len(own.samples) + len(own.canaries)
+  assert finding(results) in Page((fresh_run.workdir / "report.html").read_text()).text
+
+
+def test_images_of_the_data_set_are_in_a_runs_private_page_only(fresh_run):
+  report, private = (
+    pictures((fresh_run.workdir / f"{name}.html").read_text()) for name in ("report", "private")
+  )
+  assert report and private
+  for image in fresh_run.arrays["images/raw"]:
+    assert any(shows(picture, image) for picture in private)
+    assert not any(shows(picture, image) for picture in report)
