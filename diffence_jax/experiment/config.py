@@ -18,6 +18,7 @@ from diffence_jax.defense import candidate_logits
 from diffence_jax.defense.output import OUTPUT_DEFENSES
 from diffence_jax.defense.policy import POLICIES
 from diffence_jax.diffusion import linear_schedule, reconstruct, sample
+from diffence_jax.experiment.purification import DTYPES
 from diffence_jax.experiment.stage import Compute
 from diffence_jax.named import defaults_of, nearest, option_key, options_of, section
 from diffence_jax.rng import MAX_ID
@@ -112,6 +113,9 @@ class Purify:
   dtype: str = ""  # of the diffusion model here; "" as it was trained
   # Names of defense.policy.POLICIES, or module:function; undefended is always the first.
   policies: tuple[str, ...] = ("scenario_1", "scenario_2", "scenario_3", "average")
+
+  def __post_init__(self):
+    check_choice("dtype", self.dtype, DTYPES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -257,7 +261,7 @@ def validate(config: ConfigDict | Mapping[str, Any]) -> Settings:
     ValueError: an unknown setting (names the nearest), a wrong type, a value out of range.
   """
   given = config.to_dict() if isinstance(config, ConfigDict) else dict(config)
-  settings = _typed(Settings, given, "")
+  settings = _typed(Settings, _with_options(given), "")
   if settings.shadow.num_recorded is not None:
     least = settings.purify.num_candidates
     if settings.shadow.num_recorded < least:
@@ -282,6 +286,22 @@ def leaves(settings: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, A
       yield from leaves(value, where)
     else:
       yield where, value
+
+
+def _with_options(given: Mapping[str, Any]) -> dict[str, Any]:
+  """What is given, with the defaults of all options of our functions."""
+  filled = dict(given)
+  for kind, registries in _BY_NAME.items():
+    options = dict(given.get(kind, {})) if isinstance(given.get(kind, {}), Mapping) else None
+    if options is None:
+      continue
+    for registry in registries:
+      for name in registry.known:
+        own = options.get(name, {})
+        if isinstance(own, Mapping) and (defaults := registry.defaults(name)):
+          options[name] = {**defaults, **own}
+    filled[kind] = options
+  return filled
 
 
 def _config_of(kind) -> ConfigDict:

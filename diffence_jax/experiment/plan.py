@@ -229,17 +229,16 @@ def _diffusion(settings, dataset, groups, saved) -> TrainedDiffusion | SavedDiff
 
 def _purification(settings: Settings) -> Purification:
   own = settings.purify
-  with section("purify", ("dtype",)):
-    return Purification(
-      schedule=settings.diffusion.schedule,
-      step=own.step,
-      num_ddim_steps=own.num_ddim_steps,
-      respacing=own.respacing,
-      clip=own.clip,
-      to_clean=own.to_clean,
-      dtype=own.dtype,
-      model_shape=tuple(settings.diffusion.image_shape) or None,
-    )
+  return Purification(
+    schedule=settings.diffusion.schedule,
+    step=own.step,
+    num_ddim_steps=own.num_ddim_steps,
+    respacing=own.respacing,
+    clip=own.clip,
+    to_clean=own.to_clean,
+    dtype=own.dtype,
+    model_shape=tuple(settings.diffusion.image_shape) or None,
+  )
 
 
 def _shown(dataset: Dataset, split: Split, num_images: int) -> Samples:

@@ -6,7 +6,6 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from diffence_jax.checks import check_choice
 from diffence_jax.diffusion import Schedule, linear_schedule, respaced
 from diffence_jax.predictor import Bound
 
@@ -36,9 +35,6 @@ class Purification:
   to_clean: bool
   dtype: str
   model_shape: tuple[int, int, int] | None
-
-  def __post_init__(self):
-    check_choice("dtype", self.dtype, DTYPES)
 
   def full_schedule(self) -> Schedule:
     """The schedule that the network is trained for."""

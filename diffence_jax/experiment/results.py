@@ -90,7 +90,7 @@ def _shadow(experiment: Experiment, store: Store) -> ShadowResults | None:
   tables = stage.load(store)
   num_examples = len(stage.pool.ids)
   return ShadowResults(
-    **{name: getattr(tables, name) for name in tables.__dataclass_fields__},
+    **{field.name: getattr(tables, field.name) for field in dataclasses.fields(tables)},
     num_models=len(stage.shadow_queries.shadow.models),
     num_examples=num_examples,
     num_canaries=int(stage.pool.is_canary.sum()),

@@ -1,6 +1,7 @@
 """The store of finished stages: content-addressed, committed by one rename, verified."""
 
 import contextlib
+import dataclasses
 import fcntl
 import json
 import os
@@ -96,7 +97,7 @@ class Store:
       about = {
         "stage": stage.name,
         "fingerprint": stage.fingerprint,
-        "fields": {name: describe(getattr(stage, name)) for name in stage.__dataclass_fields__},
+        "fields": {f.name: describe(getattr(stage, f.name)) for f in dataclasses.fields(stage)},
         "inputs": [f"{other.name}/{other.fingerprint}" for other in stage.inputs],
         "seconds": round(time.perf_counter() - start, 2),
         "resumed": resumed,  # then the seconds are those of the last run only

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from diffence_jax.cli import main
-from diffence_jax.experiment import compiled
-from diffence_jax.experiment import run as pipeline
+from diffence_jax.experiment import compiled, run
 
 # Trains with the seed; prints how many programs of steps there are, how many programs of any
 # kind were found in the cache, and what was learnt.
@@ -134,8 +133,8 @@ def test_the_command_keeps_them_in_its_workdir(tmp_path, monkeypatch):
     raise ValueError("enough")
 
   monkeypatch.setattr(compiled, "keep_in", kept.append)
-  monkeypatch.setattr(pipeline, "carry_out", computing)
-  config = Path(__file__).parents[1] / "configs" / "digits.py"
+  monkeypatch.setattr(run, "carry_out", computing)
+  config = Path(__file__).parents[2] / "configs" / "digits.py"
   command = ["diffence", f"--config={config}:smoke", f"--workdir={tmp_path}"]
   assert main._run([*command, "--dry_run"]) == 0 and not kept
   assert main._run(command) == 2 and kept

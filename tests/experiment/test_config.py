@@ -9,10 +9,13 @@ import pytest
 from ml_collections import ConfigDict
 
 from diffence_jax import models
-from diffence_jax.experiment.config import as_json, base_config, fingerprint, validate
+from diffence_jax.attacks.attack import ATTACKS
+from diffence_jax.defense.output import OUTPUT_DEFENSES
+from diffence_jax.defense.policy import POLICIES
+from diffence_jax.experiment.config import as_json, base_config, validate
 from diffence_jax.training.registry import DEFENSES
 
-CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.py"))
 
 
 def get_config(path, variant):
@@ -84,15 +87,24 @@ def test_an_unknown_variant_names_the_nearest(path):
   [
     ({"purify": {"stpe": 80}}, "no setting 'purify.stpe'; did you mean 'step'"),
     ({"purifier": {}}, "no setting 'purifier'; did you mean 'purify'"),
-    ({"purify": {"step": 80.5}}, "purify.step is 80.5; expected int"),
-    ({"purify": {"step": "80"}}, "purify.step is '80'; expected int"),
-    ({"purify": {"step": True}}, "purify.step is True; expected int"),
+    ({"purify": {"step": 80.5}}, "purify.step is 80.5; expected a whole number"),
+    ({"purify": {"step": "80"}}, "purify.step is '80'; expected a whole number"),
+    ({"purify": {"step": True}}, "purify.step is True; expected a whole number"),
     ({"purify": 3}, "purify is 3; expected a section"),
-    ({"purify": {"step": 0}}, "purify.step is 0; expected at least 1"),
-    ({"data": {"known_fraction": 1.5}}, "data.known_fraction is 1.5; expected 0.0 to 1.0"),
-    ({"data": {"num_reference": -1}}, "data.num_reference is -1; expected at least 0"),
-    ({"seed": -1}, "seed is -1; expected 0 to"),
-    ({"diffusion": {"steps_per_call": 0}}, "diffusion.steps_per_call is 0; expected at least"),
+    ({"purify": {"dtype": "float12"}}, "purify.dtype is 'float12'; expected one of"),
+    (
+      {"classifier": {"epochs": 0}},
+      "classifier.epochs is 0; expected a whole number, at least",
+    ),
+    ({"diffusion": {"schedule": {"beta": 1}}}, "no setting 'diffusion.schedule.beta'"),
+    ({"diffusion": {"schedule": {"num_steps": "1"}}}, "diffusion.schedule.num_steps is '1'"),
+    ({"diffusion": {"clip_norm": 0.0}}, "diffusion.clip_norm is 0.0; expected a finite"),
+    ({"diffusion": {"ema_decay": float("inf")}}, "diffusion.ema_decay is inf; expected"),
+    ({"purify": {"policies": "average"}}, "purify.policies is 'average'; expected a tuple"),
+    ({"data": {"options": 3}}, "data.options is 3; expected a section"),
+    ({"seed": {}}, "seed is {}; expected a single value"),
+    ({"seed": -1}, "seed is -1; expected a whole number, 0 to"),
+    ({"compute": {"steps_per_call": 0}}, "compute.steps_per_call is 0; expected a whole"),
     ({"audit": {"protocol": "papre"}}, "audit.protocol is 'papre'; expected one of"),
     ({"classifier": {"learning_rate": float("nan")}}, "learning_rate is nan; expected"),
   ],
@@ -111,24 +123,62 @@ def test_a_mapping_says_only_what_differs():
 
 def test_settings_of_sources_and_models_pass_through():
   config = validate({"diffusion": {"fields": {"channels": 16}}, "data": {"options": {"a": 1}}})
-  assert config.diffusion.fields.channels == 16 and config.data.options.a == 1
+  assert config.diffusion.fields["channels"] == 16 and config.data.options["a"] == 1
 
 
-@pytest.mark.parametrize("name", DEFENSES)
-def test_every_option_of_a_training_time_defense_is_listed(name):
-  options = list(inspect.signature(DEFENSES[name]).parameters.values())[2:]
-  listed = base_config().defenses.to_dict().get(name, {})
-  assert set(listed) == {option.name for option in options}
+REGISTRIES = [
+  ("defenses", DEFENSES),
+  ("defenses", OUTPUT_DEFENSES),
+  ("policies", POLICIES),
+  ("attacks", ATTACKS),
+]
+
+
+@pytest.mark.parametrize(
+  "section, registry, name",
+  [(section, registry, name) for section, registry in REGISTRIES for name in registry.known],
+  ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_every_option_of_a_function_is_listed_with_its_default(section, registry, name):
+  parameters = list(inspect.signature(registry.find(name)).parameters.values())
+  options = {option.name: option.default for option in parameters[registry.num_args :]}
+  listed = base_config()[section].to_dict().get(name, {})
+  assert listed == options
 
 
 def test_options_without_a_default_are_taken_from_the_command_line_as_they_are_typed():
   config = base_config()
-  config.defenses.dpsgd.update({"target_epsilon": 8, "delta": 1e-6, "microbatch_size": 32})
+  config.defenses.dpsgd.update({"target_epsilon": 8, "delta": 1e-6})
+  config.compute.microbatch_size = 32
   with pytest.raises(TypeError):
-    config.defenses.dpsgd.microbatch_size = 2.5
-  options = validate(config).defenses.dpsgd
-  assert (options.target_epsilon, options.delta, options.microbatch_size) == (8.0, 1e-6, 32)
-  assert type(options.target_epsilon) is float and type(options.microbatch_size) is int
+    config.compute.microbatch_size = 2.5
+  settings = validate(config)
+  options = DEFENSES.choose("dpsgd", settings.options("defenses", "dpsgd")).options
+  assert (options["target_epsilon"], options["delta"]) == (8.0, 1e-6)
+  assert type(options["target_epsilon"]) is float and settings.compute.microbatch_size == 32
+
+
+@pytest.mark.parametrize(
+  "change, message",
+  [
+    ({"defenses": {"hmap": {"gamma": 0.5}}}, "which is none; did you mean 'hamp'"),
+    ({"attacks": {"nm": {"epochs": 3}}}, "attacks has options of 'nm'.*did you mean 'nn'"),
+    ({"policies": {"hamp": {}}}, "policies has options of 'hamp'"),
+    ({"defenses": {"hamp": 3}}, "defenses.hamp is 3; expected a section of options"),
+    ({"classifier": {"defense": "own:hamp"}}, "called 'hamp', as one of ours is"),
+    ({"audit": {"attacks": ("own:loss",)}}, "called 'loss', as one of ours is"),
+  ],
+)
+def test_options_belong_to_what_there_is(change, message):
+  with pytest.raises(ValueError, match=message):
+    validate(change)
+
+
+def test_options_of_ones_own_function_stand_under_its_name():
+  settings = validate(
+    {"audit": {"attacks": ("own:largest",)}, "attacks": {"largest": {"scale": 2.0}}}
+  )
+  assert settings.options("attacks", "own:largest") == {"scale": 2.0}
 
 
 def test_the_base_is_locked_and_typed():
@@ -137,12 +187,6 @@ def test_the_base_is_locked_and_typed():
     config.purify.stpe = 1
   with pytest.raises(TypeError):
     config.purify.step = "many"
-
-
-def test_fingerprints_follow_values_not_order():
-  assert fingerprint({"a": 1, "b": [2.5]}) == fingerprint({"b": [2.5], "a": 1})
-  assert fingerprint({"a": 1}) != fingerprint({"a": 2})
-  assert len(fingerprint({})) == 16
 
 
 def test_as_json_is_plain():

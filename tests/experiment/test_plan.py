@@ -1,11 +1,9 @@
-"""What the stages are planned from: canaries, training sets, the pool of the shadow models."""
+"""What stages are planned from, and what each of them is named for."""
 
 import numpy as np
 import pytest
 
-from diffence_jax.experiment import run as pipeline
-from diffence_jax.experiment.stages import models as stages
-from diffence_jax.experiment.stages import shadow as shadow_stages
+from diffence_jax.experiment import plan as planning
 
 SHADOW = {"num_models": 6, "num_canaries": 10}
 PRIVATE = {"defense": "dpsgd", "batch_size": 16}
@@ -13,47 +11,80 @@ PRIVATE = {"defense": "dpsgd", "batch_size": 16}
 
 def plan(**sections):
   data = {"num_members": 40, "num_nonmembers": 40, **sections.pop("data", {})}
-  return pipeline.plan({"data": data, **sections})
+  return planning.plan({"data": data, **sections})
+
+
+def fingerprints(experiment):
+  return {name: stage.fingerprint for name, stage in experiment.stages.items()}
 
 
 def test_half_of_the_canaries_is_trained_on_with_wrong_labels():
   experiment = plan(shadow=SHADOW)
-  canaries = stages.canaries_of(experiment.config, experiment.split, experiment.dataset)
+  pool = experiment.shadow_audit.pool
+  canaries = pool.take(pool.is_canary)
   assert set(canaries.ids) <= set(experiment.split.reference)
   assert canaries.is_member.sum() == 5
   assert np.all(canaries.labels != experiment.dataset.take(canaries.ids).labels)
-  images, labels = stages.training_set(experiment)
-  assert len(images) == len(labels) == 45
+  trained = experiment.classifier.members
+  assert len(trained.images) == len(trained.labels) == 45
   members = experiment.dataset.take(experiment.split.members)
-  np.testing.assert_array_equal(images[:40], members.images)
-  np.testing.assert_array_equal(labels[:40], members.labels)
-  np.testing.assert_array_equal(labels[40:], canaries.labels[canaries.is_member])
+  np.testing.assert_array_equal(trained.images[:40], members.images)
+  np.testing.assert_array_equal(trained.labels[:40], members.labels)
+  np.testing.assert_array_equal(trained.labels[40:], canaries.labels[canaries.is_member])
 
 
 def test_the_pool_tells_whom_the_target_was_trained_on():
   experiment = plan(shadow=SHADOW)
-  images, pool = shadow_stages.pool_of(experiment)
+  pool = experiment.shadow_audit.pool
+  images = experiment.stages["shadow_queries"].samples.images
   assert len(images) == 90 and pool.is_canary.sum() == 10
-  trained, labels = stages.training_set(experiment)
+  trained = experiment.classifier.members
   sorted_rows = lambda images, labels: sorted(
     (image.tobytes(), int(label)) for image, label in zip(images, labels, strict=True)
   )
   assert sorted_rows(images[pool.is_member], pool.labels[pool.is_member]) == sorted_rows(
-    trained, labels
+    trained.images, trained.labels
   )
   assert pool.is_known.sum() == 40 and not np.any(pool.is_known & pool.is_canary)
 
 
 def test_without_canaries_the_target_is_trained_on_its_members_alone():
   experiment = plan()
-  images, _ = stages.training_set(experiment)
-  assert len(images) == 40
+  assert len(experiment.classifier.members.images) == 40
   # An audit with shadow models asks the same classifier.
   audited = plan(shadow={"num_models": 6})
   for name in ("classifier", "diffusion"):
     assert audited.stages[name].fingerprint == experiment.stages[name].fingerprint
   changed = plan(shadow=SHADOW)
   assert changed.stages["classifier"].fingerprint != experiment.stages["classifier"].fingerprint
+
+
+def test_attacks_that_lack_something_are_left_out_with_what_they_lack():
+  bare = plan()
+  run = {choice.name for choice in bare.audit.attacks}
+  assert {"correctness", "loss", "nn", "quantile_regression"} <= run
+  assert not run & set(bare.left_out)
+  assert bare.left_out["lira_online"] == ("shadow models (shadow.num_models)",)
+  assert "audit.num_label_only" in bare.left_out["noise_robustness"][0]
+  full = plan(shadow=SHADOW, audit={"num_label_only": 3})
+  assert not full.left_out and len(full.audit.attacks) == len(bare.left_out) + len(run)
+
+
+def test_the_gap_attack_is_always_run_and_the_rest_as_asked():
+  experiment = plan(audit={"attacks": ("nn", "loss")})
+  assert [choice.name for choice in experiment.audit.attacks] == ["correctness", "nn", "loss"]
+
+
+def test_predictors_are_named_for_what_they_are():
+  names = lambda **own: [p.name for p in plan(**own).audit.predictors]
+  expected = ["undefended", "scenario 1", "scenario 2", "scenario 3", "average"]
+  assert names() == expected
+  assert names(classifier={"defense": "hamp"}) == ["alone", *expected[1:]]
+  assert names(output={"defense": "memguard"})[0] == "alone"
+  assert names(purify={"policies": ("average", "undefended")}) == ["undefended", "average"]
+  paper = plan(audit={"protocol": "paper"}).audit.predictors
+  assert [p.name for p in paper] == expected
+  assert paper[3].policy.name == "scenario_3_published"
 
 
 @pytest.mark.parametrize(
@@ -93,11 +124,7 @@ def test_what_the_audit_depends_on_is_in_its_name(settings):
       True,
     ),
     # How many gradients are in memory at a time changes the result by rounding only.
-    (
-      {"classifier": PRIVATE},
-      {"classifier": PRIVATE, "defenses": {"dpsgd": {"microbatch_size": 8}}},
-      True,
-    ),
+    ({"classifier": PRIVATE}, {"classifier": PRIVATE, "compute": {"microbatch_size": 8}}, True),
     (
       {"classifier": PRIVATE},
       {"classifier": PRIVATE, "defenses": {"dpsgd": {"delta": 1e-6}}},
@@ -129,22 +156,14 @@ def test_a_defense_of_the_answers_is_in_the_audit_only():
     assert len(names) == (3 if name in ("audit", "shadow_audit") else 1), name
 
 
-def test_how_many_models_train_at_once_and_steps_are_a_call_is_not():
-  first = plan(shadow=SHADOW)
-  steps = {name: {"steps_per_call": 8} for name in ("classifier", "diffusion")}
-  second = plan(shadow={**SHADOW, "models_at_once": 4}, **steps)
-  for name, stage in first.stages.items():
-    assert second.stages[name].fingerprint == stage.fingerprint
-
-
-def test_the_dtype_of_re_generation_is_of_the_queries_and_not_of_the_training(monkeypatch):
+def test_the_dtype_of_re_generation_is_of_the_queries_and_not_of_the_training():
   plain, reduced = plan(), plan(purify={"dtype": "bfloat16"})
   for name in ("classifier", "diffusion"):
     assert plain.stages[name].fingerprint == reduced.stages[name].fingerprint
   assert plain.stages["queries"].fingerprint != reduced.stages["queries"].fingerprint
-  monkeypatch.setattr(stages, "load_denoiser", lambda experiment, store: experiment.denoiser)
-  dtypes = [stages.load_purifier(e, None).module.dtype for e in (plain, reduced)]
-  assert [np.dtype(dtype).name for dtype in dtypes] == ["float32", "bfloat16"]
+  networks = [own.purification.network(own.diffusion.bound) for own in (plain, reduced)]
+  dtypes = [np.dtype(network.module.dtype).name for network in networks]
+  assert dtypes == ["float32", "bfloat16"]
 
 
 def test_a_network_for_classes_is_refused_before_anything_is_computed():
@@ -156,7 +175,7 @@ def test_settings_read_back_from_json_are_the_same_experiment():
   """As `run.json` has them: tuples have become lists."""
   shadow = {**SHADOW, "queries": [1, 4]}
   expected = plan(shadow={**shadow, "queries": (1, 4)})
-  assert plan(shadow=shadow).stages["audit"] == expected.stages["audit"]
+  assert fingerprints(plan(shadow=shadow)) == fingerprints(expected)
 
 
 @pytest.mark.parametrize(
@@ -167,12 +186,23 @@ def test_settings_read_back_from_json_are_the_same_experiment():
     ({"shadow": {**SHADOW, "num_recorded": 3}}, "at least purify.num_candidates"),
     ({"shadow": {**SHADOW, "augmentation": "twirl"}}, "shadow.augmentation is 'twirl'"),
     ({"shadow": SHADOW, "data": {"num_reference": 5}}, "raise data.num_reference"),
-    ({"data": {"num_nonmembers": 8}}, "at least 5 known non-members"),
-    ({"defenses": {"hmap": {"gamma": 0.5}}}, "no defense 'hmap'; did you mean 'hamp'"),
-    ({"classifier": {"defense": "own:hamp"}}, "called 'hamp', as one of ours is"),
+    ({"data": {"num_nonmembers": 8}}, "'quantile_regression' needs at least 5 known members"),
+    ({"purify": {"step": 0}}, "purify.step is 0; with a schedule of 1000 steps expected 1"),
+    ({"purify": {"num_candidates": 0}}, "purify.num_candidates is 0; expected at least 1"),
+    ({"data": {"known_fraction": 1.5}}, "data.known_fraction is 1.5; expected 0 to 1"),
+    ({"data": {"num_reference": -1}}, "asks for -1 reference samples"),
+    ({"audit": {"attacks": ("nm",)}}, "no attack 'nm'; did you mean 'nn'"),
+    ({"purify": {"policies": ("scenario_4",)}}, "no policy 'scenario_4'; did you mean 'scen"),
+    ({"purify": {"policies": ("average", "average")}}, "two of them are called 'average'"),
+    ({"shadow": {**SHADOW, "main_attack": "nn"}}, "not run with every model in turn"),
+    ({"attacks": {"nn": {"epochs": 2.5}}}, "attacks.nn.epochs is 2.5; expected a whole"),
+    (
+      {"classifier": {"defense": "hamp"}, "defenses": {"hamp": {"gamma": 3}}},
+      "defenses.hamp.gamma is 3.0; expected a number, 0.0 to 1.0",
+    ),
     (
       {"output": {"defense": "memguard"}, "defenses": {"memguard": {"epochs": "many"}}},
-      "epochs is 'many'; expected a whole number",
+      "defenses.memguard.epochs is 'many'; expected a whole number",
     ),
   ],
 )

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 import diffence_jax as dj
-from diffence_jax.experiment import run as pipeline
 from diffence_jax.experiment.config import as_json, base_config
+from diffence_jax.experiment.plan import plan
 from diffence_jax.experiment.presets import shrink
+from diffence_jax.experiment.run import run
 from diffence_jax.models import saved as saved_model
 
 
@@ -54,45 +55,43 @@ def named(saved, **changes):
 
 
 def test_saved_models_are_run_as_they_are(saved, tmp_path):
-  results = pipeline.run(named(saved), tmp_path)
-  assert results["classifier"]["model"] == "small_resnet"
-  assert results["diffusion"]["trained_on"] is None and results["diffusion"]["loss"] is None
+  results = run(named(saved), tmp_path)
+  assert results.classifier.model == "small_resnet"
+  assert results.diffusion.trained_on is None and results.diffusion.loss is None
   # Gray images go through the network for colour ones.
-  assert tuple(results["settings"]["diffusion"]["image_shape"]) == (8, 8, 3)
+  assert tuple(results.settings["diffusion"]["image_shape"]) == (8, 8, 3)
   module, variables = saved_model.load_model(saved / "classifier")
   raw = np.load(next((tmp_path / "queries").glob("*/raw.npy")))
-  experiment = pipeline.plan(named(saved))
+  experiment = plan(named(saved))
   ids = np.concatenate([experiment.split.members, experiment.split.nonmembers])
   images = experiment.dataset.take(ids).images.astype(np.float32) / 255.0
   own = dj.models.predictor(module, variables)(None, images)
   np.testing.assert_allclose(raw, own, atol=1e-5)
-  assert all(row["label_changes"] == 0 for row in results["predictors"] if "label" in row)
+  assert all(row.label_changes == 0 for row in results.predictors if row.name != "average")
 
 
 def test_the_folder_is_not_part_of_what_a_result_depends_on(saved, tmp_path):
   moved = tmp_path / "elsewhere"
   (saved / "classifier").rename(moved)
   try:
-    there = pipeline.plan(named(saved, **{"classifier.checkpoint": str(moved)})).stages
+    there = plan(named(saved, **{"classifier.checkpoint": str(moved)})).stages
   finally:
     moved.rename(saved / "classifier")
-  here = pipeline.plan(named(saved)).stages
+  here = plan(named(saved)).stages
   assert {n: s.fingerprint for n, s in here.items()} == {
     n: s.fingerprint for n, s in there.items()
   }
-  assert (
-    here["classifier"].fingerprint != pipeline.plan(config()).stages["classifier"].fingerprint
-  )
+  assert here["classifier"].fingerprint != plan(config()).stages["classifier"].fingerprint
 
 
 def test_another_normalisation_than_the_configs_is_refused(saved):
   given = named(saved)
   given.classifier.fields.mean = (0.4,)
   with pytest.raises(ValueError, match=r"fields.mean is \(0.4,\), and the saved model .*0.5"):
-    pipeline.plan(given)
+    plan(given)
   for same in ((0.5,), (0.5, 0.5, 0.5)):
     given.classifier.fields.mean = same
-    pipeline.plan(given)
+    plan(given)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +99,7 @@ def test_another_normalisation_than_the_configs_is_refused(saved):
   [{"diffusion.image_shape": (16, 16, 3)}, {"diffusion.schedule.beta_end": 0.03}],
 )
 def test_what_a_saved_diffusion_model_was_trained_for_is_of_the_queries(saved, changes):
-  before, after = (pipeline.plan(named(saved, **own)).stages for own in ({}, changes))
+  before, after = (plan(named(saved, **own)).stages for own in ({}, changes))
   assert before["diffusion"].fingerprint == after["diffusion"].fingerprint
   for name in ("queries", "samples", "audit"):
     assert before[name].fingerprint != after[name].fingerprint, name
@@ -127,11 +126,11 @@ def test_what_does_not_fit_is_refused_before_anything_is_computed(
     for name, value in changes.items()
   }
   with pytest.raises(error, match=message):
-    pipeline.plan(named(saved, **changes))
+    plan(named(saved, **changes))
 
 
 def test_the_architecture_of_a_saved_model_replaces_that_of_the_config(saved):
-  own = as_json(pipeline.plan(named(saved)).config)
+  own = as_json(plan(named(saved)).settings)
   assert (
     own["classifier"]["fields"]["width"] == 4 and own["diffusion"]["fields"]["channels"] == 8
   )

@@ -1,12 +1,36 @@
 """The store: committed whole or not at all, found again, checked, and held by one run."""
 
+import dataclasses
+import json
+import stat
 import subprocess
 import sys
+from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
-from diffence_jax.disk import write_atomically
-from diffence_jax.experiment.store import ArtifactError, Stage, Store, locked
+from diffence_jax.disk import ArtifactError, write_atomically
+from diffence_jax.experiment.stage import Compute, Stage
+from diffence_jax.experiment.store import Store, locked
+
+
+@dataclasses.dataclass(frozen=True)
+class Written(Stage):
+  """Writes its text."""
+
+  name: ClassVar[str] = "train"
+
+  text: str = "one"
+
+  def compute(self, folder: Path, store: Store, compute: Compute) -> None:
+    """Writes `value.txt`."""
+    del store, compute
+    (folder / "value.txt").write_text(self.text)
+
+  def cost(self) -> str:
+    """None."""
+    return "nothing"
 
 
 def write(content):
@@ -14,33 +38,19 @@ def write(content):
 
 
 def test_a_finished_artifact_is_never_computed_twice(tmp_path):
-  store, stage = Store(tmp_path, {"device": "cpu"}), Stage("train", {"a": 1})
+  store, stage = Store(tmp_path, {"device": "cpu"}), Written()
   assert not store.is_done(stage)
   path = store.compute(stage, write("one"))
   assert path == tmp_path / "train" / stage.fingerprint
   store.compute(stage, write("two"))
   assert (path / "value.txt").read_text() == "one"
   manifest = store.manifest(stage)
-  assert manifest["settings"] == {"a": 1} and manifest["device"] == "cpu"
+  assert manifest["fields"] == {"text": "one"} and manifest["device"] == "cpu"
   assert set(manifest["files"]) == {"value.txt"}
 
 
-def test_the_fingerprint_covers_settings_inputs_and_version():
-  first = Stage("data", {"seed": 0})
-  stages = [
-    first,
-    Stage("data", {"seed": 1}),
-    Stage("data", {"seed": 0}, version=2),
-    Stage("train", {"lr": 1.0}, (first,)),
-    Stage("train", {"lr": 1.0}, (Stage("data", {"seed": 1}),)),
-    Stage("train", {"lr": 2.0}, (first,)),
-  ]
-  assert len({stage.fingerprint for stage in stages}) == len(stages)
-  assert Stage("data", {"seed": 0}).fingerprint == first.fingerprint
-
-
 def test_what_a_killed_run_left_is_handed_to_the_next_and_not_mistaken(tmp_path):
-  store, stage = Store(tmp_path), Stage("train", {})
+  store, stage = Store(tmp_path), Written()
 
   def killed(path):
     (path / "resume").mkdir()
@@ -57,12 +67,14 @@ def test_what_a_killed_run_left_is_handed_to_the_next_and_not_mistaken(tmp_path)
   path = store.compute(stage, resumed)
   assert (path / "value.txt").read_text() == "7"
   assert not (path / "resume").exists()
+  assert store.manifest(stage)["resumed"]
 
 
 @pytest.mark.parametrize("method", ["replace", "rename"])
 def test_a_run_killed_while_it_commits_leaves_nothing_in_the_way(tmp_path, monkeypatch, method):
   """Killed before the manifest is in place the stage is computed again, after it never."""
-  store, stage = Store(tmp_path), Stage("train", {})
+  store, stage = Store(tmp_path), Written()
+  store.compute(Written("other"), write("other"))  # the workdir's own file is there
 
   def killed(*arguments):
     raise KeyboardInterrupt
@@ -77,24 +89,72 @@ def test_a_run_killed_while_it_commits_leaves_nothing_in_the_way(tmp_path, monke
 
 
 def test_an_artifact_without_a_manifest_is_not_computed_over(tmp_path):
-  store, stage = Store(tmp_path), Stage("train", {})
+  store, stage = Store(tmp_path), Written()
   (store.compute(stage, write("good")) / "manifest.json").unlink()
   with pytest.raises(ArtifactError, match=r"manifest.json is missing.*Delete the folder"):
-    store.compute(stage, write("good"))
+    Store(tmp_path).compute(stage, write("good"))
 
 
-@pytest.mark.parametrize("damage", ["change", "remove", "manifest"])
+@pytest.mark.parametrize("damage", ["change", "remove", "manifest", "list", "outside"])
 def test_damage_is_an_error_that_says_what_to_delete(tmp_path, damage):
-  store, stage = Store(tmp_path), Stage("train", {})
+  store, stage = Store(tmp_path), Written()
   path = store.compute(stage, write("good"))
+  manifest = path / "manifest.json"
+  content = json.loads(manifest.read_text())
   if damage == "change":
     (path / "value.txt").write_text("evil")
   elif damage == "remove":
     (path / "value.txt").unlink()
+  elif damage == "manifest":
+    manifest.write_text("{")
+  elif damage == "list":
+    manifest.write_text(json.dumps({**content, "files": ["value.txt"]}))
   else:
-    (path / "manifest.json").write_text("{")
-  with pytest.raises(ArtifactError, match=f"Delete the folder .*{stage.fingerprint}"):
-    store.compute(stage, write("good"))
+    manifest.write_text(json.dumps({**content, "files": {"../../run.json": "0" * 64}}))
+  for use in (lambda s: s.compute(stage, write("good")), lambda s: s.open(stage)):
+    with pytest.raises(ArtifactError, match=f"Delete the folder {path} and run again"):
+      use(Store(tmp_path))
+
+
+def test_damage_deep_inside_an_artifact_names_the_artifact(tmp_path):
+  store, stage = Store(tmp_path), Written()
+
+  def deep(folder):
+    (folder / "variables").mkdir()
+    (folder / "variables" / "kernel").write_text("good")
+
+  path = store.compute(stage, deep)
+  (path / "variables" / "kernel").write_text("evil")
+  with pytest.raises(ArtifactError, match=f"kernel is not.*Delete the folder {path} and run"):
+    Store(tmp_path).verify(stage)
+
+
+def test_what_cannot_be_read_is_not_called_damaged(tmp_path, monkeypatch):
+  store, stage = Store(tmp_path), Written()
+  store.compute(stage, write("good"))
+
+  def refuse(*arguments, **named):
+    raise PermissionError(13, "Permission denied")
+
+  monkeypatch.setattr("pathlib.Path.read_text", refuse)
+  with pytest.raises(PermissionError):
+    store.manifest(stage)
+
+
+def test_what_is_read_is_looked_at_once(tmp_path, monkeypatch):
+  stage = Written()
+  Store(tmp_path).compute(stage, write("good"))
+  looked_at, store = [], Store(tmp_path)
+  monkeypatch.setattr("diffence_jax.disk.verify", lambda path, *_: looked_at.append(path))
+  assert store.open(stage) == store.open(stage)
+  assert looked_at == [store.path(stage)]
+
+
+def test_what_is_not_there_says_what_to_run(tmp_path):
+  with pytest.raises(
+    FileNotFoundError, match="has no train of this config.*first run diffence"
+  ):
+    Store(tmp_path).open(Written())
 
 
 def test_a_file_is_replaced_whole(tmp_path):
@@ -102,6 +162,23 @@ def test_a_file_is_replaced_whole(tmp_path):
   write_atomically(tmp_path / "a.txt", "two")
   assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
   assert (tmp_path / "a.txt").read_text() == "two"
+
+
+def test_a_workdir_is_for_its_owner_alone(tmp_path):
+  with locked(tmp_path / "new" / "run"):
+    assert stat.S_IMODE((tmp_path / "new" / "run").stat().st_mode) == 0o700
+  Store(tmp_path / "other").compute(Written(), write("one"))
+  assert stat.S_IMODE((tmp_path / "other").stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize(
+  "name, text", [("run.json", "{}"), ("format.json", '{"workdir_format": 7}'),
+                 ("format.json", "[]")]
+)  # fmt: skip
+def test_a_workdir_of_another_version_is_refused(tmp_path, name, text):
+  (tmp_path / name).write_text(text)
+  with pytest.raises(ArtifactError, match="another version made it. Take another workdir"):
+    Store(tmp_path)
 
 
 def test_two_runs_cannot_share_a_workdir_but_a_dead_one_leaves_it(tmp_path):
@@ -125,3 +202,20 @@ def test_a_workdir_that_cannot_be_made_is_an_error(tmp_path):
   (tmp_path / "file").write_text("")
   with pytest.raises(ArtifactError, match="cannot be written"), locked(tmp_path / "file"):
     pass
+
+
+def test_a_lock_is_not_put_where_a_link_leads(tmp_path):
+  (tmp_path / ".lock").symlink_to(tmp_path / "elsewhere")
+  with pytest.raises(ArtifactError, match="cannot be written"), locked(tmp_path):
+    pass
+  assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
+  def refuse(*arguments):
+    raise OSError(38, "Function not implemented")
+
+  monkeypatch.setattr("fcntl.flock", refuse)
+  with pytest.raises(ArtifactError, match="has no locks.*choose a workdir on"):
+    with locked(tmp_path):
+      pass
