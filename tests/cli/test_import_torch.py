@@ -94,13 +94,13 @@ def test_a_folder_of_diffusers_records_both_of_its_files(tmp_path):
   [
     ([], "required: KIND, FILE, --output"),
     (["ddpm_unet", "{file}"], "required: --output"),
-    (["ddpm_net", "{file}", "--output={new}"], "Did you mean 'ddpm_unet'"),
+    (["ddpm_net", "{file}", "--output={new}"], "did you mean 'ddpm_unet'"),
     (["resnet18", "{file}", "--output={new}"], "not the weights of a resnet18"),
     (["ddpm_unet", "nowhere.pt", "--output={new}"], "There is no file nowhere.pt"),
     (["ddpm_unet", "{file}", "--output={old}"], "there already, and is not overwritten"),
     (["ddpm_unet", "{file}", "--output={new}", "--set", "dropout"], "expected FIELD=VALUE"),
     (["ddpm_unet", "{file}", "--output={new}", "--set", "a=1", "a=2"], "got a twice"),
-    (["ddpm_unet", "{file}", "--output={new}", "--set=drop_out=0"], "Did you mean 'dropout'"),
+    (["ddpm_unet", "{file}", "--output={new}", "--set=drop_out=0"], "did you mean 'dropout'"),
     (["ddpm_unet", "{file}", "--output={new}", "--set=kind=0"], "no field of 'ddpm_unet'"),
     (["ddpm_unet", "{file}", "--output={new}", "--overwrite"], "--overwrite; see diffence"),
     (

@@ -11,15 +11,16 @@ import jax
 import numpy as np
 import pytest
 
-from diffence_jax.audit import record as queries
+from diffence_jax.audit import record
 from diffence_jax.cli import main
 from diffence_jax.defense import scaled_logit
-from diffence_jax.experiment import run as pipeline
-from diffence_jax.experiment import store as artifacts
+from diffence_jax.experiment.plan import plan
 from diffence_jax.experiment.results import results_of
-from diffence_jax.experiment.stages import queries as query_stages
+from diffence_jax.experiment.run import compute, open_store, run
+from diffence_jax.experiment.stages.queries import record_together
+from diffence_jax.experiment.store import Store
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 OWN = """
 import numpy as np
@@ -55,7 +56,8 @@ def config(variant, **changes):
   found = module.get_config(variant)
   # Less of what is tested elsewhere.
   found.shadow.near_duplicates, found.audit.num_label_only = False, 0
-  found.audit.quantile_regression = False
+  left_out = ("quantile_regression", "loss", "entropy")
+  found.audit.attacks = tuple(name for name in found.audit.attacks if name not in left_out)
   for name, value in changes.items():
     section, key = name.split("__")
     found[section][key] = value
@@ -74,20 +76,20 @@ def stacked(tmp_path_factory):
   """SELENA, then Diffence, then MemGuard; audited with shadow models."""
   workdir = tmp_path_factory.mktemp("stacked")
   chosen = {"classifier__defense": "selena", "output__defense": "memguard"}
-  return workdir, pipeline.run(config("audit_smoke", **chosen), workdir)
+  return workdir, run(config("audit_smoke", **chosen), workdir)
 
 
 def test_a_stack_of_defenses_keeps_the_labels_and_says_what_it_is(stacked):
   workdir, results = stacked
-  names = [row["name"] for row in results["predictors"]]
+  names = [row.name for row in results.predictors]
   assert names == ["alone", "scenario 1", "scenario 2", "scenario 3", "average"]
-  assert [row["label_changes"] for row in results["predictors"][:4]] == [0, 0, 0, 0]
-  assert results["defense"]["training"] == "selena"
-  assert results["defense"]["options"]["selena"] == {"num_left_out": 2, "num_teachers": 4}
+  assert [row.label_changes for row in results.predictors[:4]] == [0, 0, 0, 0]
+  assert results.defense.training == "selena"
+  assert results.defense.options["selena"] == {"num_left_out": 2, "num_teachers": 4}
   page = (workdir / "report.html").read_text()
   assert "selena (num_left_out 2, num_teachers 4)" in page and "memguard" in page
   assert "undefended" not in page
-  in_turn = {row["predictor"] for row in results["shadow"]["samples"]}
+  in_turn = {row.predictor for row in results.shadow.samples}
   assert in_turn == set(names)
 
 
@@ -96,19 +98,18 @@ def test_shadow_models_go_through_all_of_it(stacked):
   workdir, _ = stacked
   undone = config("audit_smoke", classifier__defense="selena")
   experiments = [
-    pipeline.plan(undone),
-    pipeline.plan(
-      config("audit_smoke", classifier__defense="selena", output__defense="memguard")
-    ),
+    plan(undone),
+    plan(config("audit_smoke", classifier__defense="selena", output__defense="memguard")),
   ]
   # Only the audits differ: the same classifiers, re-generations and answers stand behind both.
   same = ("classifier", "diffusion", "queries", "shadow", "shadow_queries")
   for name in same:
-    assert experiments[0].stages[name] == experiments[1].stages[name]
-  store = pipeline.open_store(workdir)
-  pipeline.compute(experiments[0], store)
-  before, after = (results_of(e, store)["shadow"] for e in experiments)
-  values = [[row["auc"]["value"] for row in part["samples"]] for part in (before, after)]
+    first, second = (own.stages[name].fingerprint for own in experiments)
+    assert first == second
+  store = open_store(workdir)
+  compute(experiments[0], store)
+  before, after = (results_of(e, store).shadow for e in experiments)
+  values = [[row.auc.value for row in part.samples] for part in (before, after)]
   assert values[0] != values[1]
 
 
@@ -121,29 +122,37 @@ def test_a_users_own_defenses_run_by_where_they_are_imported_from(tmp_path, monk
     output__defense="own_defenses:round_off",
   )
   chosen.defenses.round_off = {"decimals": 1}
-  results = pipeline.run(chosen, tmp_path / "run")
-  assert results["predictors"][0]["name"] == "alone"
-  experiment = pipeline.plan(chosen)
+  results = run(chosen, tmp_path / "run")
+  assert results.predictors[0].name == "alone"
+  experiment = plan(chosen)
   audit = tmp_path / "run" / "audit" / experiment.stages["audit"].fingerprint
   with np.load(audit / "arrays.npz") as arrays:
-    phi = arrays["undefended/phi_members"]
-  store = pipeline.open_store(tmp_path / "run")
-  raw = query_stages.load_records(experiment, store)["target_members"].raw
+    phi = arrays["alone/phi_members"]
+  pool = experiment.audit.pool
+  raw = experiment.queries.load(open_store(tmp_path / "run")).raw[
+    pool.is_member & ~pool.is_known
+  ]
   np.testing.assert_allclose(phi, scaled_logit(np.round(raw, 1)), rtol=1e-5)
   # Another text of the function is another defense.
   before = experiment.stages["classifier"].fingerprint
   (tmp_path / "own_defenses.py").write_text(OWN.replace("0.01", "0.02"))
-  assert pipeline.plan(chosen).stages["classifier"].fingerprint != before
+  assert plan(chosen).stages["classifier"].fingerprint != before
 
 
 @pytest.mark.parametrize(
   ("changes", "message"),
   [
-    ({"classifier__defense": "salena"}, "Did you mean 'selena'"),
-    ({"output__defense": "memgard"}, "Did you mean 'memguard'"),
+    ({"classifier__defense": "salena"}, "did you mean 'selena'"),
+    ({"output__defense": "memgard"}, "no output defense 'memgard'; did you mean 'memguard'"),
     ({"classifier__defense": "nowhere:to_be_found"}, "cannot be imported"),
-    ({"defenses__hamp": {"gama": 1.0}, "classifier__defense": "hamp"}, "called 'gama'"),
-    ({"defenses__memguard": {"steps": 1}, "output__defense": "memguard"}, "called 'steps'"),
+    (
+      {"defenses__hamp": {"gama": 1.0}, "classifier__defense": "hamp"},
+      "no option 'gama'; did you mean 'gamma'",
+    ),
+    (
+      {"defenses__memguard": {"steps": 1}, "output__defense": "memguard"},
+      "no option 'steps'; did you mean 'step_size'",
+    ),
     ({"defenses__hamp": 3}, "expected a section of options"),
     (
       {"data__num_reference": 0, "classifier__defense": "advreg"},
@@ -157,7 +166,12 @@ def test_what_is_not_right_is_said_before_anything_runs(changes, message):
     section, key = name.split("__")
     given[section][key] = value
   with pytest.raises(ValueError, match=message):
-    pipeline.plan(given)
+    plan(given)
+
+
+def together(experiments, store):
+  queries = [experiment.queries for experiment in experiments]
+  record_together(queries, store, experiments[0].settings.compute)
 
 
 def test_recording_together_takes_only_what_fits_together(tmp_path):
@@ -165,45 +179,44 @@ def test_recording_together_takes_only_what_fits_together(tmp_path):
   for seed in (0, 1):
     own = config("smoke")
     own.seed = seed
-    seeds.append(pipeline.plan(own))
+    seeds.append(plan(own))
   with pytest.raises(ValueError, match="differ in more than their classifiers"):
-    query_stages.record_together(seeds, pipeline.open_store(tmp_path))
+    together(seeds, open_store(tmp_path))
 
 
 def test_recording_together_is_what_each_records_alone(tmp_path, monkeypatch):
   experiments = [
-    pipeline.plan(config("smoke", classifier__defense=name)) for name in ("undefended", "hamp")
+    plan(config("smoke", classifier__defense=name)) for name in ("undefended", "hamp")
   ]
-  stores = [pipeline.open_store(tmp_path / name) for name in ("together", "alone")]
+  stores = [open_store(tmp_path / name) for name in ("together", "alone")]
   for store in stores:
     for experiment in experiments:
-      pipeline.compute(experiment, store, ("split", "classifier", "diffusion"))
+      compute(experiment, store, ("split", "classifier", "diffusion"))
   # Killed while the records are handed out, it does not record again.
-  compute = artifacts.Store.compute
+  commit = Store.compute
 
-  def dying(store, stage, function):
-    if stage == experiments[1].stages["queries"]:
+  def dying(store, stage, write):
+    if stage is experiments[1].queries:
       raise KeyboardInterrupt
-    return compute(store, stage, function)
+    return commit(store, stage, write)
 
   with monkeypatch.context() as patch:
-    patch.setattr(artifacts.Store, "compute", dying)
+    patch.setattr(Store, "compute", dying)
     with pytest.raises(KeyboardInterrupt):
-      query_stages.record_together(experiments, stores[0])
-  assert stores[0].is_done(experiments[0].stages["queries"])
+      together(experiments, stores[0])
+  assert stores[0].is_done(experiments[0].queries)
   with monkeypatch.context() as patch:
-    patch.setattr(queries, "write_rows", None)
-    query_stages.record_together(experiments, stores[0])
+    patch.setattr(record, "write_rows", None)
+    together(experiments, stores[0])
   records = []
   for store in stores:
     for experiment in experiments:
-      pipeline.compute(experiment, store, ("queries",))
-    records.append([query_stages.load_records(experiment, store) for experiment in experiments])
+      compute(experiment, store, ("queries",))
+    records.append([experiment.queries.load(store) for experiment in experiments])
   assert not list((tmp_path / "together" / "queries").glob("*.together"))
-  for together, alone in zip(*records, strict=True):
-    for group, record in alone.items():
-      for ours, theirs in zip(together[group], record, strict=True):
-        np.testing.assert_allclose(ours, theirs, atol=1e-4)
+  for both, alone in zip(*records, strict=True):
+    for ours, theirs in zip(both, alone, strict=True):
+      np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
 
 def test_without_an_optional_package_it_says_so_at_once(tmp_path, monkeypatch, capsys):
@@ -227,7 +240,7 @@ def test_a_table_that_cannot_be_made_is_refused_in_a_line(tmp_path):
     "--defenses=salena",
   ]
   done = subprocess.run(command, capture_output=True, text=True)
-  assert done.returncode == 2 and "Did you mean 'selena'" in done.stderr
+  assert done.returncode == 2 and "did you mean 'selena'" in done.stderr
   assert "Traceback" not in done.stderr and not (tmp_path / "run").exists()
 
 

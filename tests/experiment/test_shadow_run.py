@@ -10,7 +10,7 @@ import time
 
 import numpy as np
 import pytest
-from test_main import CONFIGS, diffence
+from cli.command import CONFIGS, diffence
 
 from diffence_jax.experiment.store import locked
 
@@ -55,7 +55,7 @@ def models_in(workdir):
   manifests = [
     json.loads(path.read_text()) for path in workdir.glob("shadow_models/*/manifest.json")
   ]
-  return {manifest["settings"]["number"]: manifest for manifest in manifests}
+  return {manifest["fields"]["number"]: manifest for manifest in manifests}
 
 
 def results_in(workdir):
@@ -101,7 +101,7 @@ def test_more_models_leave_those_that_there_are(alone):
   ).stdout
   states = {line.split()[0]: line.split()[2] for line in text.splitlines()}
   assert states["shadow"] == "to" and states["classifier"] == "cached"
-  assert "8 models, 6 of them cached" in text
+  assert "8 models, each" in text and "; 6 of 8 cached" in text
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_what_shadow_models_depend_on_is_in_their_names(alone, setting):
   text = diffence(
     AUDIT, f"--workdir={alone[0]}", "--dry_run", f"--config.{setting}", check=0
   ).stdout
-  assert "6 models, 0 of them cached" in text
+  assert "6 models, each" in text and "; 0 of 6 cached" in text
 
 
 def test_two_processes_train_every_model_once_and_find_what_one_finds(alone, shared):
