@@ -180,7 +180,9 @@ def test_only_the_paper_s_protocol_chooses_the_epoch_on_target_samples():
   known, targets = g[::2], tuple(g[1::2])
   published = train_nn_attack(key, *known, choose_on=targets, epochs=30)
   scores = nn_scores(g, published=True, epochs=30)
-  scores_of = lambda attack: by_group(attack.score(*map(np.concatenate, zip(*g, strict=True))), g)
+  scores_of = lambda attack: by_group(
+    attack.score(*map(np.concatenate, zip(*g, strict=True))), g
+  )
   for name, expected in scores_of(published).items():
     np.testing.assert_array_equal(scores[name], expected)
   # The AUC it was chosen for is that of the scores it reports, and no shorter run has a higher.
