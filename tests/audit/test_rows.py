@@ -48,8 +48,8 @@ def audit(records, protocol="disjoint", kind=Defended, skipped=()):
 class GroupByGroup(Defended):
   """Answers as the published code does, in four batches.
 
-  The end of scenario 2's interval is the phi of one of these very candidates, so rounding, which
-  is another in larger batches, decides whether that one lies inside.
+  The end of scenario 2's interval is the phi of one of these very candidates, so rounding,
+  which is another in larger batches, decides whether that one lies inside.
   """
 
   def answer(self, raw, candidates):
