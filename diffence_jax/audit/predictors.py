@@ -84,8 +84,13 @@ class Defended:
     """As tables and figures write it."""
     return self.predictor.name
 
-  def answer(self, raw: np.ndarray, candidates: np.ndarray) -> np.ndarray:
-    """What it returns, f32[N,K], given raw predictions f32[N,K] and candidates f32[N,M,K]."""
+  def answer(self, raw: np.ndarray, candidates: np.ndarray | None) -> np.ndarray:
+    """What it returns, f32[N,K].
+
+    Args:
+      raw: f32[N,K], raw predictions.
+      candidates: f32[N,M,K]; None where the policy does not look at them.
+    """
     return self._finished(np.asarray(answer(self.policy, candidates, raw)))
 
   def selection(self, raw: np.ndarray, candidates: np.ndarray) -> Selection | None:
@@ -122,7 +127,7 @@ class Defended:
       first = np.random.default_rng(seed).integers(0, candidates.shape[1], len(raw))
     asked = {"num_candidates": num_candidates, "num_queries": num_queries, "first": first}
     if not self.policy.draws:
-      logits, reused = self._finished(raw)[:, None], 0.0
+      logits, reused = self.answer(raw, None)[:, None], 0.0
     elif isinstance(self.policy, RankPolicy):
       logits, reused = self._select(raw, candidates, asked)
     else:
