@@ -15,6 +15,7 @@ import diffence_jax as dj
 from diffence_jax import models, parallel
 from diffence_jax.audit.record import make_record_step, record_queries
 from diffence_jax.audit.shadow_models import ensemble_logits, membership_matrix
+from diffence_jax.defense import POLICIES, RankPolicy, Record
 from diffence_jax.predictor import Bound
 from diffence_jax.training import (
   TrainSettings,
@@ -169,6 +170,31 @@ for name, constant_time in (("protected", True), ("early", False)):
   )
   given = jax.device_put((key, images.astype(np.float32) / 255.0), jax.devices()[0])
   np.save(folder / f"{name}.npy", protected(*given))
+
+# Every policy, fitted to the same made-up answers; those that rank with early exit too.
+known = [
+  Record(
+    *(rng.normal(0.0, 0.3, shape).astype(np.float32) for shape in ((20, 3), (20, 4, 3))), None
+  )
+  for _ in range(2)
+]
+answers = {}
+for name in POLICIES.known:
+  policy = POLICIES.call(POLICIES.choose(name), *known)
+  for constant_time in (True, False) if isinstance(policy, RankPolicy) else (True,):
+    protected = dj.protect(
+      dj.models.predictor(*bound[0]),
+      dj.models.denoiser(*bound[1]),
+      schedule,
+      num_candidates=3,
+      step=100,
+      policy=policy,
+      chunk_size=16,
+      mesh=mesh,
+      constant_time=constant_time,
+    )
+    answers[name if constant_time else f"{name}_early"] = protected(*given)
+np.savez(folder / "policies.npz", **answers)
 
 # Work by batch needs no talk between devices.
 step = make_record_step(classifier, denoiser, mesh, **purify)

@@ -9,7 +9,15 @@ import numpy as np
 from diffence_jax import rng
 from diffence_jax.audit.repeated import select_repeatedly, windows
 from diffence_jax.defense.output import Finish, make_output_defense
-from diffence_jax.defense.policy import POLICIES, Policy, RankPolicy, Record, answer, ranks
+from diffence_jax.defense.policy import (
+  POLICIES,
+  Policy,
+  RankPolicy,
+  Record,
+  answer,
+  check_policy,
+  ranks,
+)
 from diffence_jax.defense.select import Selection
 from diffence_jax.named import Choice, option_key
 
@@ -189,11 +197,15 @@ def fit_predictors(
     One for each predictor.
 
   Raises:
+    TypeError: what a user's own function returns is no policy.
     ValueError: a policy cannot be fitted.
   """
   fitted = []
   for predictor in predictors:
-    policy = POLICIES.call(predictor.policy, members, nonmembers)
+    choice = predictor.policy
+    policy = check_policy(
+      POLICIES.call(choice, members, nonmembers), f"The policy {choice.name!r}"
+    )
     bare = Defended(predictor, policy)
     if fit_answers is not None:
       known = [bare.answer(record.raw, record.candidates) for record in (members, nonmembers)]
