@@ -3,6 +3,7 @@
 Run by test_parallel.py.
 """
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ import diffence_jax as dj
 from diffence_jax import models, parallel
 from diffence_jax.audit.record import make_record_step, record_queries
 from diffence_jax.audit.shadow_models import ensemble_logits, membership_matrix
+from diffence_jax.defense import POLICIES, RankPolicy, Record
 from diffence_jax.predictor import Bound
 from diffence_jax.training import (
   TrainSettings,
@@ -22,6 +24,7 @@ from diffence_jax.training import (
   train_denoiser,
   train_ensemble,
 )
+from diffence_jax.training.denoiser import DenoiserSettings
 from diffence_jax.training.ensemble import make_ensemble_step
 from diffence_jax.training.registry import make_recipe
 
@@ -127,12 +130,14 @@ variables = train_denoiser(
   PixelDenoiser(),
   images,
   dj.linear_schedule(),
-  num_steps=4,
-  batch_size=16,
-  learning_rate=1e-2,
-  warmup_steps=2,
-  clip_norm=1.0,
-  ema_decay=0.9,
+  DenoiserSettings(
+    num_steps=4,
+    batch_size=16,
+    learning_rate=1e-2,
+    warmup_steps=2,
+    clip_norm=1.0,
+    ema_decay=0.9,
+  ),
   checkpoint_every=100,
   seed=0,
   mesh=mesh,
@@ -170,6 +175,31 @@ for name, constant_time in (("protected", True), ("early", False)):
   given = jax.device_put((key, images.astype(np.float32) / 255.0), jax.devices()[0])
   np.save(folder / f"{name}.npy", protected(*given))
 
+# Every policy, of networks that compile quickly; those that rank with early exit too.
+quick = [Dense(), PixelDenoiser()]
+quick = [Bound(m, models.init(m, key, (8, 8, 1))) for m in quick]
+known = []
+for _ in range(2):
+  logits = rng.normal(0.0, 0.3, (20, 5, 3)).astype(np.float32)
+  known.append(Record(logits[:, 0], logits[:, 1:], rng.integers(0, 3, 20)))
+answers = {}
+for name in POLICIES.known:
+  policy = POLICIES.call(POLICIES.choose(name), *known)
+  for constant_time in (True, False) if isinstance(policy, RankPolicy) else (True,):
+    protected = dj.protect(
+      models.predictor(*quick[0]),
+      models.denoiser(*quick[1]),
+      schedule,
+      num_candidates=3,
+      step=100,
+      policy=policy,
+      chunk_size=16,
+      mesh=mesh,
+      constant_time=constant_time,
+    )
+    answers[name if constant_time else f"{name}_early"] = protected(*given)
+np.savez(folder / "policies.npz", **answers)
+
 # Work by batch needs no talk between devices.
 step = make_record_step(classifier, denoiser, mesh, **purify)
 shared = parallel.replicate(mesh, (key, bound[0].variables, bound[1].variables, schedule))
@@ -177,7 +207,8 @@ batch = (images[:16].astype(np.float32) / 255.0, ids[:16].astype(np.int32))
 check_no_collective(step.lower(shared, parallel.shard_batch(mesh, batch)))
 
 # Shadow models: five of them, which neither one device nor eight divide evenly.
-recipe = make_recipe("undefended", classifier, settings._replace(num_members=19, batch_size=8))
+fewer = dataclasses.replace(settings, num_members=19, batch_size=8)
+recipe = make_recipe("undefended", classifier, fewer)
 membership = membership_matrix(6, len(images), 0)[:5]
 kept = {}
 train_ensemble(

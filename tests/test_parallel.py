@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from diffence_jax.defense import POLICIES
+
 DEFENSES = ("advreg", "selena", "dpsgd", "relaxloss", "label_smoothing")
 SCRIPT = Path(__file__).with_name("parallel_script.py")
 
@@ -44,6 +46,8 @@ def results(tmp_path_factory):
     )
     names += DEFENSES
     loaded[num_devices] = {name: np.load(folder / f"{name}.npy") for name in names}
+    with np.load(folder / "policies.npz") as policies:
+      loaded[num_devices]["policies"] = dict(policies)
   return loaded
 
 
@@ -54,6 +58,26 @@ def test_recorded_queries_do_not_depend_on_the_devices(results, name):
 
 def test_early_exit_answers_as_drawing_all_candidates_does(results):
   np.testing.assert_allclose(results[8]["early"], results[8]["protected"], atol=1e-4)
+
+
+@pytest.mark.parametrize("name", POLICIES.known)
+def test_a_policy_does_not_depend_on_the_devices_nor_on_early_exit(results, name):
+  one, eight = (results[num]["policies"] for num in (1, 8))
+  np.testing.assert_allclose(eight[name], one[name], atol=1e-4)
+  early = f"{name}_early"
+  assert (early in one) == (early in eight) == name.startswith("scenario_")
+  for answers in (one, eight):
+    np.testing.assert_allclose(answers.get(early, answers[name]), answers[name], atol=1e-4)
+
+
+def test_policies_answer_differently(results):
+  """Or else it would be no feat that they do not depend on the devices."""
+  answers = results[1]["policies"]
+  assert all(
+    np.any(answers[name] != answers["undefended"]) for name in answers if name != "undefended"
+  )
+  distinct = {answers[name].tobytes() for name in POLICIES.known}
+  assert len(distinct) >= 5
 
 
 def test_training_does_not_depend_on_the_devices(results):

@@ -9,7 +9,15 @@ import numpy as np
 from diffence_jax import rng
 from diffence_jax.audit.repeated import select_repeatedly, windows
 from diffence_jax.defense.output import Finish, make_output_defense
-from diffence_jax.defense.policy import POLICIES, Policy, RankPolicy, Record, answer, ranks
+from diffence_jax.defense.policy import (
+  POLICIES,
+  Policy,
+  RankPolicy,
+  Record,
+  answer,
+  check_policy,
+  ranks,
+)
 from diffence_jax.defense.select import Selection
 from diffence_jax.named import Choice, option_key
 
@@ -84,8 +92,13 @@ class Defended:
     """As tables and figures write it."""
     return self.predictor.name
 
-  def answer(self, raw: np.ndarray, candidates: np.ndarray) -> np.ndarray:
-    """What it returns, f32[N,K], given raw predictions f32[N,K] and candidates f32[N,M,K]."""
+  def answer(self, raw: np.ndarray, candidates: np.ndarray | None) -> np.ndarray:
+    """What it returns, f32[N,K].
+
+    Args:
+      raw: f32[N,K], raw predictions.
+      candidates: f32[N,M,K]; None where the policy does not look at them.
+    """
     return self._finished(np.asarray(answer(self.policy, candidates, raw)))
 
   def selection(self, raw: np.ndarray, candidates: np.ndarray) -> Selection | None:
@@ -122,7 +135,7 @@ class Defended:
       first = np.random.default_rng(seed).integers(0, candidates.shape[1], len(raw))
     asked = {"num_candidates": num_candidates, "num_queries": num_queries, "first": first}
     if not self.policy.draws:
-      logits, reused = self._finished(raw)[:, None], 0.0
+      logits, reused = self.answer(raw, None)[:, None], 0.0
     elif isinstance(self.policy, RankPolicy):
       logits, reused = self._select(raw, candidates, asked)
     else:
@@ -184,11 +197,15 @@ def fit_predictors(
     One for each predictor.
 
   Raises:
+    TypeError: what a user's own function returns is no policy.
     ValueError: a policy cannot be fitted.
   """
   fitted = []
   for predictor in predictors:
-    policy = POLICIES.call(predictor.policy, members, nonmembers)
+    choice = predictor.policy
+    policy = check_policy(
+      POLICIES.call(choice, members, nonmembers), f"The policy {choice.name!r}"
+    )
     bare = Defended(predictor, policy)
     if fit_answers is not None:
       known = [bare.answer(record.raw, record.candidates) for record in (members, nonmembers)]

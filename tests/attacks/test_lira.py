@@ -11,8 +11,8 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffence_jax import attacks, metrics
-from diffence_jax.attacks.lira import VARIANCES, hinge, lira, true_label_phi
+from diffence_jax import metrics
+from diffence_jax.attacks.lira import VARIANCES, lira
 
 # By its name: `attacks.lira` is the function.
 lira_module = importlib.import_module("diffence_jax.attacks.lira")
@@ -297,49 +297,6 @@ def test_infinite_phi_is_the_largest_finite_one(online, variance):
     lira(target, shadow, membership, online=online, variance=variance),
     lira(clipped, clipped_shadow, membership, online=online, variance=variance),
   )
-
-
-@pytest.mark.parametrize("shape", [(7,), (7, 3), (2, 7, 3)])
-def test_statistics_are_loops_over_leading_axes(shape):
-  rng = np.random.default_rng(11)
-  logits = rng.normal(0, 3, (*shape, 5))
-  for axes in range(len(shape) + 1):
-    labels = rng.integers(0, 5, shape[:axes])
-    phi, margin = true_label_phi(logits, labels), hinge(logits, labels)
-    assert phi.shape == margin.shape == shape and phi.dtype == margin.dtype == np.float64
-    for index in np.ndindex(shape):
-      row, y = logits[index], int(labels[index[:axes]])
-      p = np.exp(row) / np.sum(np.exp(row))
-      np.testing.assert_allclose(phi[index], np.log(p[y] / (1 - p[y])), rtol=1e-9, atol=1e-9)
-      assert margin[index] == row[y] - max(v for k, v in enumerate(row) if k != y)
-
-
-def test_phi_is_the_confidence_attack_and_exact_for_certain_predictions():
-  logits, labels = np.random.default_rng(12).normal(0, 3, (50, 5)), np.arange(50) % 5
-  np.testing.assert_allclose(
-    true_label_phi(logits, labels), attacks.confidence(logits, labels), rtol=1e-9, atol=1e-12
-  )
-  certain = np.float32([[50, 0, 0], [60, 0, 0], [3e4, 0, 0], [-3e4, 0, 0]])
-  expected = np.array([50, 60, 3e4, -3e4]) - np.log([2, 2, 2, 2])
-  np.testing.assert_allclose(true_label_phi(certain, np.zeros(4, int)), expected, rtol=1e-15)
-  assert true_label_phi([0.0, -np.inf], 0) == np.inf
-  assert true_label_phi([0.0, -np.inf], 1) == -np.inf
-
-
-def test_statistics_refuse_what_is_no_prediction():
-  for statistic in (true_label_phi, hinge):
-    for logits, labels, message in (
-      (np.zeros((4, 3)), np.zeros(3, int), r"logits \[4, 3\] and labels \[3\]"),
-      (np.zeros((4, 3)), np.zeros((4, 3), int), "its leading axes"),
-      (np.zeros((4, 3)), np.full(4, 3), "expected 0 to 2"),
-      (np.zeros((4, 3)), np.zeros(4), "expected integers"),
-      (np.zeros((4, 1)), np.zeros(4, int), "at least two"),
-      (np.full((4, 3), np.nan), np.zeros(4, int), "NaN"),
-      (np.full((4, 3), np.inf), np.zeros(4, int), r"\+inf"),
-      (np.full((4, 3), -np.inf), np.zeros(4, int), "all -inf"),
-    ):
-      with pytest.raises(ValueError, match=message):
-        statistic(logits, labels)
 
 
 def test_mistakes_are_named():

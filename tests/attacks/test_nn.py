@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.special
+from attacks.grouped import GROUPS, by_group, view_of
 
-from diffence_jax import attacks, metrics
-from diffence_jax.attacks import Group, Groups, nn
-from diffence_jax.attacks.nn import AttackNetwork, network_inputs, nn_scores, train_nn_attack
+from diffence_jax import attacks, metrics, rng
+from diffence_jax.attacks import ATTACKS, nn, run_attack
+from diffence_jax.attacks.nn import AttackNetwork, Group, network_inputs, train_nn_attack
 
 
 @pytest.fixture(autouse=True)
@@ -27,10 +28,15 @@ def answers(seed, num, signal, num_classes=4):
 
 
 def groups(member_signal, signal, num=200, seed=0):
-  return Groups(
-    *(answers(seed + i, num, member_signal) for i in (0, 1)),
-    *(answers(seed + i, num, signal) for i in (2, 3)),
-  )
+  """Known and target members, then known and target non-members."""
+  signals = (member_signal, member_signal, signal, signal)
+  return [answers(seed + i, num, own) for i, own in enumerate(signals)]
+
+
+def nn_scores(groups, *, seed=0, name="p", epochs=200, published=False):
+  """The scores of the attack on a predictor of this name, group by group."""
+  choice, view = ATTACKS.choose("nn", {"epochs": epochs}), view_of(groups, seed=seed, name=name)
+  return by_group(run_attack(choice, view, published=published), groups)
 
 
 def target_roc(scores):
@@ -112,8 +118,8 @@ def test_the_compiled_auc_is_that_of_the_metrics():
 
 
 def test_a_planted_leak_is_found():
-  scores = nn_scores(jax.random.key(0), groups(5.0, 2.0), epochs=60)
-  assert list(scores) == list(Groups._fields)
+  scores = nn_scores(groups(5.0, 2.0), epochs=60)
+  assert list(scores) == list(GROUPS)
   assert all(s.dtype == np.float64 and s.shape == (200,) for s in scores.values())
   assert target_roc(scores).auc > 0.8
 
@@ -122,38 +128,45 @@ def test_a_leak_in_label_and_probabilities_together_is_found():
   """Members of even classes are surer than non-members, those of odd classes less sure."""
   surer, less = np.array([4.0, 1.0, 4.0, 1.0]), np.array([1.0, 4.0, 1.0, 4.0])
   leaking = groups(surer, less)
-  for attack in attacks.THRESHOLD_ATTACKS.values():
-    scores = (attack(*g) for g in (leaking.target_members, leaking.target_nonmembers))
+  for name in ("loss", "confidence", "entropy", "modified_entropy"):
+    scores = (getattr(attacks, name)(*leaking[group]) for group in (1, 3))
     assert abs(metrics.roc(*scores).auc - 0.5) < 0.15
-  assert target_roc(nn_scores(jax.random.key(0), leaking, epochs=100)).auc > 0.8
+  assert target_roc(nn_scores(leaking, epochs=100)).auc > 0.8
 
 
 def test_without_a_leak_there_is_no_success():
-  scores = nn_scores(jax.random.key(0), groups(2.0, 2.0), epochs=40)
+  scores = nn_scores(groups(2.0, 2.0), epochs=40)
   # Under no leak the AUC's variance is (m + n + 1) / (12 m n): false alarms once in 1,000.
   margin = 3.3 * np.sqrt((200 + 200 + 1) / (12 * 200 * 200))
   assert abs(target_roc(scores).auc - 0.5) < margin
 
 
-def test_all_follows_from_the_key():
+def test_all_follows_from_the_seed_and_the_predictor_s_name():
   g = groups(4.0, 2.0, num=40)
-  first, again, other = (nn_scores(jax.random.key(k), g, epochs=3) for k in (1, 1, 2))
+  first, again, other, renamed = (
+    nn_scores(g, seed=seed, name=name, epochs=3)
+    for seed, name in ((1, "p"), (1, "p"), (2, "p"), (1, "q"))
+  )
   for name in first:
     np.testing.assert_array_equal(first[name], again[name])
     assert not np.array_equal(first[name], other[name])
+    assert not np.array_equal(first[name], renamed[name])
 
 
 def test_target_samples_are_judged_one_by_one():
   g = groups(4.0, 2.0, num=40)
-  scores = nn_scores(jax.random.key(0), g, epochs=5)
+  scores = nn_scores(g, epochs=5)
   order = np.random.default_rng(0).permutation(40)
-  changed = np.array(g.target_members.logits)
+  known_members, members, known_nonmembers, nonmembers = g
+  changed = np.array(members.logits)
   changed[1:] *= -3.0
-  altered = g._replace(
-    target_members=g.target_members._replace(logits=changed),
-    target_nonmembers=Group(*(array[order] for array in g.target_nonmembers)),
-  )
-  others = nn_scores(jax.random.key(0), altered, epochs=5)
+  altered = [
+    known_members,
+    members._replace(logits=changed),
+    known_nonmembers,
+    Group(*(array[order] for array in nonmembers)),
+  ]
+  others = nn_scores(altered, epochs=5)
   close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
   for name in ("known_members", "known_nonmembers"):
     np.testing.assert_array_equal(others[name], scores[name])
@@ -163,26 +176,28 @@ def test_target_samples_are_judged_one_by_one():
 
 
 def test_only_the_paper_s_protocol_chooses_the_epoch_on_target_samples():
-  g, key = groups(3.0, 2.0, num=40), jax.random.key(0)
-  targets = g.target_members, g.target_nonmembers
-  published = train_nn_attack(
-    key, g.known_members, g.known_nonmembers, choose_on=targets, epochs=30
+  g, key = groups(3.0, 2.0, num=40), rng.stream(0, "nn/p")
+  known, targets = g[::2], tuple(g[1::2])
+  published = train_nn_attack(key, *known, choose_on=targets, epochs=30)
+  scores = nn_scores(g, published=True, epochs=30)
+  scores_of = lambda attack: by_group(
+    attack.score(*map(np.concatenate, zip(*g, strict=True))), g
   )
-  scores = nn_scores(key, g, protocol="paper", epochs=30)
-  np.testing.assert_array_equal(scores["target_members"], published.score(*g.target_members))
+  for name, expected in scores_of(published).items():
+    np.testing.assert_array_equal(scores[name], expected)
   # The AUC it was chosen for is that of the scores it reports, and no shorter run has a higher.
   assert target_roc(scores).auc == pytest.approx(published.auc, abs=1e-6)
   for epochs in (1, 10, 20, published.epoch + 1):
-    shorter = train_nn_attack(
-      key, g.known_members, g.known_nonmembers, choose_on=targets, epochs=epochs
-    )
+    shorter = train_nn_attack(key, *known, choose_on=targets, epochs=epochs)
     assert shorter.auc <= published.auc
   assert shorter.epoch == published.epoch
-  np.testing.assert_array_equal(shorter.score(*g.target_members), scores["target_members"])
+  np.testing.assert_array_equal(scores_of(shorter)["target_members"], scores["target_members"])
+  # The attack of the other protocol chooses without them.
+  disjoint = nn_scores(g, epochs=30)
+  for name, expected in scores_of(train_nn_attack(key, *known, epochs=30)).items():
+    np.testing.assert_array_equal(disjoint[name], expected)
   # Swapping the sides of what it is chosen on makes it choose the worst epoch.
-  swapped = train_nn_attack(
-    key, g.known_members, g.known_nonmembers, choose_on=targets[::-1], epochs=30
-  )
+  swapped = train_nn_attack(key, *known, choose_on=targets[::-1], epochs=30)
   assert swapped.auc == pytest.approx(1.0 - target_auc(swapped, targets), abs=1e-6)
   assert target_auc(swapped, targets) < published.auc
 
@@ -193,7 +208,7 @@ def target_auc(attack, targets):
 
 def test_one_compilation_serves_all_predictors_of_the_same_shapes():
   for seed in (0, 10):
-    nn_scores(jax.random.key(seed), groups(3.0, 2.0, num=40, seed=seed), epochs=2)
+    nn_scores(groups(3.0, 2.0, num=40, seed=seed), seed=seed, epochs=2)
     if seed == 0:
       compiled = nn._train._cache_size(), nn._apply._cache_size()
   assert (nn._train._cache_size(), nn._apply._cache_size()) == compiled
@@ -205,15 +220,18 @@ def test_few_samples_and_unequal_sides_run():
 
 
 def test_mistakes_are_refused():
-  g, key = groups(2.0, 2.0, num=5), jax.random.key(0)
-  with pytest.raises(ValueError, match="expected 'disjoint' or 'paper'"):
-    nn_scores(key, g, protocol="published")
+  known_members, _, known_nonmembers, _ = groups(2.0, 2.0, num=5)
+  key = jax.random.key(0)
+  with pytest.raises(ValueError, match="'nn' needs known"):
+    nn_scores([answers(0, 1, 2.0), *groups(2.0, 2.0, num=5)[1:]])
   with pytest.raises(ValueError, match="expected at least 2, to hold out one"):
-    train_nn_attack(key, answers(0, 1, 2.0), g.known_nonmembers)
+    train_nn_attack(key, answers(0, 1, 2.0), known_nonmembers)
   with pytest.raises(ValueError, match="differ in the number of classes"):
-    train_nn_attack(key, answers(0, 5, 2.0, num_classes=3), g.known_nonmembers)
+    train_nn_attack(key, answers(0, 5, 2.0, num_classes=3), known_nonmembers)
   with pytest.raises(ValueError, match="a share in"):
-    train_nn_attack(key, g.known_members, g.known_nonmembers, held_out=1.0)
+    train_nn_attack(key, known_members, known_nonmembers, held_out=1.0)
+  with pytest.raises(ValueError, match="epochs=0"):
+    nn_scores(groups(2.0, 2.0, num=5), epochs=0)
   infinite = Group(np.array([[np.inf, 0.0]]), np.array([0]))
   with pytest.raises(ValueError, match="largest logit is infinite"):
     network_inputs(infinite)

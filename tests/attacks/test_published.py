@@ -6,9 +6,14 @@ import numpy as np
 import pytest
 import scipy.special
 import sklearn.metrics
+from attacks.grouped import pool_of, view_of
 
-from diffence_jax import attacks, metrics
-from diffence_jax.attacks import Group, Groups, run_threshold_attacks
+from diffence_jax import metrics
+from diffence_jax.attacks import ATTACKS, published, run_attack
+from diffence_jax.attacks.attack import declaration_of
+from diffence_jax.audit.judge import judge
+
+THRESHOLDS = ("loss", "confidence", "entropy", "modified_entropy")
 
 
 def predictions(seed, mean, wrong):
@@ -18,7 +23,7 @@ def predictions(seed, mean, wrong):
   logits = rng.normal(0, 1, (num, 10))
   called = np.where(rng.random(num) < wrong, rng.integers(0, 10, num), labels)
   logits[np.arange(num), called] += np.maximum(rng.normal(mean, 5, num), 0.5)
-  return Group(logits.astype(np.float32), labels)
+  return logits.astype(np.float32), labels
 
 
 def slow_scores(name, logits, labels):
@@ -42,47 +47,44 @@ def slow_scores(name, logits, labels):
 def overfit():
   members = [predictions(seed, 18.0, 0.0) for seed in (0, 1)]
   nonmembers = [predictions(seed, 13.0, 0.15) for seed in (2, 3)]
-  return Groups(*members, *nonmembers)
+  return [*members, *nonmembers]
 
 
-@pytest.mark.parametrize("name", attacks.THRESHOLD_ATTACKS)
+def judged(name, groups, protocol):
+  """The row and the ROC of an attack with one threshold for all classes."""
+  choice = ATTACKS.choose(name)
+  scores = run_attack(choice, view_of(groups), published=protocol == "paper")
+  return judge(name, declaration_of(name), scores, pool_of(groups), protocol=protocol)[0]
+
+
+@pytest.mark.parametrize("name", THRESHOLDS)
 def test_scores_are_the_slow_reference(overfit, name):
   for group in overfit:
-    np.testing.assert_allclose(
-      attacks.PUBLISHED_ATTACKS[name](*group), slow_scores(name, *group), rtol=1e-5, atol=1e-7
-    )
+    scores = getattr(published, name)(*group)
+    np.testing.assert_allclose(scores, slow_scores(name, *group), rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("limit", [0.001, 0.01])
 @pytest.mark.parametrize("name", ["loss", "confidence"])
 def test_figures_are_scikit_learns_as_the_published_code_reads_them(overfit, name, limit):
-  result = next(
-    r
-    for r in run_threshold_attacks(overfit, protocol="paper")
-    if (r.name, r.threshold) == (name, "global")
-  )
+  row, roc = judged(name, overfit, "paper")
+  assert (row.name, row.threshold) == (name, "global")
   truth = np.repeat([1, 1, 0, 0], 1000)
   scores = np.concatenate([slow_scores(name, *group) for group in overfit])
   fpr, tpr, _ = sklearn.metrics.roc_curve(truth, scores)
-  roc = result.roc
   assert roc.auc == pytest.approx(sklearn.metrics.auc(fpr, tpr), abs=1e-9)
   assert roc.accuracy == pytest.approx(np.max(1 - (fpr + 1 - tpr) / 2), abs=1e-9)
   strict = roc.tpr_at_fpr(limit, strict=True), roc.tnr_at_fnr(limit, strict=True)
+  assert strict[0] in row.tpr_at_fpr and strict[1] in row.tnr_at_fnr
   assert strict[0].value == pytest.approx(tpr[fpr < limit][-1], abs=1e-9)
   assert strict[1].value == pytest.approx((1 - fpr)[1 - tpr < limit][0], abs=1e-9)
 
 
 def test_ties_at_one_are_why_the_published_auc_is_another(overfit):
-  by_protocol = {
-    protocol: run_threshold_attacks(
-      # The same samples on both sides of the protocols: only the scores differ.
-      Groups(*[overfit[0]] * 2, *[overfit[2]] * 2),
-      protocol=protocol,
-    )[3]
-    for protocol in ("disjoint", "paper")
-  }
-  assert {r.name for r in by_protocol.values()} == {"confidence"}
-  assert by_protocol["disjoint"].roc.auc > by_protocol["paper"].roc.auc + 0.005
+  # The same samples on both sides of the protocols: only the scores differ.
+  same = [*[overfit[0]] * 2, *[overfit[2]] * 2]
+  ours, theirs = (judged("confidence", same, protocol)[1] for protocol in ("disjoint", "paper"))
+  assert ours.auc > theirs.auc + 0.005
 
 
 def test_a_strict_limit_is_not_reached():

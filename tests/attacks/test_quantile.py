@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 import scipy.stats
+from attacks.grouped import GROUPS, by_group, pool_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffence_jax import metrics
-from diffence_jax.attacks import Groups
-from diffence_jax.attacks.quantile import image_features, quantile_attack, quantile_scores
+from diffence_jax.attacks import ATTACKS, View, run_attack
+from diffence_jax.attacks.quantile import image_features, quantile_scores
 
 
 def samples(seed, num, shift=0.0):
@@ -33,11 +34,29 @@ def pictures(seed, num, shift=0.0):
 
 def attack_inputs(num=100, shift=0.0, seed=0):
   """phi, images and labels by the name of the group."""
-  groups = Groups(
-    *(pictures(seed + i, num, shift) for i in (0, 1)),
-    *(pictures(seed + i, num) for i in (2, 3)),
-  )._asdict()
+  shifts = (shift, shift, 0.0, 0.0)
+  groups = dict(
+    zip(GROUPS, (pictures(seed + i, num, own) for i, own in enumerate(shifts)), strict=True)
+  )
   return [{group: values[i] for group, values in groups.items()} for i in range(3)]
+
+
+def quantile_attack(phi, images, labels, *, seed=0, **options):
+  """The attack's scores, group by group, of answers that have this phi of three classes."""
+  groups = [(phi[group], labels[group]) for group in GROUPS]
+  pool = pool_of(groups)
+  logits = np.zeros((len(pool.labels), 3))
+  logits[np.arange(len(logits)), pool.labels] = np.concatenate([p for p, _ in groups])
+  view = View(
+    logits[:, None] + np.log(2.0) * np.eye(3)[pool.labels][:, None],
+    pool.labels,
+    is_known=pool.is_known,
+    is_member=pool.is_member,
+    images=None if images is None else np.concatenate([images[group] for group in GROUPS]),
+    seed=seed,
+  )
+  choice = ATTACKS.choose("quantile_regression", options)
+  return by_group(run_attack(choice, view), groups)
 
 
 def test_a_leak_under_differences_between_samples_is_found():
@@ -113,8 +132,8 @@ def test_constant_phi_and_features_are_fine():
 
 def test_the_attack_on_images_beats_phi_alone():
   phi, images, labels = attack_inputs(200, shift=2.0)
-  scores = quantile_attack(phi, images, labels, num_classes=3)
-  assert list(scores) == list(Groups._fields)
+  scores = quantile_attack(phi, images, labels)
+  assert list(scores) == list(GROUPS)
   for side in ("known", "target"):
     found, raw = (
       metrics.roc(values[f"{side}_members"], values[f"{side}_nonmembers"])
@@ -126,7 +145,7 @@ def test_the_attack_on_images_beats_phi_alone():
 
 def test_known_nonmembers_are_judged_by_the_other_folds():
   phi, images, labels = attack_inputs(30)
-  scores = quantile_attack(phi, images, labels, num_classes=3, num_folds=5, seed=7)
+  scores = quantile_attack(phi, images, labels, num_folds=5, seed=7)
   known = [values["known_nonmembers"] for values in (phi, images, labels)]
   for fold in np.array_split(np.random.default_rng(7).permutation(30), 5):
     rest = [i for i in range(30) if i not in fold]
@@ -153,7 +172,7 @@ def test_a_sample_s_own_phi_moves_no_model_that_judges_it():
     known = phi["known_nonmembers"].copy()
     known[first] += more
     changed = {**phi, "known_nonmembers": known}
-    return quantile_attack(changed, images, labels, num_classes=3)["known_nonmembers"]
+    return quantile_attack(changed, images, labels)["known_nonmembers"]
 
   base, one, ten = (scores(more) for more in (0.0, 1.0, 10.0))
   assert ten[first] - base[first] == pytest.approx(10 * (one[first] - base[first]), rel=1e-6)
@@ -164,12 +183,12 @@ def test_a_sample_s_own_phi_moves_no_model_that_judges_it():
 
 def test_target_samples_and_members_influence_nobody():
   phi, images, labels = attack_inputs(30)
-  scores = quantile_attack(phi, images, labels, num_classes=3)
+  scores = quantile_attack(phi, images, labels)
   changed = {
     group: values if group == "known_nonmembers" else np.append(values[:1], values[1:] - 50.0)
     for group, values in phi.items()
   }
-  again = quantile_attack(changed, images, labels, num_classes=3)
+  again = quantile_attack(changed, images, labels)
   np.testing.assert_array_equal(again["known_nonmembers"], scores["known_nonmembers"])
   for group in set(scores) - {"known_nonmembers"}:
     assert again[group][0] == pytest.approx(scores[group][0], rel=1e-9)
@@ -193,21 +212,21 @@ def test_features_are_components_of_the_fitted_images_and_the_label():
 def test_identical_images_are_fine():
   phi, images, labels = attack_inputs(12)
   images = {group: np.zeros_like(array) for group, array in images.items()}
-  scores = quantile_attack(phi, images, labels, num_classes=3)
+  scores = quantile_attack(phi, images, labels)
   assert all(np.all(np.isfinite(s)) for s in scores.values())
 
 
 def test_mistakes_are_refused():
   phi, images, labels = attack_inputs(12)
-  attack = lambda *args, **kwargs: quantile_attack(*args, num_classes=3, **kwargs)
-  with pytest.raises(ValueError, match="expected the same groups"):
-    attack(phi, images, {})
+  attack = quantile_attack
+  with pytest.raises(ValueError, match="'quantile_regression' needs images"):
+    attack(phi, None, labels)
   with pytest.raises(ValueError, match="at least 2 folds"):
     attack(phi, images, labels, num_folds=1)
   with pytest.raises(ValueError, match="expected uint8"):
     attack(phi, {g: a / 255.0 for g, a in images.items()}, labels)
   with pytest.raises(ValueError, match="integers from 0 to 1"):
-    quantile_attack(phi, images, labels, num_classes=2)
+    image_features(images["known_nonmembers"], labels["known_nonmembers"], num_classes=2)
   features = np.zeros((6, 2))
   with pytest.raises(ValueError, match="n >= 4"):
     quantile_scores(features[:3], np.zeros(3), features, np.zeros(6))

@@ -9,8 +9,8 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffence_jax import attacks, metrics
-from diffence_jax.attacks.rmia import log_probability, rmia
+from diffence_jax import metrics
+from diffence_jax.attacks.rmia import rmia
 
 
 def log_p(rng, shape, member, leak):
@@ -224,29 +224,6 @@ def test_probabilities_of_zero_leave_no_nan():
         assert scores[2] >= scores.max() - 1 / 25
 
 
-@pytest.mark.parametrize("shape", [(7,), (7, 3), (2, 7, 3)])
-@pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
-def test_log_probability_is_the_softmax(shape, temperature):
-  rng = np.random.default_rng(7)
-  logits = rng.normal(0, 3, (*shape, 5))
-  expected = scipy.special.log_softmax(logits / temperature, axis=-1)
-  for axes in range(len(shape) + 1):
-    labels = rng.integers(0, 5, shape[:axes])
-    values = log_probability(logits, labels, temperature=temperature)
-    assert values.shape == shape and values.dtype == np.float64
-    for index in np.ndindex(shape):
-      label = labels[index[:axes]]
-      np.testing.assert_allclose(values[index], expected[index][label], rtol=1e-12, atol=1e-14)
-
-
-def test_log_probability_keeps_certain_predictions_apart():
-  logits = np.float32([[50, 0, 0], [60, 0, 0], [300, 0, 0], [-300, 0, 0]])
-  values = log_probability(logits, np.zeros(4, int))
-  np.testing.assert_allclose(values[:3], -2 * np.exp([-50.0, -60.0, -300.0]), rtol=1e-9)
-  np.testing.assert_allclose(values, attacks.loss(logits, np.zeros(4, int)), rtol=1e-9)
-  np.testing.assert_array_equal(log_probability([[0.0, -np.inf]] * 2, [0, 1]), [0.0, -np.inf])
-
-
 def test_mistakes_are_named():
   args, _ = world(8, population_in=True)
   all_in = args[2].copy()
@@ -279,6 +256,3 @@ def test_mistakes_are_named():
     with pytest.raises(ValueError, match=message):
       rmia(*new, **options)
   assert np.all(np.isfinite(rmia(*changed(_2=~all_in), online=False)))
-  for temperature in (0.0, -1.0, np.inf, np.nan):
-    with pytest.raises(ValueError, match="temperature is"):
-      log_probability(np.zeros((2, 3)), np.zeros(2, int), temperature=temperature)

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import diffence_jax as dj
-from diffence_jax.defense import make_early_selection
-from diffence_jax.defense.select import ACCEPTED, rank_options
+from diffence_jax.defense import interval_policy, make_early_selection
+from diffence_jax.defense.select import ACCEPTED
 
 # Interval, candidates, chunk size and classes. The phi of two classes is an integer here, and
 # exact, so candidates lie on the interval's ends and equally far from its midpoint.
@@ -58,7 +58,11 @@ def fake_of(interval, num_candidates, chunk_size, num_classes):
   nothing = lambda x, t: jnp.zeros_like(x)
   networks = (look_up, nothing, SCHEDULE)
   early = make_early_selection(
-    *networks, num_candidates=num_candidates, interval=interval, chunk_size=chunk_size, step=160
+    *networks,
+    num_candidates=num_candidates,
+    policy=interval_policy(interval),
+    chunk_size=chunk_size,
+    step=160,
   )
   gray = np.full((NUM, 3, 4, 1), 0.5, np.float32)
   draw = jax.jit(
@@ -93,7 +97,7 @@ def test_it_selects_what_drawing_all_candidates_selects(case, seed, rows):
   np.testing.assert_array_equal(selection.index, expected.index[np.array(rows)])
   equal_but_nan(selection.logits, expected.logits[np.array(rows)])
 
-  ranks = np.asarray(rank_options(candidates, jnp.asarray(raw), interval))[rows]
+  ranks = np.asarray(interval_policy(interval).ranks(candidates, jnp.asarray(raw)))[rows]
   accepted = ranks[:, :-1] == ACCEPTED
   needed = np.where(accepted.any(axis=1), accepted.argmax(axis=1) + 1, num_candidates)
   drawn, spare = np.asarray(selection.drawn), SMALLEST[chunk_size] - 1
@@ -118,7 +122,13 @@ def test_it_does_with_any_interval(ends, seed):
 def test_an_image_whose_label_no_candidate_keeps_gets_its_raw_prediction(interval):
   first = lambda key, images: jnp.stack([images.sum((1, 2, 3)), jnp.zeros(images.shape[0])], 1)
   early = make_early_selection(
-    first, denoise, SCHEDULE, num_candidates=4, interval=interval, step=160, chunk_size=8
+    first,
+    denoise,
+    SCHEDULE,
+    num_candidates=4,
+    policy=interval_policy(interval),
+    step=160,
+    chunk_size=8,
   )
   # The raw answers are of class 1, whatever is re-generated of class 0.
   raw = np.tile(np.array([[0.0, 3.0]], np.float32), (5, 1))

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import diffence_jax as dj
-from diffence_jax.audit.repeated import mean_over_queries, select_repeatedly
-from diffence_jax.defense.select import keeps_label
+from diffence_jax.audit.repeated import select_repeatedly, windows
+from diffence_jax.defense.select import interval_rank, keeps_label, rank_options
 
 
 def record(seed, num_images=5, num_recorded=12, spread=1.5):
@@ -19,16 +19,9 @@ def record(seed, num_images=5, num_recorded=12, spread=1.5):
 
 
 def repeated(raw, candidates, interval, num_candidates, num_queries, first=None):
-  kept = np.asarray(keeps_label(candidates, raw))
-  phi, raw_phi = np.asarray(dj.scaled_logit(candidates)), np.asarray(dj.scaled_logit(raw))
+  ranks = np.asarray(rank_options(candidates, raw, interval_rank(interval)))
   return select_repeatedly(
-    kept,
-    phi,
-    raw_phi,
-    interval,
-    num_candidates=num_candidates,
-    num_queries=num_queries,
-    first=first,
+    ranks, num_candidates=num_candidates, num_queries=num_queries, first=first
   )
 
 
@@ -92,14 +85,22 @@ def test_beginning_elsewhere_is_reading_a_rotated_record():
   np.testing.assert_array_equal(found.index, back)
 
 
-def test_means_are_over_the_first_queries():
-  values = np.random.default_rng(0).normal(size=(4, 16)).astype(np.float32)
-  means = mean_over_queries(values, (1, 4, 16))
-  for column, k in enumerate((1, 4, 16)):
-    np.testing.assert_allclose(means[:, column], values[:, :k].mean(axis=1), rtol=1e-5)
+def test_windows_of_different_queries_share_no_candidate_and_begin_where_they_are_told():
+  first = np.array([0, 5, 11])
+  drawn = windows(12, num_candidates=4, num_queries=9, first=first)
+  assert drawn.shape == (3, 3, 4)
+  for i, start in enumerate(first):
+    expected = (start + np.arange(12)) % 12
+    np.testing.assert_array_equal(drawn[:, i].reshape(-1), expected)
+  few = windows(12, num_candidates=4, num_queries=2, first=first)
+  np.testing.assert_array_equal(few, drawn[:2])
+  # What does not fill a window is left out.
+  assert windows(11, num_candidates=4, num_queries=9, first=first).shape == (2, 3, 4)
 
 
 def test_too_short_a_record_is_refused():
   raw, candidates = record(0)
   with pytest.raises(ValueError, match="needs 13 candidates and 12 are recorded"):
     repeated(raw, candidates, None, 13, 1)
+  with pytest.raises(ValueError, match="needs 13 candidates and 12 are recorded"):
+    windows(12, num_candidates=13, num_queries=1, first=np.zeros(1, int))

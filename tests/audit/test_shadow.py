@@ -1,0 +1,190 @@
+"""The audit with shadow models, on made-up records with and without a leak."""
+
+import numpy as np
+import pytest
+from audit.shadow_world import ASKED, NUM, NUM_MODELS, make_world
+
+import diffence_jax as dj
+from diffence_jax.attacks import ATTACKS, View, run_attack
+from diffence_jax.attacks.attack import declaration_of
+from diffence_jax.attacks.signals import phi_and_log_p
+from diffence_jax.audit.shadow import (
+  InTurnRow,
+  TargetRow,
+  in_turn_tables,
+  target_rows,
+  target_view,
+  views_in_turn,
+)
+from diffence_jax.audit.typed import from_plain, to_plain
+
+MAIN_ATTACKS = ("confidence", "lira_online", "lira_offline", "rmia_online", "rmia_offline")
+CHOICES = [ATTACKS.choose(name) for name in MAIN_ATTACKS]
+WITH_SHADOWS = [
+  ATTACKS.choose(name) for name in ATTACKS.known if "shadows" in declaration_of(name).needs
+]
+
+
+@pytest.fixture(scope="module")
+def leaky():
+  return make_world(2.0)
+
+
+def test_leaving_one_out_leaves_out_its_partner_and_knows_no_member(leaky):
+  pool, membership, ensemble = leaky.pool, leaky.membership, leaky.ensemble
+  models = ensemble.at("scenario 3", 0)
+  views = [view.opened(("shadows", "known")) for view in views_in_turn(ensemble, "scenario 3")]
+  assert len(views) == NUM_MODELS
+  for s, view in enumerate(views):
+    assert len(view.membership) == len(view.shadow_logits) == NUM_MODELS - 2
+    # As many models with as without every sample: nothing tells what the target had.
+    assert np.all(view.membership.sum(axis=0) == NUM_MODELS // 2 - 1)
+    population = view.is_known & ~view.is_member
+    np.testing.assert_array_equal(population, pool.is_known & ~membership[s])
+    # Of what is not known nothing is told.
+    assert not np.any(view.is_member & ~view.is_known)
+    phi = models.statistic(phi_and_log_p)
+    np.testing.assert_array_equal(view.statistic(phi_and_log_p), phi[s])
+    others = np.delete(np.arange(NUM_MODELS), [s, s ^ 1])
+    np.testing.assert_array_equal(view.membership, membership[others])
+    np.testing.assert_array_equal(view.shadow_logits.statistic(phi_and_log_p), phi[others])
+  np.testing.assert_array_equal(views[7].logits, models[7])
+  np.testing.assert_array_equal(views[7].shadow_logits[6], models[8])
+
+
+def rows_of(world):
+  tables, arrays = in_turn_tables(
+    world.ensemble,
+    CHOICES,
+    ATTACKS.choose("lira_online"),
+    reported=~world.pool.is_known,
+    num_resamples=200,
+    seed=0,
+  )
+  # Above one query under a name of its own.
+  found = {}
+  for table, rows in tables.items():
+    for row in rows:
+      k = getattr(row, "queries", 1)
+      key = table if k == 1 else f"{table} {k}", row.predictor, getattr(row, "attack", None)
+      assert key not in found
+      found[key] = row
+  return found, arrays
+
+
+@pytest.fixture(scope="module")
+def leaky_rows(leaky):
+  return rows_of(leaky)
+
+
+def test_a_planted_leak_is_found_and_the_defense_lowers_it(leaky_rows):
+  rows, arrays = leaky_rows
+  for attack in MAIN_ATTACKS:
+    undefended = rows["samples", "undefended", attack]
+    defended = rows["samples", "scenario 3", attack]
+    assert undefended.auc.low > 0.75
+    assert defended.auc.high < undefended.auc.low
+    change = defended.auc_change
+    assert change.low < change.value < change.high < 0.0
+    assert undefended.auc_change is None
+    assert rows["canaries", "undefended", attack].auc.value > 0.75
+  found = rows["vulnerability", "undefended", None]
+  assert found.auc_quantiles["0.5"] > found.auc_quantiles_by_chance["0.9"]
+  assert rows["epsilon", "undefended", None].lowest > 0.0
+  assert {"undefended/loo_tpr", "scenario 3/loo_high"} <= set(arrays)
+
+
+def test_every_attack_is_run_at_every_number_of_queries_that_tells_apart(leaky, leaky_rows):
+  found = set(leaky_rows[0])
+  for name in leaky.ensemble.names:
+    for attack in MAIN_ATTACKS:
+      assert ("samples", name, attack) in found and ("canaries", name, attack) in found
+      assert (("samples 3", name, attack) in found) == (name != "undefended")
+      assert ("canaries 3", name, attack) not in found
+
+
+def test_per_example_attacks_beat_the_global_threshold(leaky_rows):
+  rows, _ = leaky_rows
+  confidence = rows["samples", "undefended", "confidence"].auc
+  assert rows["samples", "undefended", "lira_online"].auc.low > confidence.high
+
+
+def test_without_a_leak_nothing_is_found():
+  rows, _ = rows_of(make_world(0.0))
+  for (table, _, attack), row in rows.items():
+    if table in ("samples", "samples 3", "canaries"):
+      auc = row.auc
+      # Twice the 95% interval: about one false alarm in ten thousand for each of 70 figures.
+      assert auc.value - 2 * (auc.value - auc.low) < 0.5, (table, attack)
+      assert auc.value + 2 * (auc.high - auc.value) > 0.5, (table, attack)
+    if table == "epsilon":
+      assert row.first == 0.0
+    if table == "vulnerability":
+      quantiles, chance = row.auc_quantiles, row.auc_quantiles_by_chance
+      assert abs(quantiles["0.9"] - chance["0.9"]) < 0.05
+
+
+def test_scores_follow_their_examples(leaky):
+  order = np.random.default_rng(0).permutation(NUM)
+  pool = leaky.pool.natural
+  for name in ("undefended", "scenario 3"):
+    there = target_view(leaky.answers[name], leaky.ensemble, name, 0)
+    opened = there.opened(("known", "shadows"))
+    here = View(
+      there.logits[order],
+      there.labels[order],
+      is_known=pool.is_known[order],
+      is_member=pool.is_member[order],
+      shadows=opened.shadow_logits.take(slice(None), order),
+      ids=there.ids[order],
+    )
+    for choice in WITH_SHADOWS:
+      scores = run_attack(choice, there)
+      np.testing.assert_allclose(run_attack(choice, here), scores[order], rtol=1e-9)
+
+
+def test_repeating_gains_on_every_model_in_turn(leaky_rows):
+  rows, _ = leaky_rows
+  for name in ("scenario 3", "average"):
+    once, thrice = (rows[table, name, "lira_online"].auc for table in ("samples", "samples 3"))
+    assert thrice.low > once.value
+
+
+def test_repeating_a_query_gains_on_a_leak_that_noise_hides(leaky):
+  pool = leaky.pool.natural
+  rows = target_rows(leaky.answers, leaky.ensemble, CHOICES, reported=~pool.is_known)
+  found = {(r.predictor, r.attack, r.queries, r.shadow_models): r.auc.value for r in rows}
+  # Undefended asked once, 4 predictors once and thrice; LiRA and RMIA also with raw models.
+  assert len(found) == len(rows) == 5 + 4 * 2 * (5 + 4)
+  assert found["scenario 3", "lira_online", 3, "defended"] > 0.6
+  gain = [
+    found["scenario 3", attack, 3, "defended"] - found["scenario 3", attack, 1, "defended"]
+    for attack in ("lira_online", "lira_offline", "confidence")
+  ]
+  assert np.mean(gain) > 0.0
+  assert {row.queries for row in rows} == set(ASKED["queries"])
+
+
+def test_several_versions_of_an_image_are_used_jointly():
+  aucs = []
+  for world in (make_world(1.0, versions=6), make_world(1.0)):
+    view = target_view(world.answers["undefended"], world.ensemble, "undefended", 0)
+    member = world.pool.is_member[:NUM]
+    scores = [run_attack(choice, view) for choice in WITH_SHADOWS]
+    aucs.append([dj.metrics.roc(own[member], own[~member]).auc for own in scores])
+  assert len(WITH_SHADOWS) == 8
+  assert np.all(np.array(aucs[0]) > np.array(aucs[1]))
+
+
+def test_rows_are_plain_in_a_file_and_come_back(leaky, leaky_rows):
+  rows, _ = leaky_rows
+  for row in list(rows.values())[:3]:
+    assert from_plain(InTurnRow, to_plain(row)) == row
+  (row, *_) = target_rows(
+    {"undefended": leaky.answers["undefended"]},
+    leaky.ensemble,
+    CHOICES[:1],
+    reported=~leaky.pool.natural.is_known,
+    inputs="near duplicates",
+  )
+  assert row.inputs == "near duplicates" and from_plain(TargetRow, to_plain(row)) == row
