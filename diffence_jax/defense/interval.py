@@ -10,6 +10,9 @@ from diffence_jax.defense.select import interval_rank, keeps_label, scaled_logit
 from diffence_jax.metrics.divergence import jensen_shannon_distances
 
 _GRID_STEPS = 20
+# Ends are phi of known candidates; wider by so many of float32's last places, each of these lies
+# inside however its phi is rounded in a batch of another size.
+_SLACK = 4
 
 
 def fit_interval(
@@ -49,8 +52,7 @@ def fit_interval(
   member_selected = _selected_phi(member_phi, member_valid, grid, pairs)
   nonmember_selected = _selected_phi(nonmember_phi, nonmember_valid, grid, pairs)
   best = np.argmin(jensen_shannon_distances(member_selected, nonmember_selected))
-  lo, hi = grid[pairs[best]]
-  return float(lo), float(hi)
+  return _widened(*grid[pairs[best]])
 
 
 def member_interval(member_candidates: ArrayLike, member_raw: ArrayLike) -> tuple[float, float]:
@@ -67,7 +69,7 @@ def member_interval(member_candidates: ArrayLike, member_raw: ArrayLike) -> tupl
     ValueError: no candidate keeps its label.
   """
   phi = _candidates_phi(*_phi_of_options(member_candidates, member_raw), "members")
-  return float(phi.min()), float(phi.mean())
+  return _widened(phi.min(), phi.mean())
 
 
 def published_interval(
@@ -95,7 +97,7 @@ def published_interval(
   nonmembers = _candidates_phi(
     *_phi_of_options(nonmember_candidates, nonmember_raw), "non-members"
   )
-  return float(nonmembers.min()), float(members.max())
+  return _widened(nonmembers.min(), members.max())
 
 
 def interval_policy(interval: tuple[float, float] | None) -> RankPolicy:
@@ -134,6 +136,12 @@ def scenario_3(members: Record, nonmembers: Record) -> RankPolicy:
 def scenario_3_published(members: Record, nonmembers: Record) -> RankPolicy:
   """Scenario 3 with the interval of the published code, `published_interval`."""
   return interval_policy(published_interval(*_known(members, nonmembers)))
+
+
+def _widened(lo, hi):
+  """The interval with room for the rounding of phi at its ends."""
+  slack = [_SLACK * float(np.spacing(np.float32(abs(end)))) for end in (lo, hi)]
+  return float(lo) - slack[0], float(hi) + slack[1]
 
 
 def _known(members, nonmembers):

@@ -146,7 +146,7 @@ def train_ensemble(
           models_at_once=models_at_once,
           steps_per_call=steps_per_call,
         )
-        own["soft_labels"] = taught[[i - start for i in filled]]
+        own["soft_labels"] = taught[filled(0, group_size, len(group))]
       own = parallel.shard_batch(mesh, own)
       keys = lambda use, f=padded: jnp.stack([rng.stream(seed, f"{names[i]}/{use}") for i in f])
       state = parallel.shard_batch(mesh, init(keys("init")))

@@ -258,7 +258,7 @@ def test_an_unknown_need_is_refused_where_it_is_declared():
     ("nn", {"epochs": 1.5}, r"attacks\.nn\.epochs is 1\.5; expected a whole number"),
     ("nn", {"epocs": 3}, "'nn' has no option 'epocs'; did you mean 'epochs'"),
     ("lira_online", {"variance": 3}, r"attacks\.lira_online\.variance is 3; expected text"),
-    ("lira_online_shrunk", {"variance": "global"}, "has no option 'variance'; there is none"),
+    ("lira_online_shrunk", {"variance": "global"}, "has no option 'variance'; it takes none"),
     ("rmia_online", {"gamma": True}, r"attacks\.rmia_online\.gamma is True"),
     ("attacks.own_attacks:surest", {"power": "x"}, r"attacks\.surest\.power is 'x'"),
     ("attacks.own_attacks:surest", {"view": 1}, "has no option 'view'"),

@@ -7,7 +7,7 @@ from fixtures.answers import recorded_answers
 from fixtures.load import load_fixture
 
 from diffence_jax.attacks import ATTACKS, View, run_attack
-from diffence_jax.audit.predictors import Defended, Predictor, fit_predictors, policy_title
+from diffence_jax.audit.predictors import Predictor, fit_predictors, policy_title
 from diffence_jax.audit.rows import PredictorRow, Scored, audit_predictors
 from diffence_jax.audit.typed import from_plain, to_plain
 from diffence_jax.defense import POLICIES, Record
@@ -27,7 +27,7 @@ def fit(records, protocol="disjoint"):
   return fit_predictors(predictors, records["known_members"], records["known_nonmembers"])
 
 
-def audit(records, protocol="disjoint", kind=Defended, skipped=()):
+def audit(records, protocol="disjoint", skipped=()):
   """Predictor to row, and the figures' arrays, of group to record."""
   groups = [records[group] for group in GROUPS]
   record, pool = Record(*map(np.concatenate, zip(*groups, strict=True))), pool_of(groups)
@@ -40,27 +40,15 @@ def audit(records, protocol="disjoint", kind=Defended, skipped=()):
     return Scored(scores, np.arange(len(scores)))
 
   choices = [ATTACKS.choose(name) for name in ATTACK_NAMES]
-  predictors = [kind(own.predictor, own.policy) for own in fit(records, protocol)]
+  predictors = fit(records, protocol)
   rows, arrays = audit_predictors(predictors, record, pool, choices, score, protocol=protocol)
   return {row.name: row for row in rows}, arrays
-
-
-class GroupByGroup(Defended):
-  """Answers as the published code does, in four batches.
-
-  The end of scenario 2's interval is the phi of one of these very candidates, so rounding,
-  which is another in larger batches, decides whether that one lies inside.
-  """
-
-  def answer(self, raw, candidates):
-    batches = zip(np.split(raw, 4), np.split(candidates, 4), strict=True)
-    return np.concatenate([super(GroupByGroup, self).answer(*batch) for batch in batches])
 
 
 @pytest.fixture(scope="module")
 def paper_rows():
   records = {group: Record(*answers) for group, answers in recorded_answers().items()}
-  return audit(records, "paper", kind=GroupByGroup)[0]
+  return audit(records, "paper")[0]
 
 
 SCENARIOS = {

@@ -276,7 +276,7 @@ def test_the_interval_search_selects_as_select_does(num_classes, seed, steps):
     (OWN[0], {"tolerance": "x"}, r"policies\.least_sure\.tolerance is 'x'; expected a finite"),
     (OWN[0], {"tolerence": 1.0}, "has no option 'tolerence'; did you mean 'tolerance'"),
     (OWN[0], {"members": 1}, "has no option 'members'"),
-    ("scenario_1", {"steps": 30}, "'scenario_1' has no option 'steps'; there is none"),
+    ("scenario_1", {"steps": 30}, "'scenario_1' has no option 'steps'; it takes none"),
     ("scenario_4", {}, "There is no policy 'scenario_4'; did you mean 'scenario_"),
     ("defense.own_policies:most_sure", {}, "most_sure' cannot be imported"),
   ],
