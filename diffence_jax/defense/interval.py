@@ -10,9 +10,9 @@ from diffence_jax.defense.select import interval_rank, keeps_label, scaled_logit
 from diffence_jax.metrics.divergence import jensen_shannon_distances
 
 _GRID_STEPS = 20
-# Ends are phi of known candidates; wider by so many of float32's last places, each of these lies
-# inside however its phi is rounded in a batch of another size.
-_SLACK = 4
+# Ends are phi of known candidates. Wider by so many of float32's last places, they have each of
+# these inside, however its phi is rounded in a batch of another size.
+_SLACK = 2
 
 
 def fit_interval(

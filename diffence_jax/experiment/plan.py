@@ -193,7 +193,9 @@ def _training(settings: Settings, reference: Samples, num_members: int) -> Train
   own, num_canaries = settings.classifier, settings.shadow.num_canaries
   defense = DEFENSES.choose(own.defense, settings.options("defenses", own.defense))
   training = Training(own.model, own.fields, defense, own.settings(num_members), None)
-  if not training.recipe(reference.num_classes).needs_reference:
+  with section("classifier", [field.name for field in dataclasses.fields(own)]):
+    recipe = training.recipe(reference.num_classes)
+  if not recipe.needs_reference:
     return training
   if len(reference) <= num_canaries:
     raise ValueError(

@@ -87,7 +87,7 @@ def test_a_stack_of_defenses_keeps_the_labels_and_says_what_it_is(stacked):
   assert results.defense.training == "selena"
   assert results.defense.options["selena"] == {"num_left_out": 2, "num_teachers": 4}
   page = (workdir / "report.html").read_text()
-  assert "selena (num_left_out 2, num_teachers 4)" in page and "memguard" in page
+  assert "selena (num_teachers 4, num_left_out 2)" in page and "memguard" in page
   assert "undefended" not in page
   in_turn = {row.predictor for row in results.shadow.samples}
   assert in_turn == set(names)
