@@ -1,0 +1,118 @@
+"""The layout: imports point one way, and no file or function outgrows its reader."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1] / "diffence_jax"
+FILES = sorted(ROOT.rglob("*.py"))
+
+# A package imports only what stands above it; so do the modules of the first floor.
+FLOORS = (
+  "data",
+  "models",
+  "diffusion",
+  "metrics",
+  "defense",
+  "training",
+  "attacks",
+  "audit",
+  "interop",
+  "report",
+  "tables",
+  "experiment",
+  "cli",
+)
+FIRST_FLOOR = (
+  "batching",
+  "checkpoint",
+  "checks",
+  "disk",
+  "named",
+  "parallel",
+  "predictor",
+  "progress",
+  "rng",
+)
+
+
+def module_of(file):
+  parts = ["diffence_jax", *file.relative_to(ROOT).with_suffix("").parts]
+  return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_of(file): file for file in FILES}
+
+
+def floor_of(module):
+  part = module.removeprefix("diffence_jax").removeprefix(".").partition(".")[0]
+  return FLOORS.index(part) + 1 if part in FLOORS else 0
+
+
+def imports_of(file):
+  """The package's modules that a file imports when it is imported itself."""
+  found = set()
+  for node in in_order(ast.parse(file.read_text())):
+    if isinstance(node, ast.Import):
+      found |= {alias.name for alias in node.names}
+    elif isinstance(node, ast.ImportFrom) and node.module:
+      names = {f"{node.module}.{alias.name}" for alias in node.names}
+      found |= {name if name in MODULES else node.module for name in names}
+  return {name for name in found if name in MODULES}
+
+
+def in_order(tree):
+  """Statements outside of functions and of what is only for type checkers."""
+  for node in tree.body:
+    yield node
+    if isinstance(node, ast.If) and "TYPE_CHECKING" not in ast.unparse(node.test):
+      yield from in_order(node)
+
+
+def test_the_first_floor_has_nine_modules():
+  top = {file.stem for file in ROOT.glob("*.py")} - {"__init__"}
+  assert top == set(FIRST_FLOOR)
+  assert {path.parent.name for path in ROOT.glob("*/__init__.py")} == set(FLOORS)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_point_to_what_stands_above(module):
+  if module == "diffence_jax":
+    return  # the public names, each imported when it is asked for
+  for imported in imports_of(MODULES[module]):
+    if imported != "diffence_jax":
+      assert floor_of(imported) <= floor_of(module), imported
+
+
+def test_no_imports_go_round():
+  graph = {module: imports_of(file) for module, file in MODULES.items()}
+  # Importing a module imports its packages first, which only gather names.
+  done, going = set(), []
+
+  def visit(module):
+    assert module not in going, " -> ".join([*going, module])
+    if module in done:
+      return
+    going.append(module)
+    for imported in sorted(graph[module]):
+      visit(imported)
+    going.pop()
+    done.add(module)
+
+  for module in graph:
+    visit(module)
+  assert len(done) == len(MODULES)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_no_file_and_no_function_is_too_long(file):
+  text = file.read_text()
+  assert text.count("\n") <= 350
+  for node in ast.walk(ast.parse(text)):
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+      first = node.body[0]
+      is_docstring = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)
+      docstring = first.end_lineno - first.lineno + 1 if is_docstring else 0
+      length = node.end_lineno - node.lineno + 1 - docstring
+      assert length <= 60, f"{node.name} has {length} lines"
