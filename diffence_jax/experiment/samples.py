@@ -64,8 +64,9 @@ class Samples:
 
 
 def samples_of(dataset: Dataset, ids: np.ndarray) -> Samples:
-  """The samples with these ids, with their own labels."""
-  return Samples(dataset, ids, dataset.take(ids).labels)
+  """The samples with these ids and the labels that the data set gives them; maybe none."""
+  labels = dataset.take(ids).labels if len(ids) else np.empty(0, np.int32)
+  return Samples(dataset, ids, labels)
 
 
 def draw_canaries(dataset: Dataset, reference: np.ndarray, num: int, seed: int) -> Pool:

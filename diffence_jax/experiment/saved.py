@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from diffence_jax.data import Dataset
-from diffence_jax.experiment.config import Settings
+from diffence_jax.experiment.sections import Settings
 from diffence_jax.experiment.stages.network import SavedModel, find_saved_model
 from diffence_jax.models.saved import Manifest
 

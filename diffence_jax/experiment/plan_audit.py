@@ -1,0 +1,207 @@
+"""The audit of an experiment: what is attacked, by what, and how it is asked."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from diffence_jax.attacks.attack import ATTACKS, declaration_of
+from diffence_jax.audit.pool import Pool
+from diffence_jax.audit.predictors import Predictor, policy_title
+from diffence_jax.defense.output import OUTPUT_DEFENSES
+from diffence_jax.defense.policy import POLICIES, UNDEFENDED
+from diffence_jax.experiment.plan_models import plan_training
+from diffence_jax.experiment.samples import Samples
+from diffence_jax.experiment.sections import Settings
+from diffence_jax.experiment.stage import Stage
+from diffence_jax.experiment.stages.label_only import LabelOnly
+from diffence_jax.experiment.stages.network import Network
+from diffence_jax.experiment.stages.shadow_audit import ShadowAudit
+from diffence_jax.experiment.stages.shadow_models import ShadowModel, ShadowModels
+from diffence_jax.experiment.stages.shadow_queries import (
+  NearDuplicates,
+  ShadowQueries,
+  TargetQueries,
+)
+from diffence_jax.named import Choice
+
+
+def plan_output(settings: Settings) -> Choice | None:
+  """The output defense; None without."""
+  name = settings.output.defense
+  if name == "none":
+    return None
+  return OUTPUT_DEFENSES.choose(name, settings.options("defenses", name))
+
+
+def plan_predictors(settings: Settings) -> tuple[Predictor, ...]:
+  """What the audit attacks: one for each policy, the undefended one first.
+
+  Raises:
+    ValueError: two of them are called the same.
+  """
+  is_bare = (settings.classifier.defense, settings.output.defense) == ("undefended", "none")
+  found = [Predictor("undefended" if is_bare else "alone", POLICIES.choose(UNDEFENDED))]
+  for name in settings.purify.policies:
+    if name == UNDEFENDED:
+      continue
+    chosen = name
+    if settings.audit.protocol == "paper" and f"{name}_published" in POLICIES.known:
+      chosen = f"{name}_published"
+    policy = POLICIES.choose(chosen, settings.options("policies", chosen))
+    found.append(Predictor(policy_title(chosen), policy))
+  names = [predictor.name for predictor in found]
+  for name in names:
+    if names.count(name) > 1:
+      raise ValueError(
+        f"purify.policies is {settings.purify.policies}; two of them are called {name!r}."
+      )
+  return tuple(found)
+
+
+def plan_attacks(
+  settings: Settings, pool: Pool
+) -> tuple[tuple[Choice, ...], dict[str, tuple[str, ...]]]:
+  """Attacks that can be run, the gap attack first.
+
+  Returns:
+    The attacks; and those left out, name to what they need and the experiment has not.
+
+  Raises:
+    ValueError: there are too few known samples for one of them.
+  """
+  found, left_out = [], {}
+  for name in dict.fromkeys(("correctness", *settings.audit.attacks)):
+    choice = ATTACKS.choose(name, settings.options("attacks", name))
+    declared, lacking = declaration_of(name), []
+    if "shadows" in declared.needs and not settings.shadow.num_models:
+      lacking.append("shadow models (shadow.num_models)")
+    if "ask" in declared.needs and not settings.audit.num_label_only:
+      lacking.append("many queries about single images (audit.num_label_only)")
+    sides = [len(rows) for rows in pool.known()]
+    if "known" in declared.needs and min(sides) < declared.least_known:
+      raise ValueError(
+        f"The attack {name!r} needs at least {declared.least_known} known members and as many "
+        f"known non-members, and the split has {sides[0]} and {sides[1]}; leave it out of "
+        "audit.attacks, or raise data.num_members and data.num_nonmembers."
+      )
+    if lacking:
+      left_out[name] = tuple(lacking)
+    else:
+      found.append(choice)
+  return tuple(found), left_out
+
+
+def plan_label_only(
+  settings: Settings,
+  classifier: Network,
+  asked: Samples,
+  pool: Pool,
+  attacks: Sequence[Choice],
+) -> LabelOnly | None:
+  """The stage of the attacks that ask many questions about each image; None without such.
+
+  Args:
+    settings: the experiment's.
+    classifier: the target.
+    asked: the samples of the pool.
+    pool: without canaries.
+    attacks: all that are run.
+  """
+  asking = tuple(c for c in attacks if "ask" in declaration_of(c.name).needs)
+  if not asking:
+    return None
+  groups = [pool.is_known == known for known in (True, False)]
+  rows = np.sort(np.concatenate([
+    np.flatnonzero(known & side)[: settings.audit.num_label_only]
+    for known in groups for side in (pool.is_member, ~pool.is_member)
+  ]))  # fmt: skip
+  return LabelOnly(classifier, asked.take(rows), pool.take(rows), asking, settings.seed)
+
+
+def plan_shadow_stages(
+  settings: Settings,
+  pool: Samples,
+  asked: Samples,
+  groups: Mapping[str, Samples],
+  classifier: Network,
+  recording: Mapping[str, Any],
+) -> list[Stage]:
+  """The shadow models, and what they and the target are asked; nothing without any.
+
+  Args:
+    settings: the experiment's.
+    pool: all samples, canaries too; each shadow model trains on half of them.
+    asked: those that the target is asked about.
+    groups: group of the split to its samples.
+    classifier: the target.
+    recording: what all `Queries` share.
+  """
+  own = settings.shadow
+  if not own.num_models:
+    return []
+  training = plan_training(settings, groups["reference"], -(-len(pool) // 2))
+  shadow = ShadowModels(
+    tuple(
+      ShadowModel(training, pool, number, settings.seed) for number in range(own.num_models)
+    )
+  )
+  found = [
+    shadow,
+    ShadowQueries(samples=pool, shadow=shadow, augmentation=own.augmentation, **recording),
+  ]
+  target = {**recording, "samples": asked, "classifier": classifier}
+  if own.augmentation != "none":
+    # Else the target's record is that of the stage "queries".
+    found.append(TargetQueries(augmentation=own.augmentation, **target))
+  if own.near_duplicates:
+    one_each = {**target, "num_recorded": 1}
+    found.append(NearDuplicates(num_queries=max(own.queries), **one_each))
+  return found
+
+
+def plan_shadow_audit(
+  settings: Settings,
+  pool: Pool,
+  attacks: Sequence[Choice],
+  judged: Mapping[str, Any],
+  stages: Sequence[Stage],
+) -> ShadowAudit | None:
+  """The attacks with shadow models; None without any.
+
+  Args:
+    settings: the experiment's.
+    pool: all samples, canaries too.
+    attacks: all that are run.
+    judged: what it shares with `Audit`.
+    stages: those of `plan_shadow_stages`.
+
+  Raises:
+    ValueError: the main attack cannot be run with every model in turn.
+  """
+  if not stages:
+    return None
+  own = settings.shadow
+  by_name = {stage.name: stage for stage in stages}
+  main = ATTACKS.choose(own.main_attack, settings.options("attacks", own.main_attack))
+  declared = declaration_of(main.name)
+  if not declared.in_turn:
+    raise ValueError(
+      f"shadow.main_attack is {main.name!r}, which is not run with every model in turn; "
+      "expected another, such as 'lira_online'."
+    )
+  declared = {choice.name: declaration_of(choice.name) for choice in attacks}
+  used = [c for c in attacks if declared[c.name].in_turn or "shadows" in declared[c.name].needs]
+  if main.name not in declared:
+    used.append(main)
+  return ShadowAudit(
+    pool=pool,
+    shadow_queries=by_name[ShadowQueries.name],
+    target_queries=by_name.get(TargetQueries.name),
+    near_duplicates=by_name.get(NearDuplicates.name),
+    attacks=tuple(used),
+    main_attack=main,
+    num_queries=own.queries,
+    num_resamples=own.num_resamples,
+    **judged,
+  )

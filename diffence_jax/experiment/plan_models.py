@@ -1,0 +1,95 @@
+"""The models of an experiment: how they are trained, and how images are re-generated."""
+
+import dataclasses
+from collections.abc import Mapping
+
+from diffence_jax.data import Dataset
+from diffence_jax.experiment.purification import Purification
+from diffence_jax.experiment.samples import Samples
+from diffence_jax.experiment.sections import Settings
+from diffence_jax.experiment.stages.classifier import Training
+from diffence_jax.experiment.stages.diffusion import SavedDiffusion, TrainedDiffusion
+from diffence_jax.experiment.stages.network import SavedModel
+from diffence_jax.named import section
+from diffence_jax.training.registry import DEFENSES
+
+
+def plan_training(settings: Settings, reference: Samples, num_members: int) -> Training:
+  """How classifiers are trained.
+
+  Args:
+    settings: the experiment's.
+    reference: the reference samples; some defenses train with them.
+    num_members: how many members each is trained on.
+
+  Raises:
+    ValueError: a setting is not right, or the defense lacks reference samples.
+  """
+  own, num_canaries = settings.classifier, settings.shadow.num_canaries
+  defense = DEFENSES.choose(own.defense, settings.options("defenses", own.defense))
+  training = Training(own.model, own.fields, defense, own.settings(num_members), None)
+  with section("classifier", [field.name for field in dataclasses.fields(own)]):
+    recipe = training.recipe(reference.num_classes)
+  if not recipe.needs_reference:
+    return training
+  if len(reference) <= num_canaries:
+    raise ValueError(
+      f"{own.defense} trains with the reference samples, and the split has none besides "
+      "canaries; raise data.num_reference."
+    )
+  return dataclasses.replace(training, reference=reference.take(slice(num_canaries, None)))
+
+
+def plan_diffusion(
+  settings: Settings,
+  dataset: Dataset,
+  groups: Mapping[str, Samples],
+  saved: SavedModel | None,
+) -> TrainedDiffusion | SavedDiffusion:
+  """The diffusion model.
+
+  Args:
+    settings: the experiment's.
+    dataset: the experiment's; its image shape is the model's unless the settings name one.
+    groups: group of the split to its samples.
+    saved: the model of `diffusion.from_export`; None trains one.
+
+  Raises:
+    ValueError: it is to be trained on reference samples and there are none.
+  """
+  if saved is not None:
+    return SavedDiffusion(saved)
+  own = settings.diffusion
+  trained_on = groups["reference"]
+  if own.trained_on == "members":
+    trained_on = groups["known_members"].join(groups["target_members"])
+  if not len(trained_on):
+    raise ValueError(
+      "diffusion.trained_on is 'reference' and the split has no reference samples; raise "
+      "data.num_reference."
+    )
+  return TrainedDiffusion(
+    own.model,
+    own.fields,
+    own.schedule,
+    tuple(own.image_shape) or dataset.images.shape[1:],
+    own.settings,
+    trained_on,
+    own.trained_on,
+    settings.seed,
+  )
+
+
+def plan_purification(settings: Settings) -> Purification:
+  """How candidates are made."""
+  own = settings.purify
+  return Purification(
+    schedule=settings.diffusion.schedule,
+    step=own.step,
+    num_ddim_steps=own.num_ddim_steps,
+    respacing=own.respacing,
+    clip=own.clip,
+    to_clean=own.to_clean,
+    dtype=own.dtype,
+    model_shape=tuple(settings.diffusion.image_shape) or None,
+  )
