@@ -1,23 +1,36 @@
-"""The README's Python runs as it stands there."""
+"""What the README shows runs as it stands there, and settings that the docs name exist."""
 
+import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
 import numpy as np
+import pytest
 
 import diffence_jax as dj
+from diffence_jax.attacks.attack import View
+from diffence_jax.experiment.config import base_config
 from diffence_jax.training import Recipe, TrainSettings
 from diffence_jax.training.loop import take
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+
+
+def example(word):
+  """The README's one Python example with this word."""
+  examples = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
+  (text,) = [each for each in examples if word in each]
+  return text
 
 
 def run_example(word, **names):
   """Runs the README's one example with this word and returns the names it leaves."""
-  examples = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
-  (example,) = [own for own in examples if word in own]
-  exec(example, names)
+  exec(example(word), names)
   return names
 
 
@@ -46,10 +59,32 @@ def test_the_public_imagenet_model_is_used_as_published():
   assert set(seen) == {(256, 256, 3)}
 
 
-def test_defenses_of_ones_own_are_of_the_two_kinds():
+@pytest.fixture(scope="module")
+def own():
+  return run_example("def largest_logit")
+
+
+def test_the_attack_of_the_readme(own):
+  logits = np.random.default_rng(0).normal(size=(6, 2, 3)).astype(np.float32)
+  scores = own["largest_logit"](View(logits=logits, labels=np.zeros(6, np.int32)))
+  np.testing.assert_allclose(scores, [np.mean([max(q) for q in each]) for each in logits])
+
+
+def test_the_policy_of_the_readme(own):
+  # Candidates of two classes; phi is the difference. Those that keep the label 0: 4, 1, 2.
+  differences = np.array([4.0, -3.0, 1.0, 2.0])
+  candidates = np.stack([differences, np.zeros(4)], axis=-1)[None].astype(np.float32)
+  policy = own["median_phi"](None, None)
+  answer = policy.answer(candidates, np.array([[1.0, 0.0]], np.float32))
+  np.testing.assert_array_equal(answer, [[2.0, 0.0]])
+  answer = policy.answer(candidates[:, 1:2], np.array([[1.0, 0.0]], np.float32))
+  np.testing.assert_array_equal(answer, [[1.0, 0.0]])
+
+
+def test_the_defenses_of_the_readme(own):
   module = dj.models.make_classifier("small_resnet", num_classes=3, width=4, stages=(1,))
   settings = TrainSettings(20, 2, 5, 1e-3, 0.0)
-  recipe = run_example("small_logits")["small_logits"](module, settings, weight=0.5)
+  recipe = own["small_logits"](module, settings, weight=0.5)
   assert isinstance(recipe, Recipe) and len(recipe.schedule) == 8
   state = recipe.init(jax.random.key(0), (8, 8, 1))
   members = {"images": np.zeros((5, 8, 8, 1), np.uint8), "labels": np.zeros(5, np.int32)}
@@ -57,9 +92,10 @@ def test_defenses_of_ones_own_are_of_the_two_kinds():
   with jax.numpy_dtype_promotion("standard"):
     _, metrics = recipe.kinds["train"].step(state, batch, jax.random.key(0))
   assert np.isfinite(metrics["loss"])
-  logits = np.full((4, 3), 2.0, np.float32)
-  finish = run_example("round_off")["round_off"](None, logits, logits, decimals=0)
-  np.testing.assert_array_equal(finish(logits + 0.3), logits)
+  logits = np.random.default_rng(1).normal(size=(200, 5)).astype(np.float32)
+  rounded = own["round_off"](None, logits, logits, decimals=0)(logits)
+  np.testing.assert_array_equal(rounded.argmax(axis=1), logits.argmax(axis=1))
+  assert np.abs(rounded - logits).max() <= 1.5
 
 
 def test_logits_of_ones_own_can_be_attacked(capsys):
@@ -67,3 +103,50 @@ def test_logits_of_ones_own_can_be_attacked(capsys):
   low, high = run_example("shadow_phi")["roc"].auc_interval
   assert low < 0.921 < high
   assert capsys.readouterr().out
+
+
+def test_all_of_ones_own_run_by_the_command(tmp_path):
+  options = [
+    "--config.audit.attacks=('loss', 'own:largest_logit')",
+    "--config.purify.policies=('scenario_1', 'own:median_phi')",
+    "--config.classifier.defense=own:small_logits",
+    "--config.output.defense=own:round_off",
+    "--config.data.source=own:even_digits",
+  ]
+  (tmp_path / "own.py").write_text(example("def largest_logit"))
+  command = [sys.executable, "-m", "diffence_jax.cli.main",
+             f"--config={ROOT}/configs/digits.py:smoke", "--workdir=run", *options]  # fmt: skip
+  environment = {**os.environ, "PYTHONPATH": f".{os.pathsep}{ROOT}"}
+  ran = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+  assert ran.returncode == 0, ran.stderr
+  results = json.dumps(json.loads((tmp_path / "run/results.json").read_text()))
+  page = (tmp_path / "run/report.html").read_text()
+  for name in ("largest_logit", "median_phi", "small_logits", "round_off"):
+    assert name in results and name in page, name
+
+
+def test_commands_of_the_docs_name_settings_that_exist():
+  config = base_config()
+  mentions = {}
+  for file in (README, ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")):
+    found = re.findall(r"config\.([a-z_]+)\.([a-z_]+)", file.read_text())
+    sections = "|".join(name for name in config if hasattr(config[name], "keys"))
+    found += re.findall(rf"`({sections})\.([a-z_]+)(?:=[^`]*)?`", file.read_text())
+    mentions |= {setting: file.name for setting in found}
+  del mentions["shadow", "csv"]  # A file.
+  # Sections of options by function name take the names of one's own functions too.
+  free = {"attacks", "policies", "defenses"}
+  unknown = {
+    f"{file}: {section}.{key}"
+    for (section, key), file in mentions.items()
+    if section not in free and (section not in config or key not in config[section])
+  }
+  assert not unknown
+  assert len(mentions) > 10
+
+
+def test_links_of_the_docs_lead_somewhere():
+  for file in (README, ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")):
+    for link in re.findall(r"\]\(([^)#]+)", file.read_text()):
+      if "://" not in link:
+        assert (file.parent / link).exists(), f"{file.name}: {link}"
