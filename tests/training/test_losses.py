@@ -235,6 +235,20 @@ def test_relaxloss_takes_turns_by_epochs():
   )  # steps begin at 0, 10, 20; 30, 40
 
 
+def test_relaxloss_shuffles_every_epoch_anew():
+  """The two kinds share one stream: every epoch has all members, in an order of its own."""
+  recipe = make_recipe("relaxloss", Given(), SETTINGS)
+  streams = {name: kind.batches({"members": 40}, 0, 0) for name, kind in recipe.kinds.items()}
+  rows = [next(streams[kind])["members"] for kind in recipe.schedule]
+  epochs = [np.concatenate(rows[i : i + 4]) for i in range(0, 16, 4)]
+  for epoch in epochs:
+    np.testing.assert_array_equal(np.sort(epoch), np.arange(40))
+  assert len({tuple(epoch) for epoch in epochs}) == 4
+  # From the middle on, they are the same.
+  later = recipe.kinds["flatten"].batches({"members": 40}, 0, 1)
+  np.testing.assert_array_equal(next(later)["members"], rows[5])
+
+
 def test_selena_learns_the_soft_labels(batch):
   loss, logits = measured("selena", batch)
   expected = 0.0
