@@ -82,14 +82,12 @@ class Registry:
       own name, unless it ends in a dot.
     known: name to function, or to "module:function", which is imported when it is asked for.
     num_args: how many arguments come before the options.
-    reserved: options that are not a user's to give: who calls the function gives them.
   """
 
   what: str
   section: str
   known: Mapping[str, Callable[..., Any] | str]
   num_args: int = 0
-  reserved: tuple[str, ...] = ()
 
   def find(self, name: str) -> Callable[..., Any]:
     """The function of this name.
@@ -102,7 +100,7 @@ class Registry:
     """
     if not isinstance(name, str) or (":" not in name and name not in self.known):
       raise unknown_name(self.what, name, self.known)
-    function = import_function(name) if ":" in name else self.known[name]
+    function = name if ":" in name else self.known[name]
     function = import_function(function) if isinstance(function, str) else function
     if not callable(function):
       raise ValueError(f"The {self.what} {name!r} is a {type(function).__name__}, no function.")
@@ -110,8 +108,7 @@ class Registry:
 
   def defaults(self, name: str) -> dict[str, Any]:
     """The options that the function has, each with its default."""
-    found = defaults_of(self.find(name), self.num_args)
-    return {option: value for option, value in found.items() if option not in self.reserved}
+    return defaults_of(self.find(name), self.num_args)
 
   def choose(self, name: str, options: Mapping[str, Any] | None = None) -> Choice:
     """Names a function together with its options, which are checked against its signature.
@@ -131,17 +128,15 @@ class Registry:
     takes_all = len(known) < len(list(inspect.signature(function).parameters)[self.num_args :])
     checked = self.defaults(name)
     for option, value in (options or {}).items():
-      if option in self.reserved or not (option in known or takes_all):
+      if not (option in known or takes_all):
         raise ValueError(
-          f"The {self.what} {name!r} has no option {option!r}"
-          f"{nearest(option, [own for own in known if own not in self.reserved])}"
+          f"The {self.what} {name!r} has no option {option!r}{nearest(option, known)}"
         )
       annotation = known[option].annotation if option in known else inspect.Parameter.empty
       default = known[option].default if option in known else inspect.Parameter.empty
       checked[option] = check_type(f"{path}.{option}", value, annotation, default)
     for option, parameter in known.items():
-      needed = parameter.default is parameter.empty and option not in self.reserved
-      if needed and option not in checked:
+      if parameter.default is parameter.empty and option not in checked:
         raise ValueError(f"The {self.what} {name!r} needs the option {path}.{option}.")
     # Where a function is called late, what checks its options' ranges is its `check_options`.
     if check := getattr(function, "check_options", None):
@@ -149,14 +144,14 @@ class Registry:
         check(**checked)
     return Choice(name, checked, self.source(name))
 
-  def call(self, choice: Choice, *args: Any, **reserved: Any) -> Any:
+  def call(self, choice: Choice, *args: Any) -> Any:
     """Calls a chosen function with its options.
 
     Raises:
       ValueError: an option is out of its range; it is named by its path in the config.
     """
     with section(self._path(choice.name), choice.options):
-      return self.find(choice.name)(*args, **choice.options, **reserved)
+      return self.find(choice.name)(*args, **choice.options)
 
   def source(self, name: str) -> str | None:
     """What tells versions of a user's own function apart, None for one of ours."""

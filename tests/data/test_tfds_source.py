@@ -171,7 +171,7 @@ def test_a_format_that_only_tensorflow_reads_says_what_to_do(copy):
     data.load("tfds", name="tiny", data_dir=str(copy))
   # Where it is, TFDS would refuse: the command must name another place.
   assert f"data_dir={str(copy)!r}" not in str(error.value)
-  with pytest.raises(ValueError, match="already set|does not match"):
+  with pytest.raises(ValueError, match=r"already set|does not match"):
     tfds.builder("tiny", data_dir=str(copy), file_format="array_record")
 
 

@@ -1,0 +1,101 @@
+"""What is on disk is there whole or not at all, and known again."""
+
+import json
+import os
+
+import pytest
+
+from diffence_jax import disk
+
+REMEDY = "Delete it."
+
+
+def committed(folder, **files):
+  partial = folder / "partial"
+  for name, content in files.items():
+    (partial / name).parent.mkdir(parents=True, exist_ok=True)
+    (partial / name).write_text(content)
+  disk.commit(partial, folder / "whole", "manifest.json", {"kind": "test"})
+  return folder / "whole"
+
+
+def test_a_file_is_replaced_whole(tmp_path):
+  path = tmp_path / "a.txt"
+  disk.write_atomically(path, "first")
+  with pytest.raises(KeyboardInterrupt), disk.replaced(path) as temporary:
+    temporary.write_text("half")
+    raise KeyboardInterrupt
+  assert path.read_text() == "first"
+  disk.write_atomically(path, "später".encode())
+  assert path.read_text(encoding="utf-8") == "später"
+  assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_links_and_devices_are_not_written_through(tmp_path):
+  with pytest.raises(ValueError, match="is there already and is no regular file"):
+    disk.write_atomically(tmp_path, "a folder")
+  fifo = tmp_path / "fifo"
+  os.mkfifo(fifo)
+  with pytest.raises(ValueError, match="no regular file"):
+    disk.write_atomically(fifo, "x")
+  target = tmp_path / "target"
+  target.write_text("kept")
+  (tmp_path / ".out.tmp").symlink_to(target)
+  disk.write_atomically(tmp_path / "out", "new")
+  assert target.read_text() == "kept" and (tmp_path / "out").read_text() == "new"
+
+
+def test_a_folder_is_its_files_without_what_was_for_resuming(tmp_path):
+  partial = tmp_path / "partial"
+  (partial / disk.RESUME).mkdir(parents=True)
+  (partial / disk.RESUME / "state").write_text("to go on from")
+  (partial / ".b.tmp").write_text("left by a killed process")
+  path = committed(tmp_path, **{"b": "B", "sub/a": "A"})
+  assert not partial.exists() and not (path / disk.RESUME).exists()
+  content = disk.read_manifest(path, "manifest.json", REMEDY)
+  assert content["kind"] == "test" and list(content["files"]) == ["b", "sub/a"]
+  disk.verify(path, content, REMEDY)
+
+
+def test_a_commit_that_was_killed_after_the_manifest_only_renames(tmp_path, monkeypatch):
+  with monkeypatch.context() as patch, pytest.raises(OSError):
+    patch.setattr(disk.Path, "rename", lambda *_: (_ for _ in ()).throw(OSError("killed")))
+    committed(tmp_path, a="A")
+  manifest = (tmp_path / "partial" / "manifest.json").read_bytes()
+  path = committed(tmp_path)
+  assert (path / "manifest.json").read_bytes() == manifest
+
+
+@pytest.mark.parametrize("change", ["cut", "delete", "swap"])
+def test_any_change_is_found_and_named(tmp_path, change):
+  path = committed(tmp_path, a="content")
+  file = path / "a"
+  if change == "delete":
+    file.unlink()
+  else:
+    file.write_text("content"[:-1] if change == "cut" else "Content")
+  content = disk.read_manifest(path, "manifest.json", REMEDY)
+  with pytest.raises(disk.ArtifactError, match=rf"^{file} is .* damaged\. Delete it\.$"):
+    disk.verify(path, content, REMEDY)
+
+
+@pytest.mark.parametrize(
+  "text",
+  ["", "{", "[]", "{}", '{"files": []}', '{"files": {"../a": ""}}', '{"files": {"/a": ""}}'],
+)
+def test_manifests_that_are_none_are_refused(tmp_path, text):
+  path = committed(tmp_path, a="A")
+  (path / "manifest.json").write_text(text)
+  with pytest.raises(disk.ArtifactError, match=r"manifest.json is no .* damaged"):
+    disk.read_manifest(path, "manifest.json", REMEDY)
+  (path / "manifest.json").unlink()
+  with pytest.raises(disk.ArtifactError, match="is missing"):
+    disk.read_manifest(path, "manifest.json", REMEDY)
+
+
+def test_digests_are_sha256(tmp_path):
+  (tmp_path / "empty").write_text("")
+  expected = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+  assert disk.file_digest(tmp_path / "empty") == expected
+  path = committed(tmp_path, a="")
+  assert json.loads((path / "manifest.json").read_text())["files"] == {"a": expected}
