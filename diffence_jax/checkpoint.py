@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,48 +11,70 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from diffence_jax import disk
+
+_MANIFEST = "manifest.json"
+
 
 class Checkpoints:
-  """The latest states of a training run, each committed whole or not at all."""
+  """The latest state of a training run, committed whole or not at all, and verified."""
 
   def __init__(self, directory: str | os.PathLike):
-    """Opens, or makes, the folder that holds the checkpoints of one run."""
-    directory = Path(directory).absolute()
-    directory.mkdir(parents=True, exist_ok=True)
-    options = ocp.CheckpointManagerOptions(
-      max_to_keep=1,
-      create=False,
-      enable_async_checkpointing=False,
-      multiprocessing_options=_alone(),
-    )
-    self._manager = ocp.CheckpointManager(directory, options=options)
+    """Opens, or makes, the folder that holds the checkpoints of one run.
+
+    What lies there and is not whole is left out, with a warning: the run goes on without.
+    """
+    self._directory = Path(directory).absolute()
+    self._directory.mkdir(parents=True, exist_ok=True)
+    self._step = self._newest()
 
   def save(self, step: int, state: Any) -> None:
-    """Commits `state`, a pytree of arrays, as that of `step`.
+    """Commits `state`, a pytree of arrays, as that of `step`, in place of the one before.
 
     Raises:
       RuntimeError: a checkpoint of this or a later step is already there.
     """
-    if not self._manager.save(step, args=ocp.args.StandardSave(jax.device_get(state))):
+    if step <= self._step:
       raise RuntimeError(
-        f"The checkpoint of step {step} was not saved: step "
-        f"{self._manager.latest_step()} is already in {self._manager.directory}."
+        f"The checkpoint of step {step} was not saved: step {self._step} is already in "
+        f"{self._directory}."
       )
-    self._manager.wait_until_finished()
+    path = self._directory / str(step)
+    partial = path.with_name(f"{step}.partial")
+    save_tree(partial / "state", state)
+    disk.commit(partial, path, _MANIFEST, {"step": step})
+    self._step = step
+    self._keep_only(path)
 
   def latest_step(self) -> int:
     """The step of the newest checkpoint, 0 where there is none."""
-    return self._manager.latest_step() or 0
+    return self._step
 
   def restore(self, template: Any) -> Any:
     """The newest state, with the structure, dtypes and shardings of `template`."""
-    step = self._manager.latest_step()
-    values = self._manager.restore(step, args=ocp.args.StandardRestore(_on_host(template)))
-    return jax.tree.map(_placed_like, values, template)
+    return restore_tree(self._directory / str(self._step) / "state", template)
 
-  def close(self) -> None:
-    """Waits for what is being written and lets go of the folder."""
-    self._manager.close()
+  def _newest(self) -> int:
+    """The newest step that is whole; whatever else is there is removed."""
+    found = [p for p in self._directory.iterdir() if p.name.isdecimal() and int(p.name)]
+    for path in sorted(found, key=lambda path: int(path.name), reverse=True):
+      try:
+        content = disk.read_manifest(path, _MANIFEST, "Training goes on without it.")
+        if content.get("step") != int(path.name):
+          raise disk.damaged(path, "is of another step", "Training goes on without it.")
+        disk.verify(path, content, "Training goes on without it.")
+      except disk.ArtifactError as error:
+        warnings.warn(str(error), stacklevel=4)
+      else:
+        self._keep_only(path)
+        return int(path.name)
+    self._keep_only(None)
+    return 0
+
+  def _keep_only(self, kept: Path | None) -> None:
+    for path in self._directory.iterdir():
+      if path != kept:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def save_tree(path: str | os.PathLike, tree: Any) -> None:
@@ -71,7 +94,8 @@ def restore_tree(path: str | os.PathLike, template: Any) -> Any:
     template: arrays or `jax.ShapeDtypeStruct`s of the tree's structure.
 
   Returns:
-    The tree, with the template's dtypes; NumPy arrays where the template is not on a device.
+    The tree, with the template's dtypes and shardings; NumPy arrays where the template is not
+    on a device.
   """
   with ocp.StandardCheckpointer(multiprocessing_options=_alone()) as checkpointer:
     values = checkpointer.restore(Path(path).absolute(), _on_host(template))

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,23 @@ def replaced(path: Path) -> Iterator[Path]:
   except BaseException:
     temporary.unlink(missing_ok=True)
     raise
+
+
+def write_checked(path: Path, content: bytes) -> None:
+  """Writes a file that `read_checked` knows again: the content's SHA-256, then the content."""
+  write_atomically(path, hashlib.sha256(content).digest() + content)
+
+
+def read_checked(path: Path) -> bytes | None:
+  """What `write_checked` wrote; None where it is not there, or damaged, which is warned of."""
+  if not path.is_file():
+    return None
+  written = path.read_bytes()
+  digest, content = written[:32], written[32:]
+  if hashlib.sha256(content).digest() == digest:
+    return content
+  warnings.warn(f"{path} is damaged; what it held is computed anew.", stacklevel=2)
+  return None
 
 
 def commit(partial: Path, path: Path, manifest: str, about: Mapping[str, Any]) -> None:

@@ -3,12 +3,13 @@
     python experiments/audit_memory.py --folder=/tmp/record
 
 Made-up logits of 100 models, 50,000 examples, 18 queries and 10 classes, 3.6 GB on disk, go
-through what those of a real audit do: written batch by batch by `queries.write_rows`, read
-model by model by `queries.read_model`, attacked by online and offline LiRA on all queries
+through what those of a real audit do: written batch by batch by `RecordWriter`, read model by
+model by `read_model`, attacked by online and offline LiRA on all queries
 jointly and by RMIA. Prints the attacks' AUCs, the times and the peak of the resident memory.
 """
 
 import resource
+import shutil
 import time
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from absl import app, flags
 from diffence_jax import metrics
 from diffence_jax.attacks.lira import lira, true_label_phi
 from diffence_jax.attacks.rmia import rmia
-from diffence_jax.audit.record import read_model, write_rows
+from diffence_jax.audit.record_files import RecordWriter, read_model
 from diffence_jax.audit.shadow_models import membership_matrix
 
 _FOLDER = flags.DEFINE_string("folder", None, "For the record; it is left there.")
@@ -53,11 +54,13 @@ def main(_) -> None:
   difficulty = draw.normal(2.0, 1.5, num)
   membership = membership_matrix(_MODELS.value, num, 0)
   path = folder / "raw.npy"
+  shutil.rmtree(folder / "resume", ignore_errors=True)
+  writer = RecordWriter(folder, num, axis=1)
   start = time.perf_counter()
   for first in range(0, num, _BATCH):
     rows = slice(first, first + _BATCH)
     batch = draw_batch(draw, difficulty[rows], labels[rows], membership[:, rows])
-    write_rows(path, batch, first, num, axis=1)
+    writer.write({"raw": batch})
   print(f"written in {time.perf_counter() - start:.0f} s, {path.stat().st_size / 1e9:.2f} GB")
   start = time.perf_counter()
   phi = np.empty((_MODELS.value, num, _QUERIES.value), np.float32)

@@ -20,6 +20,7 @@ from jax.sharding import Mesh
 from diffence_jax import models, parallel, rng
 from diffence_jax.batching import filled, in_batches, to_float
 from diffence_jax.data import Images
+from diffence_jax.disk import read_checked, write_checked
 from diffence_jax.progress import progress_bar
 from diffence_jax.training.feed import check_steps_per_call, on_rows
 from diffence_jax.training.loop import Step, grouped, stack_rows
@@ -211,24 +212,20 @@ def teach(
     taught = teachers.membership(len(chosen), rng.numpy_seed(seed, f"{name}/teachers"))
     for one in taught:
       rows.append((chosen, one))
-  num_teachers = len(rows) // len(names)
-  of_teachers = np.zeros((len(rows), membership.shape[1]), bool)
+  num_teachers, num = len(rows) // len(names), membership.shape[1]
+  of_teachers = np.zeros((len(rows), num), bool)
   for row, (chosen, one) in zip(of_teachers, rows, strict=True):
     row[chosen[one]] = True
-  files = {}
-  if directory is not None:
-    directory.mkdir(parents=True, exist_ok=True)
-    files = {i: directory / f"{i}.npy" for i in range(len(rows))}
-  answers = {i: np.load(path) for i, path in files.items() if path.is_file()}
+  answers = (
+    {} if directory is None else _read_answers(directory, len(rows), len(members["images"]))
+  )
   missing = [i for i in range(len(rows)) if i not in answers]
   answer = models.compiled_predictor(teachers.recipe.answering)
 
   def keep(i, variables):
     answers[missing[i]] = found = _answers(answer, variables, members["images"])
     if directory is not None:
-      partial = directory / ".partial.npy"
-      np.save(partial, found)
-      partial.replace(files[missing[i]])
+      write_checked(directory / str(missing[i]), found.tobytes())
 
   train_ensemble(
     teachers.recipe,
@@ -243,12 +240,23 @@ def teach(
     steps_per_call=steps_per_call,
     description="teachers",
   )
-  soft_labels = np.zeros((len(names), membership.shape[1], answers[0].shape[-1]), np.float32)
+  soft_labels = np.zeros((len(names), num, answers[0].shape[-1]), np.float32)
   for place, chosen in enumerate(own):
     mine = range(place * num_teachers, (place + 1) * num_teachers)
     logits = np.stack([answers[i][chosen] for i in mine])
     soft_labels[place, chosen] = teachers.soft_labels(logits, of_teachers[mine][:, chosen])
   return soft_labels
+
+
+def _read_answers(directory, num_teachers, num):
+  """Answers that an earlier, killed run kept: a teacher's number to f32[N,K]."""
+  directory.mkdir(parents=True, exist_ok=True)
+  kept = {i: read_checked(directory / str(i)) for i in range(num_teachers)}
+  return {
+    i: np.frombuffer(content, np.float32).reshape(num, -1)
+    for i, content in kept.items()
+    if content is not None
+  }
 
 
 @functools.lru_cache(maxsize=16)

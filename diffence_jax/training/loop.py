@@ -223,19 +223,19 @@ def fit(
       if done // checkpoint_every > before // checkpoint_every and done < num_steps:
         log.flush()
         checkpoints.save(done, state)
-  checkpoints.close()
   return state
 
 
 def _open_log(path, first_step):
   """Opens the metrics for appending, less the lines after the checkpoint."""
-  lines = path.read_text().splitlines() if path.is_file() else []
+  lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
   kept = []
   for line in lines:
     try:
-      if json.loads(line)["step"] <= first_step:
-        kept.append(line)
-    except ValueError:  # a line that a killed run was writing
+      is_before = json.loads(line)["step"] <= first_step
+    except (ValueError, TypeError, KeyError):  # a line that a killed run was writing
       break
+    if is_before:
+      kept.append(line)
   write_atomically(path, "".join(f"{line}\n" for line in kept))
   return open(path, "a", encoding="utf-8")

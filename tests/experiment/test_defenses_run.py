@@ -206,7 +206,7 @@ def test_recording_together_is_what_each_records_alone(tmp_path, monkeypatch):
       together(experiments, stores[0])
   assert stores[0].is_done(experiments[0].queries)
   with monkeypatch.context() as patch:
-    patch.setattr(record, "write_rows", None)
+    patch.setattr(record, "RecordWriter", None)
     together(experiments, stores[0])
   records = []
   for store in stores:

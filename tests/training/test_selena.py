@@ -1,12 +1,13 @@
 """SELENA: who is left out of what, whose answers are averaged, and that it works as a whole."""
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffence_jax import models, parallel
-from diffence_jax.training import TrainSettings, train_classifier
+from diffence_jax.training import TrainSettings, ensemble, train_classifier
 from diffence_jax.training.registry import make_recipe
 from diffence_jax.training.selena import left_out, soft_labels
 
@@ -65,36 +66,32 @@ def test_a_run_resumes_with_the_teachers_that_are_done(tmp_path, monkeypatch):
 
   whole = train("whole")
   folder = tmp_path / "whole" / "resume" / "teachers"
-  assert sorted(path.name for path in folder.iterdir()) == [f"{i}.npy" for i in range(5)]
+  assert sorted(path.name for path in folder.iterdir()) == [f"{i}" for i in range(5)]
 
   class KilledError(Exception):
     pass
 
-  save, calls = np.save, []
+  write, calls = ensemble.write_checked, []
 
-  def dying(path, array):
+  def dying(path, content):
     calls.append(path)
     if len(calls) == 3:
       raise KilledError
-    save(path, array)
+    write(path, content)
 
   with monkeypatch.context() as patch:
-    patch.setattr(np, "save", dying)
+    patch.setattr(ensemble, "write_checked", dying)
     with pytest.raises(KilledError):
       train("killed")
   kept = {
-    p.name: p.stat().st_mtime_ns
-    for p in (tmp_path / "killed/resume/teachers").glob("[0-9]*.npy")
+    path: path.stat().st_mtime_ns for path in (tmp_path / "killed/resume/teachers").iterdir()
   }
   assert len(kept) == 2
-  resumed = train("killed")
+  # One of them is damaged meanwhile, and trained anew.
+  damaged = next(iter(kept))
+  damaged.write_bytes(damaged.read_bytes()[:-4] + b"\0\0\0\0")
+  with pytest.warns(UserWarning, match=f"{damaged} is damaged"):
+    resumed = train("killed")
   for path, time in kept.items():
-    assert (tmp_path / "killed/resume/teachers" / path).stat().st_mtime_ns == time
-  models_equal = zip(_leaves(whole), _leaves(resumed), strict=True)
-  assert all(np.array_equal(a, b) for a, b in models_equal)
-
-
-def _leaves(tree):
-  import jax
-
-  return jax.tree.leaves(tree)
+    assert (path.stat().st_mtime_ns == time) == (path != damaged)
+  jax.tree.map(np.testing.assert_array_equal, resumed, whole)

@@ -12,9 +12,10 @@ import numpy as np
 
 from diffence_jax import models, parallel, rng
 from diffence_jax.audit.predictors import ModelRecord
-from diffence_jax.audit.record import read_model, record_queries
+from diffence_jax.audit.record import record_queries
+from diffence_jax.audit.record_files import read_model
 from diffence_jax.defense.policy import Record
-from diffence_jax.disk import write_atomically
+from diffence_jax.disk import read_checked, write_checked
 from diffence_jax.experiment.purification import Purification
 from diffence_jax.experiment.samples import Samples
 from diffence_jax.experiment.stage import Compute, Stage, fingerprint
@@ -140,14 +141,16 @@ def record_together(stages: Sequence[Queries], store: Store, compute: Compute) -
          for s in queries.values()):  # fmt: skip
     raise ValueError("The experiments differ in more than their classifiers.")
   folder = store.workdir / Queries.name / f"{fingerprint(sorted(queries))}.together"
-  listed = folder / "classifiers.json"
-  if not listed.is_file():
+  listed = read_checked(folder / "classifiers")
+  if listed is None:
     pending = [name for name, stage in queries.items() if not store.is_done(stage)]
     if len(pending) < 2:
       return
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(listed, json.dumps(pending))
-  recorded = [queries[name] for name in json.loads(listed.read_text())]
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    listed = json.dumps(pending).encode()
+    write_checked(folder / "classifiers", listed)
+  recorded = [queries[name] for name in json.loads(listed)]
   classifiers = [stage.classifier.load(store) for stage in recorded]
 
   def answer(variables, images):
