@@ -6,6 +6,7 @@ selected is what drawing all of them would have selected: the same index and lab
 logits but for rounding.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -62,7 +63,7 @@ def make_early_selection(
   but for images and answers, with N.
 
   Args:
-    predict: as `candidate_logits` takes it, and the next two too.
+    predict: this and the next two as `candidate_logits` takes them.
     denoise: the noise-prediction network.
     schedule: its noise schedule.
     num_candidates: M, at least 1.
@@ -82,62 +83,126 @@ def make_early_selection(
   """
   check_settings(schedule, None, num_candidates, chunk_size, **sampler)
   policy = interval_policy(None) if policy is None else policy
+  draw = _compile_draw(mesh, **sampler)
+  place = lambda tree: tree if mesh is None else parallel.replicate(mesh, tree)
+  networks = as_argument(predict), as_argument(denoise), schedule
+  placed = place(networks)
+  chunk_size_of = chunk_size_for(chunk_size, *networks, **sampler)
+
+  def early_selection(key, images, ids, raw):
+    _refuse_traced(key, images, ids, raw)
+    images, raw = np.asarray(images), np.array(raw)
+    samples = images, np.asarray(ids, np.int32), raw
+    sizes = _batch_sizes(chunk_size_of(images.shape[1:]), mesh)
+    draw_these = functools.partial(draw, (*place((key, policy)), placed))
+    best = _Best.before_any(raw, num_candidates)
+    pending, evaluations = np.arange(len(images)), 0
+    while pending.size:
+      rows, candidates = _next_pairs(pending, best.drawn, num_candidates, sizes[-1])
+      logits, ranks, num = _draw_pairs(draw_these, *samples, rows, candidates, sizes, mesh)
+      best.update(rows, candidates, logits, ranks)
+      evaluations += num
+      is_open = (best.rank[pending] > ACCEPTED) & (best.drawn[pending] < num_candidates)
+      pending = pending[is_open]
+    raw_is_better = best.raw_rank < best.rank
+    best.logits[raw_is_better], best.index[raw_is_better] = raw[raw_is_better], num_candidates
+    results = best.logits, best.index, best.drawn
+    return EarlySelection(*(jnp.asarray(array) for array in results), evaluations)
+
+  return early_selection
+
+
+class _Best(NamedTuple):
+  """The best candidate of every image so far, in arrays that every round writes to."""
+
+  logits: np.ndarray  # [N,K], the candidate's; the raw ones before any.
+  index: np.ndarray  # i32[N], its number; M before any.
+  rank: np.ndarray  # f32[N], lower is better; infinite before any.
+  raw_rank: np.ndarray  # f32[N], the raw prediction's; known from the first round on.
+  drawn: np.ndarray  # i32[N], candidates drawn.
+
+  @classmethod
+  def before_any(cls, raw: np.ndarray, num_candidates: int) -> "_Best":
+    """Where every image stands before the first round."""
+    num = len(raw)
+    return cls(
+      logits=raw.copy(),
+      index=np.full(num, num_candidates, np.int32),
+      rank=np.full(num, np.inf, np.float32),
+      raw_rank=np.zeros(num, np.float32),
+      drawn=np.zeros(num, np.int32),
+    )
+
+  def update(
+    self, rows: np.ndarray, candidates: np.ndarray, logits: np.ndarray, ranks: np.ndarray
+  ) -> None:
+    """Takes over from a round's P pairs what is better; arguments as in `_draw_pairs`."""
+    self.raw_rank[rows] = ranks[:, 1]
+    chosen = _best_of_each(rows, candidates, ranks[:, 0])
+    chosen = chosen[ranks[chosen, 0] < self.rank[rows[chosen]]]
+    at = rows[chosen]
+    self.logits[at], self.index[at] = logits[chosen], candidates[chosen]
+    self.rank[at] = ranks[chosen, 0]
+    np.add.at(self.drawn, rows, 1)
+
+
+def _refuse_traced(*given: Any) -> None:
+  """Raises TypeError under a caller's `jit`."""
+  if any(isinstance(array, jax.core.Tracer) for array in given):
+    raise TypeError(
+      "Early exit looks at every round's results before it draws the next, so it cannot be "
+      "jitted, mapped or exported; call it outside, or use constant_time=True."
+    )
+
+
+def _compile_draw(mesh: Mesh | None, **sampler: Any) -> Callable[..., Any]:
+  """Compiles the drawing of P pairs, for every P when it is first needed.
+
+  Args:
+    mesh: to split the pairs over; None for one device.
+    **sampler: as `reconstruct` takes it, with `step`.
+
+  Returns:
+    `((key, policy, networks), images f32[P,H,W,C], ids i32[P], candidates i32[P], raw f[P,K])
+    -> (logits f[P,K], ranks f32[P,2])`, the ranks of the candidates and of the raw ones.
+  """
 
   def draw(shared, images, ids, candidates, raw):
-    """Logits f[P,K] of so many pairs, and ranks f32[P,2] of them and of the raw ones."""
     key, policy, networks = shared
     logits = pair_logits(key, *networks, images, ids, candidates, **sampler)
     return logits, policy.ranks(logits[:, None], raw)
 
-  draw = jax.jit(draw if mesh is None else parallel.map_over_batch(draw, mesh))
-  networks = as_argument(predict), as_argument(denoise), schedule
-  placed = networks if mesh is None else parallel.replicate(mesh, networks)
-  chunk_size_of = chunk_size_for(chunk_size, *networks, **sampler)
+  return jax.jit(draw if mesh is None else parallel.map_over_batch(draw, mesh))
 
-  def early_selection(key, images, ids, raw):
-    if any(isinstance(given, jax.core.Tracer) for given in (key, images, ids, raw)):
-      raise TypeError(
-        "Early exit looks at every round's results before it draws the next, so it cannot be "
-        "jitted, mapped or exported; call it outside, or use constant_time=True."
-      )
-    images, raw = np.asarray(images), np.array(raw)
-    ids = np.asarray(ids, np.int32)
-    num, sizes = images.shape[0], _batch_sizes(chunk_size_of(images.shape[1:]), mesh)
-    shared = key, policy
+
+def _draw_pairs(
+  draw: Callable[..., Any],
+  images: np.ndarray,
+  ids: np.ndarray,
+  raw: np.ndarray,
+  rows: np.ndarray,
+  candidates: np.ndarray,
+  sizes: list[int],
+  mesh: Mesh | None,
+) -> tuple[np.ndarray, np.ndarray, int]:
+  """Draws the pairs (rows i[P], candidates i32[P]) in batches of the sizes.
+
+  Returns:
+    Logits f[P,K], ranks f32[P,2], and how many re-generations it took.
+  """
+  results, evaluations = [], 0
+  for part, size in cut(len(rows), sizes):
+    # A part that is too short repeats its last pair, cut off again below.
+    part = np.minimum(part.start + np.arange(size), part.stop - 1)
+    batch = images[rows[part]], ids[rows[part]], candidates[part], raw[rows[part]]
     if mesh is not None:
-      shared = parallel.replicate(mesh, shared)
-    shared = *shared, placed
-    # The best so far: its rank, lower is better, and the raw one's.
-    logits, index = raw.copy(), np.full(num, num_candidates, np.int32)
-    rank, raw_rank = np.full(num, np.inf, np.float32), np.zeros(num, np.float32)
-    drawn, pending, evaluations = np.zeros(num, np.int32), np.arange(num), 0
-    while pending.size:
-      rows, candidates = _next_pairs(pending, drawn, num_candidates, sizes[-1])
-      results = []
-      for part, size in cut(len(rows), sizes):
-        # A part that is too short repeats its last pair, cut off again below.
-        part = np.minimum(part.start + np.arange(size), part.stop - 1)
-        batch = images[rows[part]], ids[rows[part]], candidates[part], raw[rows[part]]
-        if mesh is not None:
-          batch = parallel.shard_batch(mesh, batch)
-        results.append(draw(shared, *batch))
-        evaluations += size
-      new, ranks = (
-        np.concatenate(parts)[: len(rows)]
-        for parts in zip(*jax.device_get(results), strict=True)
-      )
-      raw_rank[rows] = ranks[:, 1]
-      best = _best_of_each(rows, candidates, ranks[:, 0])
-      best = best[ranks[best, 0] < rank[rows[best]]]
-      at = rows[best]
-      logits[at], index[at], rank[at] = new[best], candidates[best], ranks[best, 0]
-      np.add.at(drawn, rows, 1)
-      pending = pending[(rank[pending] > ACCEPTED) & (drawn[pending] < num_candidates)]
-    raw_is_better = raw_rank < rank
-    logits[raw_is_better], index[raw_is_better] = raw[raw_is_better], num_candidates
-    return EarlySelection(*(jnp.asarray(a) for a in (logits, index, drawn)), evaluations)
-
-  return early_selection
+      batch = parallel.shard_batch(mesh, batch)
+    results.append(draw(*batch))
+    evaluations += size
+  logits, ranks = (
+    np.concatenate(parts)[: len(rows)] for parts in zip(*jax.device_get(results), strict=True)
+  )
+  return logits, ranks, evaluations
 
 
 def _batch_sizes(chunk_size: int, mesh: Mesh | None) -> list[int]:

@@ -5,7 +5,8 @@ checkpoints load; see `diffence_jax.interop`.
 """
 
 import functools
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -30,7 +31,7 @@ class ADMUNet(nn.Module):
 
   Attributes:
     out_channels: channels C of the images, 1 (grayscale) or 3 (colour).
-    channels: features the levels' are multiples of, even.
+    channels: what the features of every level are multiples of, even.
     multipliers: for each level, its features as a multiple of `channels`; all levels' have
       to be multiples of 32, or of `channels` where that is less.
     attention_levels: the levels (0 is full size) whose blocks attend over the image; the
@@ -87,69 +88,87 @@ class ADMUNet(nn.Module):
       ValueError: the fields don't fit together, or the inputs don't fit them.
     """
     self._check(x, t, labels)
-    groups = self._groups
-    new_conv = functools.partial(conv, size=3, dtype=self.dtype)
-    new_block = functools.partial(
-      ResBlock,
-      groups=groups,
-      scale_shift_norm=self.scale_shift_norm,
-      dropout=self.dropout,
-      train=train,
-      dtype=self.dtype,
-    )
-    new_attention = functools.partial(
-      Attention,
-      groups=groups,
-      num_head_channels=self.num_head_channels,
-      num_heads=self.num_heads,
-      order=self.attention_order,
-      dtype=self.dtype,
-    )
-    embedding = self._embed(t, labels)
+    layers = self._layers(self._embed(t, labels), train)
+    skips = self._down(x, layers)
+    h = skips[-1]
+    h = layers.block(h, h.shape[-1], True, "middle")
+    h = layers.residual(h, h.shape[-1], "middle_2")
+    h = self._up(h, skips, layers)
+    h = nn.silu(GroupNorm(self._groups, name="tail_norm")(h))
+    outputs = (2 if self.learned_variance else 1) * self.out_channels
+    zeros = nn.initializers.zeros
+    return conv(outputs, 3, kernel_init=zeros, dtype=jnp.float32, name="tail_conv")(h)
 
-    def block(h, features, attend, name):
-      """Layer 0 of a numbered block, residual, and layer 1, attention, where it attends."""
-      h = new_block(features, name=f"{name}_0")(h, embedding)
-      return new_attention(name=f"{name}_1")(h) if attend else h
+  # In both ways blocks, and the layers in them, are numbered as in the published names.
 
-    # Blocks are numbered, and the layers in them, as in the published parameter names.
-    h = new_conv(self._features(0), name="head")(x)
-    skips = [h]
+  def _down(self, x: jax.Array, layers: "_Layers") -> list[jax.Array]:
+    """The way down from the image: all that the way up goes back to, the innermost last."""
+    skips = [layers.conv(x, self._features(0), "head")]
     for level in range(len(self.multipliers)):
       attend = level in self.attention_levels
       for _ in range(self.num_res_blocks):
-        h = block(h, self._features(level), attend, f"down_{len(skips)}")
+        h = layers.block(skips[-1], self._features(level), attend, f"down_{len(skips)}")
         skips.append(h)
       if level != len(self.multipliers) - 1:
-        name = f"down_{len(skips)}_0"
+        h, name = skips[-1], f"down_{len(skips)}_0"
         if self.resblock_updown:
-          h = new_block(h.shape[-1], name=name)(h, embedding, halve)
+          h = layers.residual(h, h.shape[-1], name, halve)
         else:
-          h = new_conv(h.shape[-1], strides=2, name=name)(h)
+          h = layers.conv(h, h.shape[-1], name, strides=2)
         skips.append(h)
+    return skips
 
-    h = block(h, h.shape[-1], True, "middle")
-    h = new_block(h.shape[-1], name="middle_2")(h, embedding)
-
+  def _up(self, h: jax.Array, skips: list[jax.Array], layers: "_Layers") -> jax.Array:
+    """The way up; every block also sees what the way down has left for it, the last first."""
     position = 0
     for level in reversed(range(len(self.multipliers))):
       attend = level in self.attention_levels
       for i in range(self.num_res_blocks + 1):
         h = jnp.concatenate([h, skips.pop()], axis=-1)
-        h = block(h, self._features(level), attend, f"up_{position}")
+        h = layers.block(h, self._features(level), attend, f"up_{position}")
         if level != 0 and i == self.num_res_blocks:
           name = f"up_{position}_{2 if attend else 1}"
           resize = functools.partial(double, like=skips[-1].shape)
           if self.resblock_updown:
-            h = new_block(h.shape[-1], name=name)(h, embedding, resize)
+            h = layers.residual(h, h.shape[-1], name, resize)
           else:
-            h = new_conv(h.shape[-1], name=name)(resize(h))
+            h = layers.conv(resize(h), h.shape[-1], name)
         position += 1
+    return h
 
-    h = nn.silu(GroupNorm(groups, name="tail_norm")(h))
-    outputs = (2 if self.learned_variance else 1) * self.out_channels
-    zeros = nn.initializers.zeros
-    return conv(outputs, 3, kernel_init=zeros, dtype=jnp.float32, name="tail_conv")(h)
+  def _layers(self, embedding: jax.Array, train: bool) -> "_Layers":
+    """The layers with this network's settings, that see steps and labels as `embedding`."""
+
+    def new_conv(h, features, name, strides=1):
+      return conv(features, 3, strides=strides, dtype=self.dtype, name=name)(h)
+
+    def residual(h, features, name, *resize):
+      layer = ResBlock(
+        features,
+        groups=self._groups,
+        scale_shift_norm=self.scale_shift_norm,
+        dropout=self.dropout,
+        train=train,
+        dtype=self.dtype,
+        name=name,
+      )
+      return layer(h, embedding, *resize)
+
+    def block(h, features, attend, name):
+      h = residual(h, features, f"{name}_0")
+      if not attend:
+        return h
+      layer = Attention(
+        groups=self._groups,
+        num_head_channels=self.num_head_channels,
+        num_heads=self.num_heads,
+        order=self.attention_order,
+        dtype=self.dtype,
+        name=f"{name}_1",
+      )
+      return layer(h)
+
+    return _Layers(new_conv, residual, block)
 
   def _embed(self, t: jax.Array, labels: jax.Array | None) -> jax.Array:
     """Steps and labels as f32[N, 4 channels], activated."""
@@ -209,6 +228,22 @@ class ADMUNet(nn.Module):
         f"image, labels i32{list(t.shape)}; got {given}. Where a function of (x, t) is wanted, "
         "bind them: lambda x, t: denoise(x, t, jnp.full(t.shape, label))."
       )
+
+
+class _Layers(NamedTuple):
+  """What a network is made of: functions that map [N,H,W,C], each under a name.
+
+  Attributes:
+    conv: `(h, features, name, strides=1)`, a 3x3 convolution.
+    residual: `(h, features, name)`, a residual block; `(h, features, name, resize)` one that
+      resamples.
+    block: `(h, features, attend, name)`, a numbered block: its layer 0, residual, and its
+      layer 1, attention, if it attends.
+  """
+
+  conv: Callable[..., jax.Array]
+  residual: Callable[..., jax.Array]
+  block: Callable[..., jax.Array]
 
 
 def time_embedding(t: jax.Array, size: int) -> jax.Array:

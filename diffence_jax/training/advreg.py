@@ -4,6 +4,7 @@ An attack network learns to tell members from a reference set by how the classif
 classifier learns its task, and to answer members so that the network takes them for others.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -40,7 +41,7 @@ class AdvRegState(NamedTuple):
 
   Attributes:
     classifier: as undefended training carries it; its `step` counts its own steps.
-    attacker: likewise of the attack network.
+    attacker: the same of the attack network.
   """
 
   classifier: TrainState
@@ -75,11 +76,11 @@ def advreg(module: nn.Module, settings: TrainSettings, *, alpha: float = 6.0) ->
     attack network's mean answer for them - 1/2).
 
   See `advreg_schedule` for their turns. The classifier starts, and goes through its members, as
-  it does undefended: with `alpha` = 0 that is what becomes of it.
+  it does undefended: with `alpha` = 0 it is the undefended one.
 
-  From weights so small the network answers 1/2 to everything for its first 500 to 1200 steps
-  (measured; those before the rounds included), and does not defend before: a short training on
-  few members is an undefended one.
+  Its first weights are so small that the attack network answers 1/2 to everything for 500 to
+  1200 of its steps (measured; those before the rounds included). Until then nothing is
+  defended: a short training on few members is an undefended one.
 
   The attack network is given probabilities, as in the publication; the Diffence paper's code
   gives it logits, takes `batch_size` of each group for its batches, and keeps the epoch of the
@@ -101,33 +102,66 @@ def advreg(module: nn.Module, settings: TrainSettings, *, alpha: float = 6.0) ->
   attack_optimizer = optax.adam(_ATTACK_LEARNING_RATE)
   schedule = advreg_schedule(settings)
   num_plain = schedule.count("classifier")
+  members = shuffled(members=settings.batch_size)
+  half = settings.batch_size // 2
+  regularised = functools.partial(regularised_loss, alpha=alpha)
+  kinds = {
+    "classifier": Kind(
+      _classifier_step(module, settings, lambda attacker: cross_entropy), members
+    ),
+    "attack": Kind(
+      _attack_step(module, attack_optimizer),
+      shuffled(members=half, reference=half),
+      groups=("members", "reference"),
+    ),
+    # Goes on where the plain steps end, so that all members are seen equally often.
+    "regularised": Kind(
+      _classifier_step(module, settings, regularised),
+      lambda num_examples, seed, first: members(num_examples, seed, num_plain + first),
+    ),
+  }
+  return Recipe(
+    module=module,
+    init=_start_of_both(module, settings.optimizer, attack_optimizer),
+    kinds=kinds,
+    schedule=schedule,
+    variables=lambda state: state_variables(state.classifier),
+  )
 
-  def init(key: jax.Array, image_shape: tuple[int, ...]) -> AdvRegState:
+
+def _start_of_both(
+  module: nn.Module,
+  optimizer: optax.GradientTransformation,
+  attack_optimizer: optax.GradientTransformation,
+) -> Callable[[jax.Array, tuple[int, ...]], AdvRegState]:
+  """How both networks start, as `Recipe.init`."""
+
+  def init(key, image_shape):
     variables = models.init(module, key, image_shape)
     image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     logits = jax.eval_shape(models.predictor(module, variables), None, image)
     inputs = [jnp.zeros(logits.shape)] * 2
     attacker = AttackNetwork().init(jax.random.fold_in(key, 1), *inputs)
-    return AdvRegState(
-      init_state(variables, settings.optimizer), init_state(attacker, attack_optimizer)
-    )
+    return AdvRegState(init_state(variables, optimizer), init_state(attacker, attack_optimizer))
 
-  def classifier_step(loss_against: Callable[[Any], LogitLoss]) -> Step:
-    """The step of a loss that may depend on the attack network's parameters."""
+  return init
 
-    def step(state, batch, key):
-      loss = of_members(module, loss_against(state.attacker.params))
-      classifier, metrics = train_step(loss, settings.optimizer)(state.classifier, batch, key)
-      return state._replace(classifier=classifier), metrics
 
-    return step
+def _classifier_step(
+  module: nn.Module, settings: TrainSettings, loss_against: Callable[[Any], LogitLoss]
+) -> Step:
+  """The classifier's step, for a loss that may depend on the attack network's parameters."""
 
-  def regularised(attacker: Any) -> LogitLoss:
-    def loss(logits: jax.Array, examples: Mapping[str, jax.Array]) -> jax.Array:
-      outputs = attack_outputs(attacker, logits, examples["labels"])
-      return cross_entropy(logits, examples) + alpha * (jnp.mean(outputs) - 0.5)
+  def step(state, batch, key):
+    loss = of_members(module, loss_against(state.attacker.params))
+    classifier, metrics = train_step(loss, settings.optimizer)(state.classifier, batch, key)
+    return state._replace(classifier=classifier), metrics
 
-    return loss
+  return step
+
+
+def _attack_step(module: nn.Module, optimizer: optax.GradientTransformation) -> Step:
+  """The attack network's step, on how the classifier answers at the time."""
 
   def attack_step(state, batch, key):
     predict = models.predictor(module, state_variables(state.classifier))
@@ -135,30 +169,10 @@ def advreg(module: nn.Module, settings: TrainSettings, *, alpha: float = 6.0) ->
       group: (predict(None, to_float(of["images"])), of["labels"])
       for group, of in batch.items()
     }
-    step = train_step(attack_loss, attack_optimizer)
-    attacker, metrics = step(state.attacker, answers, key)
+    attacker, metrics = train_step(attack_loss, optimizer)(state.attacker, answers, key)
     return state._replace(attacker=attacker), metrics
 
-  members = shuffled(members=settings.batch_size)
-  half = settings.batch_size // 2
-  kinds = {
-    "classifier": Kind(classifier_step(lambda attacker: cross_entropy), members),
-    "attack": Kind(
-      attack_step, shuffled(members=half, reference=half), groups=("members", "reference")
-    ),
-    # Goes on where the plain steps end, so that all members are seen equally often.
-    "regularised": Kind(
-      classifier_step(regularised),
-      lambda num_examples, seed, first: members(num_examples, seed, num_plain + first),
-    ),
-  }
-  return Recipe(
-    module=module,
-    init=init,
-    kinds=kinds,
-    schedule=schedule,
-    variables=lambda state: state_variables(state.classifier),
-  )
+  return attack_step
 
 
 def advreg_schedule(settings: TrainSettings) -> tuple[str, ...]:
@@ -199,6 +213,24 @@ def attack_outputs(params: Any, logits: jax.Array, labels: jax.Array) -> jax.Arr
   """
   one_hot = jax.nn.one_hot(labels, logits.shape[-1])
   return AttackNetwork().apply({"params": params}, jax.nn.softmax(logits, axis=-1), one_hot)
+
+
+def regularised_loss(attacker: Any, *, alpha: float) -> LogitLoss:
+  """The classifier's loss against an attack network.
+
+  Args:
+    attacker: the network's parameters.
+    alpha: weight of what it answers for members.
+
+  Returns:
+    Cross-entropy + `alpha` * (mean answer - 1/2), of logits and examples.
+  """
+
+  def loss(logits, examples):
+    outputs = attack_outputs(attacker, logits, examples["labels"])
+    return cross_entropy(logits, examples) + alpha * (jnp.mean(outputs) - 0.5)
+
+  return loss
 
 
 def attack_loss(

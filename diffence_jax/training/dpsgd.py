@@ -105,24 +105,59 @@ def dpsgd(
   check_positive("delta", delta)
   if delta >= 1.0:
     raise ValueError(f"delta is {delta!r}; expected less than 1.")
-  probability = settings.batch_size / settings.num_members
+  noise_multiplier = _noise(settings, noise_multiplier, target_epsilon, delta)
+  spent = epsilon(noise_multiplier, _probability(settings), settings.num_steps, delta)
+  if getattr(module, "norm", None) == "batch":
+    module = module.clone(norm="group")
+  optimizer = settings.optimizer
+  gradient = private_gradient(
+    module,
+    clip_norm=clip_norm,
+    noise_multiplier=noise_multiplier,
+    batch_size=settings.batch_size,
+    microbatch_size=settings.microbatch_size,
+  )
+  return Recipe(
+    module=module,
+    init=_start(module, optimizer),
+    kinds={"train": Kind(_step(gradient, optimizer), poisson(settings))},
+    schedule=("train",) * settings.num_steps,
+    variables=state_variables,
+    guarantee=Guarantee(spent, delta, noise_multiplier),
+  )
+
+
+def _probability(settings):
+  """The chance of every member to be in a batch."""
+  return settings.batch_size / settings.num_members
+
+
+def _noise(
+  settings: TrainSettings,
+  noise_multiplier: float | None,
+  target_epsilon: float | None,
+  delta: float,
+) -> float:
+  """The noise multiplier that was given, that an epsilon asks for, or the published one."""
   if target_epsilon is None:
     noise_multiplier = _PUBLISHED_NOISE if noise_multiplier is None else noise_multiplier
     check_positive("noise_multiplier", noise_multiplier)
-  elif noise_multiplier is not None:
+    return noise_multiplier
+  if noise_multiplier is not None:
     raise ValueError(
       f"noise_multiplier is {noise_multiplier!r} and target_epsilon is {target_epsilon!r}; "
       "each follows from the other, so give only one."
     )
-  else:
-    check_range("target_epsilon", target_epsilon, 0.01, 1000.0)
-    noise_multiplier = noise_for(target_epsilon, probability, settings.num_steps, delta)
+  check_range("target_epsilon", target_epsilon, 0.01, 1000.0)
+  return noise_for(target_epsilon, _probability(settings), settings.num_steps, delta)
 
-  if getattr(module, "norm", None) == "batch":
-    module = module.clone(norm="group")
-  optimizer = settings.optimizer
 
-  def init(key: jax.Array, image_shape: tuple[int, ...]) -> TrainState:
+def _start(
+  module: nn.Module, optimizer: optax.GradientTransformation
+) -> Callable[[jax.Array, tuple[int, ...]], TrainState]:
+  """How the classifier starts, as `Recipe.init`; ValueError if it has running statistics."""
+
+  def init(key, image_shape):
     variables = models.init(module, key, image_shape)
     if others := sorted(set(variables) - {"params"}):
       raise ValueError(
@@ -133,23 +168,7 @@ def dpsgd(
       )
     return init_state(variables, optimizer)
 
-  gradient = private_gradient(
-    module,
-    clip_norm=clip_norm,
-    noise_multiplier=noise_multiplier,
-    batch_size=settings.batch_size,
-    microbatch_size=settings.microbatch_size,
-  )
-  return Recipe(
-    module=module,
-    init=init,
-    kinds={"train": Kind(_step(gradient, optimizer), poisson(settings))},
-    schedule=("train",) * settings.num_steps,
-    variables=state_variables,
-    guarantee=Guarantee(
-      epsilon(noise_multiplier, probability, settings.num_steps, delta), delta, noise_multiplier
-    ),
-  )
+  return init
 
 
 def private_gradient(
@@ -178,7 +197,7 @@ def private_gradient(
   from jax_privacy import clipping, noise_addition, sharding_utils
 
   def loss(params, example, key):
-    # An example's dropout hangs on its place alone, not on how far the batch is filled up.
+    # An example's dropout depends on its place alone, not on how far the batch is filled up.
     key = jax.random.fold_in(key, example["places"][0])
     logits, _ = train_logits(module, params, {}, example["images"], key)
     value = cross_entropy(logits, example)
@@ -252,9 +271,9 @@ def poisson(settings: TrainSettings) -> Batches:
   """Batches that take each member with a chance of its own, batch_size / num_members.
 
   Batches are independent, and each is drawn by its own number, so that any can be had at once.
-  They are filled up to one size, which the next is larger than with a chance of 1e-12. If one
-  is, nothing is cut off: it is filled up to twice the size, and a step is compiled for it, so
-  that the sampling is exactly what is accounted for.
+  They are filled up to one size; a batch is larger with a chance of 1e-12. If one is, nothing
+  is cut off: it is filled up to twice the size, and a step is compiled for it, so that the
+  sampling is exactly what is accounted for.
 
   Args:
     settings: the chance and the size follow from `batch_size` and `num_members`, not from how
@@ -264,7 +283,7 @@ def poisson(settings: TrainSettings) -> Batches:
     `(num_examples, seed, first) -> batches` of "members", each i64[B] in ascending order, and
     then -1, at least once.
   """
-  probability = settings.batch_size / settings.num_members
+  probability = _probability(settings)
   counts = np.arange(settings.num_members + 1)
   exceeded = scipy.special.bdtrc(counts, settings.num_members, probability)
   capacity = int(np.argmax(exceeded <= _OVERFLOW)) + 1

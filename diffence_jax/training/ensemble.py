@@ -2,15 +2,15 @@
 
 Models are trained in groups: several at once or one after another on every device, different
 ones on different devices and hosts. No model needs to hear of another, so nothing is
-communicated; and each is handed over to be kept as soon as it is done. So shadow models are
-trained, and the teachers of a classifier that learns from others.
+communicated; and each is handed over to be kept as soon as it is done. This is how shadow
+models are trained, and the teachers of a classifier that learns from others.
 """
 
 import functools
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from diffence_jax import models, parallel, rng
-from diffence_jax.batching import filled, in_batches, to_float
+from diffence_jax.batching import batches, even_size, filled, in_batches, to_float
 from diffence_jax.data import Images
 from diffence_jax.disk import read_checked, write_checked
 from diffence_jax.progress import progress_bar
@@ -40,6 +40,15 @@ def default_models_at_once(backend: str) -> int:
   return _MODELS_AT_ONCE.get(backend, _MODELS_AT_ONCE_ELSEWHERE)
 
 
+def _check_models_at_once(models_at_once: int | None, mesh: Mesh) -> int:
+  """Returns the number, the default of the mesh's backend for None; ValueError if below 1."""
+  if models_at_once is None:
+    return default_models_at_once(mesh.devices.flat[0].platform)
+  if models_at_once < 1:
+    raise ValueError(f"models_at_once is {models_at_once}; expected at least 1.")
+  return models_at_once
+
+
 @functools.lru_cache(maxsize=16)
 def make_ensemble_step(step: Step, mesh: Mesh) -> Callable[..., Any]:
   """Compiles training steps of a group of models, without collectives; once for a step.
@@ -49,24 +58,24 @@ def make_ensemble_step(step: Step, mesh: Mesh) -> Callable[..., Any]:
     mesh: the models are divided over it; each device maps its own by `vmap`.
 
   Returns:
-    `(examples, own, state, rows, keys) -> (state, metrics)`: examples, group to {images
-    u8[N,H,W,C], labels i32[N]}, whole on every device; own, further arrays [G,N,...] of the
-    members that differ from model to model; a state whose leaves have the G models as first
+    `(examples, further, state, rows, keys) -> (state, metrics)`: examples, group to {images
+    u8[N,H,W,C], labels i32[N]}, whole on every device; further arrays [G,N,...] of the
+    members, which differ from model to model; a state whose leaves have the G models as first
     axis, taken over (donated); rows, group to i32[G,S,B], every model's batches of S steps;
     keys[G]. Metrics are those of the last step.
   """
   steps = on_rows(step)
 
-  def one_model(examples, own, state, rows, key):
-    examples = {**examples, "members": {**examples["members"], **own}}
+  def one_model(examples, further, state, rows, key):
+    examples = {**examples, "members": {**examples["members"], **further}}
     return steps(examples, state, rows, key)
 
-  def device_step(examples, own, state, rows, keys):
+  def device_step(examples, further, state, rows, keys):
     if len(keys) > 1:
       mapped = jax.vmap(one_model, in_axes=(None, 0, 0, 0, 0))
-      return mapped(examples, own, state, rows, keys)
+      return mapped(examples, further, state, rows, keys)
     # One model needs no batch of weights.
-    first = jax.tree.map(lambda leaf: leaf[0], (own, state, rows, keys))
+    first = jax.tree.map(lambda leaf: leaf[0], (further, state, rows, keys))
     return jax.tree.map(lambda leaf: leaf[None], one_model(examples, *first))
 
   return jax.jit(parallel.map_over_batch(device_step, mesh), donate_argnums=2)
@@ -95,7 +104,8 @@ def train_ensemble(
     recipe: how each is trained.
     members: "images" u8[N,H,W,C] and "labels" i[N] of the examples that they draw from; they
       are copied to every device, so images on disk are read into memory.
-    reference: likewise of the reference set, the same for all, where the recipe needs one.
+    reference: "images" and "labels" of the reference set, the same for all models, where the
+      recipe needs one.
     membership: bool[S,N], who is in which model's training set.
     names: S names of streams of randomness, for initialisation, order, dropout and noise.
     keep: `keep(i, variables)` is called with every model's variables, NumPy arrays.
@@ -109,68 +119,109 @@ def train_ensemble(
     FloatingPointError: the loss of a model is no longer finite.
     ValueError: `models_at_once` or `steps_per_call` is less than 1, or the shapes do not fit.
   """
-  num = len(members["images"])
-  if membership.shape != (len(names), num):
+  expected = len(names), len(members["images"])
+  if membership.shape != expected:
     raise ValueError(
-      f"membership is {list(membership.shape)}; expected [{len(names)}, {num}], a row a name "
-      "and a column an image."
+      f"membership is {list(membership.shape)}; expected {list(expected)}, a row a name and a "
+      "column an image."
     )
-  if models_at_once is None:
-    models_at_once = default_models_at_once(mesh.devices.flat[0].platform)
-  if models_at_once < 1:
-    raise ValueError(f"models_at_once is {models_at_once}; expected at least 1.")
+  models_at_once = _check_models_at_once(models_at_once, mesh)
   steps_per_call = check_steps_per_call(steps_per_call, mesh)
   if not len(names):
     return
   members, reference = _in_memory(members), _in_memory(reference or {})
+  ensemble = _Ensemble(
+    recipe,
+    members,
+    reference,
+    parallel.replicate(mesh, {"members": members, "reference": reference}),
+    membership,
+    names,
+    seed,
+    mesh,
+    models_at_once,
+    steps_per_call,
+  )
   # Groups of one size, so that the last one is not filled up in vain.
-  num_groups = -(-len(names) // (mesh.size * models_at_once))
-  group_size = mesh.size * -(-len(names) // (mesh.size * num_groups))
-  steps = {name: make_ensemble_step(kind.step, mesh) for name, kind in recipe.kinds.items()}
-  shape = members["images"].shape[1:]
-  init = _make_init(recipe.init, shape)
-  examples = parallel.replicate(mesh, {"members": members, "reference": reference})
+  size = even_size(len(names), mesh.size * models_at_once, multiple=mesh.size)
   with progress_bar(len(names) * len(recipe.schedule), description, "step") as bar:
-    for start in range(0, len(names), group_size):
-      group = list(range(start, min(start + group_size, len(names))))
+    for numbers, num in batches(len(names), size):
       # The last group is filled up with its last model: one compiled shape.
-      padded = [group[i] for i in filled(0, group_size, len(group))]
-      own = {}
-      if recipe.teachers is not None:
-        taught = teach(
-          recipe.teachers,
-          members,
-          membership[group],
-          names=[names[i] for i in group],
-          seed=seed,
-          mesh=mesh,
-          models_at_once=models_at_once,
-          steps_per_call=steps_per_call,
-        )
-        own["soft_labels"] = taught[filled(0, group_size, len(group))]
-      own = parallel.shard_batch(mesh, own)
-      keys = lambda use, f=padded: jnp.stack([rng.stream(seed, f"{names[i]}/{use}") for i in f])
-      state = parallel.shard_batch(mesh, init(keys("init")))
-      step_keys = parallel.shard_batch(mesh, keys("steps"))
-      streams = [
-        _batches(recipe, np.flatnonzero(membership[i]), reference, seed, names[i])
-        for i in padded
-      ]
-      coming = zip(recipe.schedule, zip(*streams, strict=True), strict=True)
-      for kind, batches in grouped(coming, steps_per_call):
-        rows = parallel.shard_batch(mesh, _rows_of_models(batches))
-        state, metrics = steps[kind](examples, own, state, rows, step_keys)
-        bar.update(len(group) * len(batches))
-      losses = np.asarray(metrics["loss"])[: len(group)]
+      group = numbers.tolist()
+      variables, losses = _train_group(ensemble, group, num, bar.update)
       if not np.isfinite(losses).all():
         raise FloatingPointError(
           f"The loss of {description}, {names[group[np.argmin(np.isfinite(losses))]]}, is no "
           "longer finite; lower classifier.learning_rate."
         )
-      variables = jax.device_get(recipe.variables(state))
-      for place, i in enumerate(group):
+      for place, i in enumerate(group[:num]):
         keep(i, jax.tree.map(lambda leaf, place=place: leaf[place], variables))
       bar.set_postfix(loss=f"{losses.mean():.4f}")
+
+
+class _Ensemble(NamedTuple):
+  """What all groups of an ensemble are trained from; see `train_ensemble`."""
+
+  recipe: Recipe
+  members: Mapping[str, np.ndarray]
+  reference: Mapping[str, np.ndarray]  # {} where there is none
+  on_devices: Mapping[str, Any]  # both, whole on every device
+  membership: np.ndarray
+  names: Sequence[str]
+  seed: int
+  mesh: Mesh
+  models_at_once: int
+  steps_per_call: int
+
+
+def _train_group(
+  ensemble: _Ensemble, group: list[int], num: int, progress: Callable[[int], Any]
+) -> tuple[Any, np.ndarray]:
+  """Trains the models of a group side by side.
+
+  Args:
+    ensemble: the one that they belong to.
+    group: the numbers of G models; after the first `num`, repetitions fill it up.
+    num: models in it.
+    progress: is called with the steps that are done.
+
+  Returns:
+    The variables, NumPy arrays with the G models as first axis; and the losses f32[num] of the
+    last step.
+  """
+  recipe, mesh = ensemble.recipe, ensemble.mesh
+  init = _make_init(recipe.init, ensemble.members["images"].shape[1:])
+  steps = {name: make_ensemble_step(kind.step, mesh) for name, kind in recipe.kinds.items()}
+  further = parallel.shard_batch(mesh, _soft_labels(ensemble, group, num))
+  keys = lambda use: jnp.stack(
+    [rng.stream(ensemble.seed, f"{ensemble.names[i]}/{use}") for i in group]
+  )
+  state = parallel.shard_batch(mesh, init(keys("init")))
+  step_keys = parallel.shard_batch(mesh, keys("steps"))
+  streams = [_batches(ensemble, i) for i in group]
+  schedule = zip(recipe.schedule, zip(*streams, strict=True), strict=True)
+  for kind, of_steps in grouped(schedule, ensemble.steps_per_call):
+    rows = parallel.shard_batch(mesh, _rows_of_models(of_steps))
+    state, metrics = steps[kind](ensemble.on_devices, further, state, rows, step_keys)
+    progress(num * len(of_steps))
+  return jax.device_get(recipe.variables(state)), np.asarray(metrics["loss"])[:num]
+
+
+def _soft_labels(ensemble: _Ensemble, group: list[int], num: int) -> dict[str, np.ndarray]:
+  """What each model of a group is taught about its members, f32[G,N,K]; {} without teachers."""
+  if ensemble.recipe.teachers is None:
+    return {}
+  taught = teach(
+    ensemble.recipe.teachers,
+    ensemble.members,
+    ensemble.membership[group[:num]],
+    names=[ensemble.names[i] for i in group[:num]],
+    seed=ensemble.seed,
+    mesh=ensemble.mesh,
+    models_at_once=ensemble.models_at_once,
+    steps_per_call=ensemble.steps_per_call,
+  )
+  return {"soft_labels": taught[filled(0, len(group), num)]}
 
 
 def teach(
@@ -192,10 +243,10 @@ def teach(
     members: "images" u8[N,H,W,C] and "labels" i[N] of the examples.
     membership: bool[G,N], who is in which classifier's training set.
     names: G names of the classifiers.
-    seed: as in `train_ensemble`.
-    mesh: likewise.
-    models_at_once: likewise.
-    steps_per_call: likewise.
+    seed: this and the next three as `train_ensemble` takes them.
+    mesh: groups of teachers are divided over it.
+    models_at_once: on every device.
+    steps_per_call: of every teacher.
     directory: keeps the answers of every teacher that is done, so that none is trained twice.
 
   Returns:
@@ -207,25 +258,21 @@ def teach(
   if teachers.recipe.needs_reference:
     raise ValueError("Teachers cannot be trained with a reference set; choose another recipe.")
   members = _in_memory(members)
-  rows, own = [], [np.flatnonzero(one) for one in membership]
-  for name, chosen in zip(names, own, strict=True):
-    taught = teachers.membership(len(chosen), rng.numpy_seed(seed, f"{name}/teachers"))
-    for one in taught:
-      rows.append((chosen, one))
-  num_teachers, num = len(rows) // len(names), membership.shape[1]
-  of_teachers = np.zeros((len(rows), num), bool)
-  for row, (chosen, one) in zip(of_teachers, rows, strict=True):
-    row[chosen[one]] = True
-  answers = (
-    {} if directory is None else _read_answers(directory, len(rows), len(members["images"]))
+  of_teachers = np.concatenate(
+    [
+      _teachers_membership(teachers, row, rng.numpy_seed(seed, f"{name}/teachers"))
+      for name, row in zip(names, membership, strict=True)
+    ]
   )
-  missing = [i for i in range(len(rows)) if i not in answers]
+  num_teachers = len(of_teachers) // len(names)
+  answers = {} if directory is None else _read_answers(directory, of_teachers.shape)
+  missing = [i for i in range(len(of_teachers)) if i not in answers]
   answer = models.compiled_predictor(teachers.recipe.answering)
 
   def keep(i, variables):
-    answers[missing[i]] = found = _answers(answer, variables, members["images"])
+    answers[missing[i]] = logits = _answers(answer, variables, members["images"])
     if directory is not None:
-      write_checked(directory / str(missing[i]), found.tobytes())
+      write_checked(directory / str(missing[i]), logits.tobytes())
 
   train_ensemble(
     teachers.recipe,
@@ -240,23 +287,32 @@ def teach(
     steps_per_call=steps_per_call,
     description="teachers",
   )
-  soft_labels = np.zeros((len(names), num, answers[0].shape[-1]), np.float32)
-  for place, chosen in enumerate(own):
-    mine = range(place * num_teachers, (place + 1) * num_teachers)
-    logits = np.stack([answers[i][chosen] for i in mine])
-    soft_labels[place, chosen] = teachers.soft_labels(logits, of_teachers[mine][:, chosen])
+  soft_labels = np.zeros((len(names), membership.shape[1], answers[0].shape[-1]), np.float32)
+  for place, row in enumerate(membership):
+    chosen = np.flatnonzero(row)
+    its_teachers = range(place * num_teachers, (place + 1) * num_teachers)
+    logits = np.stack([answers[i][chosen] for i in its_teachers])
+    taught = of_teachers[its_teachers][:, chosen]
+    soft_labels[place, chosen] = teachers.soft_labels(logits, taught)
   return soft_labels
 
 
-def _read_answers(directory, num_teachers, num):
+def _read_answers(directory, shape):
   """Answers that an earlier, killed run kept: a teacher's number to f32[N,K]."""
   directory.mkdir(parents=True, exist_ok=True)
+  num_teachers, num = shape
   kept = {i: read_checked(directory / str(i)) for i in range(num_teachers)}
-  return {
-    i: np.frombuffer(content, np.float32).reshape(num, -1)
-    for i, content in kept.items()
-    if content is not None
-  }
+  whole = {i: content for i, content in kept.items() if content is not None}
+  return {i: np.frombuffer(own, np.float32).reshape(num, -1) for i, own in whole.items()}
+
+
+def _teachers_membership(teachers, row, seed):
+  """Who is in which teacher's training set, bool[T,N], of one classifier's bool[N]."""
+  chosen = np.flatnonzero(row)
+  parts = teachers.membership(len(chosen), seed)
+  membership = np.zeros((len(parts), len(row)), bool)
+  membership[:, chosen] = parts
+  return membership
 
 
 @functools.lru_cache(maxsize=16)
@@ -275,16 +331,18 @@ def _answers(answer, variables, images):
   return in_batches(of_rows, len(images), _ANSWERED_AT_ONCE)
 
 
-def _rows_of_models(batches):
+def _rows_of_models(of_steps):
   """Group to i32[G,S,B], of S steps' batches of each of G models."""
-  shape = len(batches[0]), len(batches), -1
-  each = itertools.chain.from_iterable(zip(*batches, strict=True))
+  shape = len(of_steps[0]), len(of_steps), -1
+  each = itertools.chain.from_iterable(zip(*of_steps, strict=True))
   return jax.tree.map(lambda *rows: stack_rows(*rows).reshape(shape), *each)
 
 
-def _batches(recipe, own, reference, seed, name) -> Iterator[dict[str, np.ndarray]]:
-  """One model's batches in the order of the schedule: rows of all examples."""
-  sizes = {"members": len(own), "reference": len(reference.get("images", ()))}
-  for _, rows in recipe.batches(sizes, rng.numpy_seed(seed, f"{name}/order")):
-    members = np.where(rows["members"] < 0, -1, own[rows["members"]])
+def _batches(ensemble: _Ensemble, i: int) -> Iterator[dict[str, np.ndarray]]:
+  """Model i's batches in the order of the schedule: rows of all examples."""
+  chosen = np.flatnonzero(ensemble.membership[i])
+  sizes = {"members": len(chosen), "reference": len(ensemble.reference.get("images", ()))}
+  seed = rng.numpy_seed(ensemble.seed, f"{ensemble.names[i]}/order")
+  for _, rows in ensemble.recipe.batches(sizes, seed):
+    members = np.where(rows["members"] < 0, -1, chosen[rows["members"]])
     yield {**rows, "members": members}

@@ -251,10 +251,10 @@ def test_more_samples_than_the_queue_holds(params, monkeypatch):
 
 def test_one_compilation_serves_every_number_of_samples_and_every_setting(params):
   memguard_logits(params, answers(0, 5, 8), max_iterations=5, chunk_size=16)
-  compiled = module._search._cache_size()
+  compiled = module.search._cache_size()
   for num in (1, 16, 40):
     memguard_logits(params, answers(0, num, 8), max_iterations=num, c2=5.0, chunk_size=16)
-  assert module._search._cache_size() == compiled
+  assert module.search._cache_size() == compiled
 
 
 def test_an_output_of_one_half_is_left_alone(params):
