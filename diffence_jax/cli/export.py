@@ -1,10 +1,15 @@
 """The command `diffence export`: the protected classifier of a finished run, as one file."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-HELP = """\
+from absl import flags
+
+from diffence_jax.cli.parsing import asks_for_help, parse
+
+_HELP = """\
 Writes the protected classifier of a finished run as one file, which JAX runs by itself.
 
   diffence export --config=FILE[:VARIANT] --workdir=FOLDER --output=FILE [--policy=NAME]
@@ -27,36 +32,43 @@ weights of both networks and the interval, and no sample.
 """
 
 
-def run(config: Any, workdir: str, output: str, policy: str | None) -> None:
-  """Exports the protected classifier of a finished run.
+def run(argv: Sequence[str]) -> None:
+  """Runs the command.
 
   Args:
-    config: of the run, as `plan` takes it.
-    workdir: of the run.
-    output: the file.
-    policy: one of the run's, as the config has it; None for the first.
+    argv: the program's name and its arguments.
 
   Raises:
-    FileNotFoundError: the run is not finished, or there is no folder for the file.
-    ValueError: a setting is not right, or the run's defense cannot be exported.
+    OSError: the run is not finished, or there is no folder for the file.
+    ValueError: a flag or a setting is not right, or the run's defense cannot be exported.
     ArtifactError: something in the workdir is damaged.
   """
+  if asks_for_help(argv):
+    print(_HELP, end="")
+    return
+  values = parse(argv, _define_flags, ("config", "workdir", "output"))
+  output = Path(values.output).expanduser()
   # Only now: importing jax takes a second.
   from diffence_jax.experiment.plan import plan
   from diffence_jax.experiment.run import open_store
   from diffence_jax.interop import export
 
-  experiment = plan(config)
-  name = choose_policy(experiment, policy)
-  predict = protected_predictor(experiment, open_store(workdir), name)
+  experiment = plan(values.config)
+  name = choose_policy(experiment, values.policy)
+  predict = protected_predictor(experiment, open_store(values.workdir), name)
   shape = experiment.dataset.images.shape[1:]
   export(output, predict, shape)
-  size = Path(output).stat().st_size / 2**20
+  size = output.stat().st_size / 2**20
   print(
     f"{output}: {size:.1f} MiB, {name}, for (key data u32[2], images "
     f"f32[N,{','.join(map(str, shape))}]); see diffence export --help.",
     file=sys.stderr,
   )
+
+
+def _define_flags(values: flags.FlagValues) -> None:
+  flags.DEFINE_string("output", None, "The program.", flag_values=values)
+  flags.DEFINE_string("policy", None, "What is answered.", flag_values=values)
 
 
 def choose_policy(experiment: Any, policy: str | None) -> str:

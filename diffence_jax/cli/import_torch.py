@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from diffence_jax.cli.parsing import asks_for_help
+
 _DESCRIPTION = """\
 Turns a network that was trained and published with PyTorch into a saved model: a folder that
 config.classifier.checkpoint or config.diffusion.checkpoint of an experiment can name.
@@ -35,11 +37,11 @@ class _Parser(argparse.ArgumentParser):
     raise ValueError(f"{message}; see diffence import-torch --help.")
 
 
-def run(arguments: Sequence[str]) -> None:
+def run(argv: Sequence[str]) -> None:
   """Runs the command.
 
   Args:
-    arguments: what follows `diffence import-torch`.
+    argv: the program's name and its arguments.
 
   Raises:
     ValueError: the arguments or the checkpoint are not right.
@@ -47,7 +49,7 @@ def run(arguments: Sequence[str]) -> None:
     ImportError: an extra is not installed.
     TypeError: a field is of a wrong type.
   """
-  if any(argument in ("--help", "-help", "-h") for argument in arguments):
+  if asks_for_help(argv):
     print(f"{_USAGE}\n\n{_DESCRIPTION}", end="")
     return
   parser = _Parser(prog="diffence import-torch", add_help=False, allow_abbrev=False)
@@ -55,7 +57,7 @@ def run(arguments: Sequence[str]) -> None:
   parser.add_argument("file", metavar="FILE", type=Path)
   parser.add_argument("--output", metavar="FOLDER", type=Path, required=True)
   parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="FIELD=VALUE")
-  given = parser.parse_args(arguments)
+  given = parser.parse_args(argv[1:])
   settings = _parse_settings(given.set)
 
   # Nothing here is for an accelerator, which may be busy.

@@ -16,7 +16,7 @@ from diffence_jax.experiment.run import compute, open_store
 from diffence_jax.experiment.samples import samples_of
 from diffence_jax.experiment.stages.inference_time import ROUNDS, InferenceTime
 from diffence_jax.experiment.stages.queries import record_together
-from diffence_jax.experiment.store import Store, locked
+from diffence_jax.experiment.store import Store, locked, private_files
 from diffence_jax.named import option_key
 from diffence_jax.report import Results, table
 from diffence_jax.tables.defense_table import format_defense_table, write_defense_table
@@ -65,7 +65,7 @@ def run_defense_table(
     for defense in defenses
   }
   store, cells = open_store(workdir), []
-  with locked(workdir):
+  with private_files(), locked(workdir):
     for seed in seeds:
       own = {defense: experiments[seed, defense] for defense in defenses}
       for defense, experiment in own.items():

@@ -7,7 +7,6 @@ import os
 import platform
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -19,7 +18,7 @@ from diffence_jax.experiment.config import as_json
 from diffence_jax.experiment.plan import Experiment, plan
 from diffence_jax.experiment.results import arrays_of, results_of
 from diffence_jax.experiment.stage import Compute, Stage
-from diffence_jax.experiment.store import Store, locked
+from diffence_jax.experiment.store import Store, locked, private_files
 from diffence_jax.report import Results, Timing
 
 
@@ -29,8 +28,8 @@ def run(config: ConfigDict | Mapping[str, Any], workdir: str | os.PathLike) -> R
   Args:
     config: as a file in `configs/` makes it, or a mapping of what differs from
       `config.base_config()`.
-    workdir: artifacts, `results.json`, `results.csv` and `report.html` go there; a killed run
-      goes on from there.
+    workdir: artifacts, `results.json`, `results.csv`, `report.html` and `private.html` go
+      there; a killed run goes on from there.
 
   Returns:
     The content of `results.json`.
@@ -46,17 +45,18 @@ def run(config: ConfigDict | Mapping[str, Any], workdir: str | os.PathLike) -> R
 def carry_out(experiment: Experiment, workdir: str | os.PathLike) -> Results:
   """`run` of an experiment that is planned."""
   store = open_store(workdir)
+  workdir = store.workdir
   is_first = parallel.is_first()
   # Of several processes the first one computes and writes; the others compute their share of
   # what is independent, and else wait for what appears in the workdir.
-  with locked(workdir) if is_first else contextlib.nullcontext():
+  with private_files(), locked(workdir) if is_first else contextlib.nullcontext():
     if is_first:
       started = {"settings": as_json(experiment.settings), **store.record}
-      write_atomically(Path(workdir) / "run.json", json.dumps(started, indent=2))
+      write_atomically(workdir / "run.json", json.dumps(started, indent=2))
     timings = compute(experiment, store)
     results = results_of(experiment, store)
     if is_first:
-      report.write_report(results, arrays_of(experiment, store), timings, Path(workdir))
+      report.write_report(results, arrays_of(experiment, store), timings, workdir)
   return results
 
 

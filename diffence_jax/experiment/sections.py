@@ -107,6 +107,7 @@ class Purify:
   policies: tuple[str, ...] = ("scenario_1", "scenario_2", "scenario_3", "average")
 
   def __post_init__(self):
+    check_whole("num_candidates", self.num_candidates, 1, 1_000_000)
     check_choice("dtype", self.dtype, DTYPES)
 
 
@@ -126,8 +127,8 @@ class Samples:
   num_ddim_steps: int = _SAMPLE["num_ddim_steps"]
 
   def __post_init__(self):
-    check_whole("num_images", self.num_images, 1)
-    check_whole("num_reconstructions", self.num_reconstructions, 1)
+    check_whole("num_images", self.num_images, 1, 10_000)
+    check_whole("num_reconstructions", self.num_reconstructions, 1, 1000)
     check_whole("num_ddim_steps", self.num_ddim_steps, 1)
 
 
@@ -146,18 +147,19 @@ class Shadow:
 
   def __post_init__(self):
     num, queries = self.num_models, self.queries
-    if num < 0 or num % 2 or num in (2, 4):
-      raise ValueError(f"num_models is {num}; expected 0, or an even number from 6 on.")
+    if num < 0 or num % 2 or num in (2, 4) or num > 10_000:
+      raise ValueError(f"num_models is {num}; expected 0, or an even number from 6 to 10,000.")
     check_whole("num_canaries", self.num_canaries, 0)
     check_choice("augmentation", self.augmentation, KINDS)
-    rising = all(type(k) is int and k >= 1 for k in queries)
-    if not rising or sorted({1, *queries}) != list(queries):
+    are_numbers = all(type(k) is int and 1 <= k <= 10_000 for k in queries)
+    if not are_numbers or sorted({1, *queries}) != list(queries):
       raise ValueError(
-        f"queries is {queries}; expected rising numbers of queries from 1, such as (1, 4)."
+        f"queries is {queries}; expected rising numbers of queries from 1 to at most 10,000, "
+        "such as (1, 4)."
       )
     if self.num_recorded is not None:
-      check_whole("num_recorded", self.num_recorded, 1)
-    check_whole("num_resamples", self.num_resamples, 100)
+      check_whole("num_recorded", self.num_recorded, 1, 1_000_000)
+    check_whole("num_resamples", self.num_resamples, 100, 1_000_000)
 
 
 @dataclasses.dataclass(frozen=True)

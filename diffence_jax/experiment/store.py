@@ -40,7 +40,7 @@ class Store:
     Raises:
       ArtifactError: the folder is the workdir of another version of diffence_jax.
     """
-    self.workdir = Path(workdir)
+    self.workdir = Path(workdir).expanduser()
     self.record = dict(record or {})
     self._verified: set[Path] = set()
     _check_format(self.workdir)
@@ -122,7 +122,14 @@ class Store:
       OSError: it cannot be read.
     """
     path = self.path(stage)
-    return disk.read_manifest(path, _MANIFEST, _remedy(path))
+    content = disk.read_manifest(path, _MANIFEST, _remedy(path))
+    if not (
+      isinstance(content.get("seconds"), (int, float))
+      and isinstance(content.get("resumed"), bool)
+      and content.get("fingerprint") == stage.fingerprint
+    ):
+      raise disk.damaged(path / _MANIFEST, "is not of this artifact", _remedy(path))
+    return content
 
   def verify(self, stage: Stage) -> None:
     """Raises ArtifactError unless every file of the artifact has its recorded digest."""
@@ -139,7 +146,7 @@ def locked(workdir: str | os.PathLike) -> Iterator[None]:
   Raises:
     ArtifactError: another run holds the lock, or the folder cannot be written or locked.
   """
-  workdir = Path(workdir)
+  workdir = Path(workdir).expanduser()
   flags = os.O_WRONLY | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
   try:
     make_private(workdir)
@@ -151,6 +158,16 @@ def locked(workdir: str | os.PathLike) -> Iterator[None]:
     yield
   finally:
     os.close(handle)
+
+
+@contextlib.contextmanager
+def private_files() -> Iterator[None]:
+  """Meanwhile, whatever this process makes can be read by its owner alone."""
+  before = os.umask(0o077)
+  try:
+    yield
+  finally:
+    os.umask(before)
 
 
 def make_private(workdir: Path) -> None:

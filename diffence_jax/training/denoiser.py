@@ -40,7 +40,7 @@ class DenoiserSettings:
 
   def __post_init__(self):
     check_whole("num_steps", self.num_steps, 1)
-    check_whole("batch_size", self.batch_size, 1)
+    check_whole("batch_size", self.batch_size, 1, 1_000_000)
     check_positive("learning_rate", self.learning_rate)
     check_whole("warmup_steps", self.warmup_steps, 0)
     check_positive("clip_norm", self.clip_norm)

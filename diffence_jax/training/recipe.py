@@ -25,6 +25,10 @@ from diffence_jax.training.loop import Loss, Step, init_state, train_step
 LogitLoss = Callable[[jax.Array, Mapping[str, jax.Array]], jax.Array]
 
 
+# Of a classifier, whose schedule is in memory.
+MAX_STEPS = 10_000_000
+
+
 @dataclasses.dataclass(frozen=True)
 class TrainSettings:
   """What all ways to train a classifier are told; checked when made.
@@ -50,7 +54,12 @@ class TrainSettings:
   def __post_init__(self):
     check_whole("num_members", self.num_members, 1)
     check_whole("epochs", self.epochs, 1)
-    check_whole("batch_size", self.batch_size, 1)
+    check_whole("batch_size", self.batch_size, 1, 1_000_000)
+    if self.num_steps > MAX_STEPS:
+      raise ValueError(
+        f"epochs is {self.epochs}, {self.num_steps} steps of {self.batch_size} examples; "
+        f"expected at most {MAX_STEPS} steps."
+      )
     check_positive("learning_rate", self.learning_rate)
     check_range("weight_decay", self.weight_decay, 0.0, None)
     if self.microbatch_size is not None:

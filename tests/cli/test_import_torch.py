@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from fixtures.load import load_fixture, pseudo_state_dict
 
-from diffence_jax.cli.main import main
+from diffence_jax.cli import main
 from diffence_jax.interop import from_torch
 from diffence_jax.models.saved import load_model, read_manifest
 
@@ -28,9 +28,7 @@ def checkpoint(tmp_path_factory):
 
 def run(*arguments):
   """The exit code of the command in this process."""
-  with pytest.raises(SystemExit) as exit_info:
-    main(["diffence", "import-torch", *map(str, arguments)])
-  return exit_info.value.code
+  return main.run(["diffence", "import-torch", *map(str, arguments)])
 
 
 def test_a_file_becomes_a_saved_model(checkpoint, tmp_path):
@@ -125,9 +123,9 @@ def test_what_is_not_right_is_said_and_leaves_nothing(
 
 def test_help_is_quick_and_goes_before_everything_else():
   program = (
-    "import sys; from diffence_jax.cli.main import main\n"
-    "try: main(['diffence', 'import-torch', 'x', '--help'])\n"
-    "except SystemExit as e: assert e.code == 0 and 'jax' not in sys.modules, e.code\n"
+    "import sys; from diffence_jax.cli import main\n"
+    "code = main.run(['diffence', 'import-torch', 'x', '--help'])\n"
+    "assert code == 0 and 'jax' not in sys.modules, code\n"
   )
   process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
   assert process.returncode == 0, process.stderr

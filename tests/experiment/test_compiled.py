@@ -136,8 +136,8 @@ def test_the_command_keeps_them_in_its_workdir(tmp_path, monkeypatch):
   monkeypatch.setattr(run, "carry_out", computing)
   config = Path(__file__).parents[2] / "configs" / "digits.py"
   command = ["diffence", f"--config={config}:smoke", f"--workdir={tmp_path}"]
-  assert main._run([*command, "--dry_run"]) == 0 and not kept
-  assert main._run(command) == 2 and kept
+  assert main.run([*command, "--dry_run"]) == 0 and not kept
+  assert main.run(command) == 2 and kept
 
 
 @pytest.mark.parametrize("chosen", ["", "own"])

@@ -226,7 +226,7 @@ def test_without_an_optional_package_it_says_so_at_once(tmp_path, monkeypatch, c
     f"--workdir={tmp_path / 'run'}",
     "--config.classifier.defense=dpsgd",
   ]
-  assert main._run(["diffence", *arguments]) == 2
+  assert main.run(["diffence", *arguments]) == 2
   assert "pip install" in capsys.readouterr().err
   assert not (tmp_path / "run").exists()
 

@@ -95,7 +95,9 @@ def test_an_artifact_without_a_manifest_is_not_computed_over(tmp_path):
     Store(tmp_path).compute(stage, write("good"))
 
 
-@pytest.mark.parametrize("damage", ["change", "remove", "manifest", "list", "outside"])
+@pytest.mark.parametrize(
+  "damage", ["change", "remove", "manifest", "list", "outside", "seconds", "resumed", "other"]
+)
 def test_damage_is_an_error_that_says_what_to_delete(tmp_path, damage):
   store, stage = Store(tmp_path), Written()
   path = store.compute(stage, write("good"))
@@ -109,8 +111,12 @@ def test_damage_is_an_error_that_says_what_to_delete(tmp_path, damage):
     manifest.write_text("{")
   elif damage == "list":
     manifest.write_text(json.dumps({**content, "files": ["value.txt"]}))
-  else:
+  elif damage == "outside":
     manifest.write_text(json.dumps({**content, "files": {"../../run.json": "0" * 64}}))
+  elif damage == "other":
+    manifest.write_text(json.dumps({**content, "fingerprint": "0" * 16}))
+  else:
+    manifest.write_text(json.dumps({**content, damage: "?"}))
   for use in (lambda s: s.compute(stage, write("good")), lambda s: s.open(stage)):
     with pytest.raises(ArtifactError, match=f"Delete the folder {path} and run again"):
       use(Store(tmp_path))

@@ -1,0 +1,75 @@
+"""The command `diffence`: runs an experiment."""
+
+import os
+from collections.abc import Sequence
+
+from absl import flags
+
+from diffence_jax.cli.parsing import asks_for_help, parse
+
+_HELP = """\
+Protects an image classifier with Diffence and measures what that gains.
+
+  diffence --config=FILE[:VARIANT] --workdir=FOLDER [--config.SETTING=VALUE ...]
+  diffence import-torch --help    makes a saved model of a published PyTorch checkpoint
+  diffence export --help          writes the protected classifier as a program for JAX alone
+
+  --config=FILE[:VARIANT]    the experiment, a Python file with get_config(variant), for
+                             example configs/digits.py, or configs/digits.py:smoke
+  --config.SETTING=VALUE     changes one setting, for example --config.purify.step=80, or
+                             --config.classifier.defense=hamp: another defense below Diffence
+  --workdir=FOLDER           for everything the run computes and reports; the same command
+                             again computes only what is missing, also after a crash
+  --dry_run                  print the stages, which of them are cached, and what the rest
+                             will cost; compute nothing
+  --distributed=auto         share the work among the processes of a SLURM job or a TPU pod;
+                             elsewhere --distributed=HOST:PORT,NUMBER,COUNT, the address of
+                             process 0, this one's number and how many there are. All of them
+                             run the same command on the same shared workdir
+  --help                     this text
+
+The run trains the classifier and the diffusion model, records the classifier's answers with
+and without Diffence, attacks both, prints a table, and leaves results.json, results.csv and
+report.html in the workdir. It exits with 0 when done and with 2 when something that it was
+given is not right.
+"""
+
+
+def run(argv: Sequence[str]) -> None:
+  """Runs the command.
+
+  Args:
+    argv: the program's name and its arguments.
+
+  Raises:
+    ValueError: a flag, a setting or the data are not right.
+    OSError: a file is missing, or cannot be read or written.
+  """
+  if asks_for_help(argv):
+    print(_HELP, end="")
+    return
+  values = parse(argv, _define_flags, ("config", "workdir"))
+  workdir = os.path.expanduser(values.workdir)
+  # After parsing: importing jax takes a second that a misspelt flag need not wait for.
+  from diffence_jax import parallel
+  from diffence_jax.experiment import compiled
+  from diffence_jax.experiment.plan import plan
+  from diffence_jax.experiment.run import carry_out, describe
+  from diffence_jax.report.table import format_table
+
+  if values.distributed:
+    parallel.connect(values.distributed)
+  experiment = plan(values.config)
+  if values.dry_run:
+    print(describe(experiment, workdir))
+    return
+  compiled.keep_in(workdir)
+  results = carry_out(experiment, workdir)
+  if parallel.is_first():
+    print(format_table(results))
+    print(f"\nThe whole report: {workdir}/report.html")
+
+
+def _define_flags(values: flags.FlagValues) -> None:
+  flags.DEFINE_string("distributed", None, "To share the work.", flag_values=values)
+  flags.DEFINE_bool("dry_run", False, "Print the stages only.", flag_values=values)
