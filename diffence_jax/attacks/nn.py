@@ -132,6 +132,8 @@ class NNAttack:
     return np.asarray(_apply(self.params, network_inputs(Group(logits, labels))), np.float64)
 
 
+# Optax raises floats to integer powers, which strict promotion refuses.
+@jax.numpy_dtype_promotion("standard")
 def train_nn_attack(
   key: jax.Array,
   known_members: Group,

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from jax.sharding import Mesh
 
@@ -15,6 +16,8 @@ from diffence_jax.training.loop import fit
 from diffence_jax.training.recipe import Recipe
 
 
+# Optax raises floats to integer powers, which strict promotion refuses.
+@jax.numpy_dtype_promotion("standard")
 def train_classifier(
   recipe: Recipe,
   members: Mapping[str, Images],

@@ -47,6 +47,8 @@ class DenoiserSettings:
     check_range("ema_decay", self.ema_decay, 0.0, 1.0)
 
 
+# Optax raises floats to integer powers, which strict promotion refuses.
+@jax.numpy_dtype_promotion("standard")
 def train_denoiser(
   module: nn.Module,
   images: Images,

@@ -81,6 +81,8 @@ def make_ensemble_step(step: Step, mesh: Mesh) -> Callable[..., Any]:
   return jax.jit(parallel.map_over_batch(device_step, mesh), donate_argnums=2)
 
 
+# Optax raises floats to integer powers, which strict promotion refuses.
+@jax.numpy_dtype_promotion("standard")
 def train_ensemble(
   recipe: Recipe,
   members: Mapping[str, Images],

@@ -2,7 +2,6 @@
 
 import functools
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -30,13 +29,6 @@ THAT_READ = [name for name in CHOICES if name not in THAT_ASK]
 NUM, NUM_CLASSES, NUM_MODELS, QUERIES = 400, 3, 8, 2
 # What a view has of every need.
 FIELDS = {"is_known": "known", "shadow_logits": "shadows", "images": "images", "ask": "ask"}
-
-
-@pytest.fixture(autouse=True)
-def standard_dtype_promotion():
-  """Optax's Adam raises a float to an integer power, which strict promotion refuses."""
-  with jax.numpy_dtype_promotion("standard"):
-    yield
 
 
 def ask(images):

@@ -186,9 +186,7 @@ def small_run(folder, in_memory, **more):
 def test_a_run_comes_to_the_same_bits(folder, tmp_path):
   results = []
   for in_memory in (True, False):
-    # Optax's Adam raises a float to an integer power, which strict promotion refuses.
-    with jax.numpy_dtype_promotion("standard"):
-      found = dj.run(small_run(folder, in_memory), tmp_path / str(in_memory))
+    found = dj.run(small_run(folder, in_memory), tmp_path / str(in_memory))
     results.append(dataclasses.replace(found, settings={}))
   assert results[0] == results[1]
   for name in ("queries/*/raw.npy", "queries/*/candidates.npy", "samples/*/images.npz"):

@@ -14,12 +14,6 @@ from diffence_jax.experiment.run import run
 from diffence_jax.models import saved as saved_model
 
 
-@pytest.fixture(autouse=True)
-def as_users_run_it():
-  with jax.numpy_dtype_promotion("standard"):
-    yield
-
-
 def config(**changes):
   own = base_config()
   own.data.num_members = own.data.num_nonmembers = 48

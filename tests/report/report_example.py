@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from diffence_jax.audit.rows import Highest, HighestRate, PredictorRow
@@ -75,10 +74,8 @@ def run_afresh(workdir: Path) -> tuple[Results, dict[str, np.ndarray]]:
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
   config = module.get_config("audit_smoke")
-  # Optax's Adam raises a float to an integer power, which strict promotion refuses.
-  with jax.numpy_dtype_promotion("standard"):
-    results = run(config, workdir)
-    return results, arrays_of(plan(config), open_store(workdir))
+  results = run(config, workdir)
+  return results, arrays_of(plan(config), open_store(workdir))
 
 
 def store(results: Results, arrays: Mapping[str, np.ndarray]) -> None:

@@ -20,6 +20,11 @@ OPTIONS = {
 NUM_CLASSES = 3
 
 
+@pytest.fixture(autouse=True)
+def standard_dtype_promotion():
+  """Whatever the caller set, as here strict promotion, training takes no notice."""
+
+
 class KilledError(Exception):
   """Stands for a process that ends at once."""
 
