@@ -17,7 +17,8 @@ import numpy as np
 from absl import app, flags
 
 from diffence_jax import metrics
-from diffence_jax.attacks.lira import lira, true_label_phi
+from diffence_jax.attacks import true_label_phi
+from diffence_jax.attacks.lira import lira
 from diffence_jax.attacks.rmia import rmia
 from diffence_jax.audit.record_files import RecordWriter, read_model
 from diffence_jax.audit.shadow_models import membership_matrix
@@ -70,7 +71,7 @@ def main(_) -> None:
   # The last model is the target, all pairs but its own are its shadow models.
   target, shadow, members = phi[-1], phi[:-2], membership[:-2]
   is_member = membership[-1]
-  known = np.flatnonzero(~is_member)[:5000]
+  known = np.flatnonzero(~is_member)[: num // 10]
   reported = np.setdiff1d(np.arange(num), known)
   log_p = -np.logaddexp(0.0, -phi[:, :, 0])
   attacks = {
