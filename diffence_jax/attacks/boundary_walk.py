@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffence_jax import rng
 from diffence_jax.attacks.label_only import draw_like
 from diffence_jax.predictor import Predict
 
@@ -32,7 +33,7 @@ class Batch(NamedTuple):
     images: f32[B,H,W,C] in [0, 1].
     labels: i[B], the true ones.
     keys: keys[B], of the draws for each image.
-    predictor_key: for a predictor that is random itself.
+    predictor_key: for a predictor that is random itself, which gets its keys of the same form.
   """
 
   images: jax.Array
@@ -79,7 +80,8 @@ def compile_walk(predict: Predict) -> tuple[Callable, Callable]:
 
 def _start(predict: Predict, batch: Batch, num_trials: jax.Array) -> Walk:
   """Goes from a misclassified starting point to the boundary."""
-  trial_key, bisect_key = jax.random.split(jax.random.fold_in(batch.predictor_key, 0))
+  predictor_key = rng.own_key(batch.predictor_key)
+  trial_key, bisect_key = jax.random.split(jax.random.fold_in(predictor_key, 0))
   points, found, num_queries = _try_noise(_asking(predict, batch, trial_key), batch, num_trials)
   points = _bisect(_asking(predict, batch, bisect_key), batch, points)
   return Walk(
@@ -96,9 +98,8 @@ def _advance(
   predict: Predict, batch: Batch, walk: Walk, t: jax.Array, num_draws: jax.Array
 ) -> Walk:
   """Estimates the boundary's normal, steps along it and bisects again."""
-  draw_key, step_key, bisect_key = jax.random.split(
-    jax.random.fold_in(batch.predictor_key, t), 3
-  )
+  predictor_key = rng.own_key(batch.predictor_key)
+  draw_key, step_key, bisect_key = jax.random.split(jax.random.fold_in(predictor_key, t), 3)
   keys = _fold(batch.keys, t)
   normal = _estimate_normal(_asking(predict, batch, draw_key), keys, walk, num_draws)
   goal, num_queries = _try_steps(_asking(predict, batch, step_key), batch, walk, normal, t)
@@ -123,7 +124,8 @@ def _asking(predict: Predict, batch: Batch, key: jax.Array) -> _IsMisclassified:
   """Asks the predictor; query n of these has the key `fold_in(key, n)`."""
 
   def is_misclassified(number, points):
-    logits = predict(jax.random.fold_in(key, number), points)
+    own_key = rng.as_given(jax.random.fold_in(key, number), batch.predictor_key)
+    logits = predict(own_key, points)
     return jnp.argmax(logits, axis=-1) != batch.labels
 
   return is_misclassified

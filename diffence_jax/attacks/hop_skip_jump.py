@@ -93,6 +93,8 @@ def hop_skip_jump(
     TypeError: the images are not floating point.
     ValueError: images, labels or ids are not right, or a setting is out of range.
   """
+  own_key = rng.own_key(key)
+  predictor_key = jax.random.fold_in(own_key, PREDICTOR_ID)
   device_images, labels = check_samples(predict, images, labels)
   ids = np.asarray(check_ids(ids, len(labels)))
   if num_iterations < 0:
@@ -116,8 +118,8 @@ def hop_skip_jump(
     batch = Batch(
       images[rows],
       labels[rows],
-      jax.vmap(lambda i: jax.random.fold_in(key, i))(ids[rows]),
-      jax.random.fold_in(jax.random.fold_in(key, PREDICTOR_ID), ids[rows[0]]),
+      jax.vmap(lambda i: jax.random.fold_in(own_key, i))(ids[rows]),
+      rng.as_given(jax.random.fold_in(predictor_key, ids[rows[0]]), key),
     )
     walk = start(batch, np.int32(init_trials))
     for t in range(1, num_iterations + 1):

@@ -62,8 +62,9 @@ def augmentation_robustness(
   @jax.jit
   def count_kept(images, labels, rows):
     versions = augment(images[rows], kind)
-    own_key = jax.random.fold_in(jax.random.fold_in(key, PREDICTOR_ID), rows[0])
-    logits = predict(own_key, versions.reshape(-1, *images.shape[1:]))
+    predictor_key = jax.random.fold_in(rng.own_key(key), PREDICTOR_ID)
+    own_key = jax.random.fold_in(predictor_key, rows[0])
+    logits = predict(rng.as_given(own_key, key), versions.reshape(-1, *images.shape[1:]))
     kept = jnp.argmax(logits, axis=-1).reshape(-1, num_versions) == labels[rows][:, None]
     return jnp.sum(kept, axis=-1)
 
@@ -122,9 +123,9 @@ def noise_robustness(
     noise = draw_like(jax.random.normal, keys, images[samples])
     noisy = jnp.clip(images[samples] + sigma * noise, 0.0, 1.0)
     # Neither the noise's key nor another chunk's: a predictor may be randomised itself.
-    predictor_key = jax.random.fold_in(key, PREDICTOR_ID)
+    predictor_key = jax.random.fold_in(rng.own_key(key), PREDICTOR_ID)
     own_key = rng.candidate_keys(predictor_key, ids[samples[:1]], draws[:1])[0]
-    return jnp.argmax(predict(own_key, noisy), axis=-1) == labels[samples]
+    return jnp.argmax(predict(rng.as_given(own_key, key), noisy), axis=-1) == labels[samples]
 
   kept = in_batches(
     lambda positions: is_kept(images, labels, ids, *np.divmod(positions, num_draws)),
@@ -178,7 +179,7 @@ def check_samples(
     raise ValueError(
       f"labels are {labels.dtype}{list(labels.shape)}; expected integers, [{len(images)}]."
     )
-  logits = jax.eval_shape(predict, jax.random.key(0), images[:1])
+  logits = jax.eval_shape(predict, rng.seed_key(0), images[:1])
   if len(logits.shape) != 2:
     raise ValueError(
       f"The predictor returns shape {logits.shape} for one image; expected (1, K)."

@@ -173,7 +173,7 @@ def train_nn_attack(
       "1, at least 1, and a share in (0, 1)."
     )
   training = [network_inputs(group) for group in (known_members, known_nonmembers)]
-  init_key, split_key, shuffle_key = jax.random.split(key, 3)
+  init_key, split_key, shuffle_key = jax.random.split(rng.own_key(key), 3)
   if choose_on is None:
     keys = jax.random.split(split_key)
     parts = [_split(k, side, held_out) for k, side in zip(keys, training, strict=True)]

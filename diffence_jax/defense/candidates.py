@@ -126,9 +126,9 @@ def pair_logits(
   noise = jax.vmap(lambda k: jax.random.normal(k, shape, jnp.float32))(keys)
   purified = reconstruct(None, denoise, schedule, images, noise=noise, **sampler)
   # Neither the noise's key nor another chunk's: a predictor may be randomised itself.
-  predict_key = jax.random.fold_in(key, _NO_ID)
+  predict_key = jax.random.fold_in(rng.own_key(key), _NO_ID)
   own_key = rng.candidate_keys(predict_key, ids[:1], candidates[:1])[0]
-  return predict(own_key, purified)
+  return predict(rng.as_given(own_key, key), purified)
 
 
 def chunk_size_for(
@@ -143,7 +143,7 @@ def chunk_size_for(
   def of_shape(image_shape):
     if chunk_size is not None:
       return chunk_size
-    networks = jax.random.key(0), predict, denoise, schedule
+    networks = rng.seed_key(0), predict, denoise, schedule
     return default_chunk_size(functools.partial(pair_logits, *networks, **sampler), image_shape)
 
   return of_shape

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from diffence_jax.rng import balanced_epoch
+from diffence_jax.rng import balanced_epoch, own_key
 
 # Layers between the probabilities and the output.
 _HIDDEN = (256, 128, 64)
@@ -61,7 +61,7 @@ def train_attacker(
   Returns:
     The attacker.
   """
-  init_key, shuffle_key = jax.random.split(key)
+  init_key, shuffle_key = jax.random.split(own_key(key))
   sizes = members.shape[1], *_HIDDEN, 1
   layers = zip(jax.random.split(init_key, 4), itertools.pairwise(sizes), strict=True)
   kernels = tuple(jax.nn.initializers.glorot_uniform()(k, shape) for k, shape in layers)

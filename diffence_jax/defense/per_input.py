@@ -5,6 +5,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from diffence_jax import rng
+
 # Above rng.MAX_ID and not what `candidate_logits` uses: a stream of its own.
 _HASH = 2**32 - 2
 
@@ -42,7 +44,8 @@ def image_ids(key: jax.Array, images: jax.Array) -> jax.Array:
     i32[N], 0 to 2**31 - 1.
   """
   pixels = jnp.round(images * 255.0).astype(jnp.uint32).reshape(images.shape[0], -1)
-  multipliers = jax.random.bits(jax.random.fold_in(key, _HASH), pixels.shape[1:], jnp.uint32)
+  hash_key = jax.random.fold_in(rng.own_key(key), _HASH)
+  multipliers = jax.random.bits(hash_key, pixels.shape[1:], jnp.uint32)
   # Sums are modulo 2**32; the lowest bit, the least random one, is dropped.
   sums = jnp.sum(pixels * multipliers[None], axis=1, dtype=jnp.uint32)
   return (sums >> 1).astype(jnp.int32)

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from diffence_jax import rng
 from diffence_jax.diffusion.schedule import Schedule, add_noise
 from diffence_jax.predictor import Denoise
 
@@ -49,7 +50,7 @@ def ddpm_loss(
   Returns:
     f32[], the mean over images, pixels and channels; 1 for a network that outputs zeros.
   """
-  step_key, noise_key = jax.random.split(key)
+  step_key, noise_key = jax.random.split(rng.own_key(key))
   clean = 2.0 * images - 1.0
   t = jax.random.randint(step_key, (images.shape[0],), 0, schedule.num_steps)
   noise = jax.random.normal(noise_key, clean.shape, clean.dtype)

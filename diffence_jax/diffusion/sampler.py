@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffence_jax import rng
 from diffence_jax.diffusion.loss import predicted_noise
 from diffence_jax.diffusion.resize import fit_images
 from diffence_jax.diffusion.schedule import Schedule, add_noise
@@ -126,7 +127,7 @@ def reconstruct(
   if noise is None:
     if key is None:
       raise ValueError("reconstruct got neither a key nor noise; pass one of them.")
-    noise = jax.random.normal(key, clean.shape, clean.dtype)
+    noise = jax.random.normal(rng.own_key(key), clean.shape, clean.dtype)
   if noise.shape != clean.shape:
     raise ValueError(f"noise has shape {noise.shape}; expected {clean.shape}.")
   noised = add_noise(schedule, clean, noise, jnp.full((clean.shape[0],), step - 1))
@@ -158,7 +159,7 @@ def sample(
   Raises:
     ValueError: `num_ddim_steps` is out of its range.
   """
-  noise = jax.random.normal(key, shape, jnp.float32)
+  noise = jax.random.normal(rng.own_key(key), shape, jnp.float32)
   timesteps = ddim_timesteps(schedule.num_steps - 1, num_ddim_steps)
   return to_unit(ddim(denoise, schedule, noise, timesteps, clip=True))
 

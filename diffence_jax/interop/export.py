@@ -22,14 +22,12 @@ import jax.numpy as jnp
 
 from diffence_jax.disk import write_atomically
 from diffence_jax.predictor import Predict
+from diffence_jax.rng import GENERATOR
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
 # What JAX's format has room for, 2 GiB with the rest.
 _MOST_BYTES = 2**31 - 2**20
-
-# Of the keys whose data the program takes: the default of JAX, pinned.
-_KEY_IMPLEMENTATION = "threefry2x32"
 
 
 def export(
@@ -89,7 +87,7 @@ def export(
 
 def _trace(predict, image_shape, platforms):
   def program(key_data, images):
-    return predict(jax.random.wrap_key_data(key_data, impl=_KEY_IMPLEMENTATION), images)
+    return predict(jax.random.wrap_key_data(key_data, impl=GENERATOR), images)
 
   (num,) = jax.export.symbolic_shape("N")
   inputs = (

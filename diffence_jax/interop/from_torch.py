@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffence_jax import rng
 from diffence_jax.interop import diffusers
 from diffence_jax.interop.adm_unet import ADM_UNET
 from diffence_jax.interop.ddpm_unet import DDPM_UNET
@@ -120,7 +121,7 @@ def read_network(
   expected = flax.traverse_util.flatten_dict(
     jax.eval_shape(
       functools.partial(init, module, image_shape=(size, size, image_channels)),
-      jax.random.key(0),
+      rng.seed_key(0),
     )
   )
   names = {path: _torch_name(path, layout) for path in expected}

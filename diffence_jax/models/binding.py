@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from diffence_jax.predictor import Denoise, Predict
+from diffence_jax.rng import own_key
 
 
 def predictor(module_or_apply: nn.Module | Callable[..., jax.Array], variables: Any) -> Predict:
@@ -86,7 +87,7 @@ def init(module: nn.Module, key: jax.Array, image_shape: tuple[int, int, int]) -
   if conditional and module.num_classes is not None:
     inputs.append(jnp.zeros((1,), jnp.int32))
   # Compiled, the forward pass is dropped and only the draws are left.
-  return jax.jit(module.init)(key, *inputs)
+  return jax.jit(module.init)(own_key(key), *inputs)
 
 
 def num_parameters(variables: Any) -> int:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from diffence_jax import models
+from diffence_jax import models, rng
 from diffence_jax.batching import shuffled, to_float
 from diffence_jax.checks import check_range
 from diffence_jax.models.perceptron import dense, relu_layers
@@ -141,7 +141,7 @@ def _start_of_both(
     image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     logits = jax.eval_shape(models.predictor(module, variables), None, image)
     inputs = [jnp.zeros(logits.shape)] * 2
-    attacker = AttackNetwork().init(jax.random.fold_in(key, 1), *inputs)
+    attacker = AttackNetwork().init(jax.random.fold_in(rng.own_key(key), 1), *inputs)
     return AdvRegState(init_state(variables, optimizer), init_state(attacker, attack_optimizer))
 
   return init

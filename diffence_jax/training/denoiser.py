@@ -121,7 +121,7 @@ def noise_prediction(
 
   def loss(params, model_state, batch, key):
     images = fit_images(to_float(batch["images"]["images"]), model_shape)
-    loss_key, dropout_key = jax.random.split(key)
+    loss_key, dropout_key = jax.random.split(rng.own_key(key))
 
     def denoise(x, t):
       return module.apply({"params": params}, x, t, train=True, rngs={"dropout": dropout_key})

@@ -20,6 +20,7 @@ from jax.sharding import PartitionSpec as P
 from diffence_jax import models
 from diffence_jax.batching import Batches
 from diffence_jax.checks import check_positive, check_range, check_whole
+from diffence_jax.rng import own_key
 from diffence_jax.training.accounting import check_installed, epsilon, noise_for
 from diffence_jax.training.loop import Step, TrainState, descend, init_state
 from diffence_jax.training.recipe import (
@@ -234,7 +235,7 @@ def private_gradient(
     return gradient, jax.tree.map(total, metrics)
 
   def of_batch(params, examples, key):
-    noise_key, dropout_key = jax.random.split(key)
+    noise_key, dropout_key = jax.random.split(own_key(key))
     batch = {name: examples[name] for name in ("images", "labels", "is_padding")}
     batch["places"] = jnp.arange(len(batch["labels"]))
     gradient, totals = _on_each_device(sums, batch)(params, batch, dropout_key)
@@ -305,7 +306,7 @@ def _step(gradient: PrivateGradient, optimizer: optax.GradientTransformation) ->
   """The pure step that descends a private gradient."""
 
   def step(state, batch, key):
-    key = jax.random.fold_in(key, state.step)
+    key = jax.random.fold_in(own_key(key), state.step)
     gradients, metrics = gradient(state.params, batch["members"], key)
     return descend(state, gradients, optimizer), metrics
 

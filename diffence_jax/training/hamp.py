@@ -13,7 +13,7 @@ import numpy as np
 import optax
 from flax import linen as nn
 
-from diffence_jax import models
+from diffence_jax import models, rng
 from diffence_jax.checks import check_range
 from diffence_jax.training.baselines import entropy
 from diffence_jax.training.recipe import Recipe, TrainSettings, with_loss
@@ -108,7 +108,7 @@ def answer_at_random(module: nn.Module) -> Callable[[Any, jax.Array], jax.Array]
     logits = predict(None, images).astype(jnp.float32)
     bits = jnp.round(jnp.clip(logits, -1e6, 1e6) * 100.0).astype(jnp.int32)
     fold = lambda key, number: (jax.random.fold_in(key, number), None)
-    keys = jax.vmap(lambda row: jax.lax.scan(fold, jax.random.key(0), row)[0])(bits)
+    keys = jax.vmap(lambda row: jax.lax.scan(fold, rng.seed_key(0), row)[0])(bits)
     draw = lambda key: jax.random.uniform(key, images.shape[1:])
     values = jnp.sort(predict(None, jax.vmap(draw)(keys)).astype(jnp.float32), axis=-1)
     ranks = jnp.argsort(jnp.argsort(logits, axis=-1), axis=-1)

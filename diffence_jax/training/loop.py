@@ -16,7 +16,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from diffence_jax import parallel
+from diffence_jax import parallel, rng
 from diffence_jax.checkpoint import Checkpoints
 from diffence_jax.disk import write_atomically
 from diffence_jax.progress import progress_bar
@@ -78,7 +78,7 @@ def train_step(
   """
 
   def step(state, batch, key):
-    key = jax.random.fold_in(key, state.step)
+    key = jax.random.fold_in(rng.own_key(key), state.step)
     gradient_of = jax.value_and_grad(loss, has_aux=True)
     (value, (model_state, metrics)), gradients = gradient_of(
       state.params, state.model_state, batch, key

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import jax
 
-from diffence_jax import models, parallel
+from diffence_jax import models, parallel, rng
 from diffence_jax.data import Images
 from diffence_jax.experiment.samples import Samples
 from diffence_jax.experiment.stage import Compute
@@ -72,7 +72,7 @@ def training_cost(recipe: Recipe) -> str:
 def bound_classifier(recipe: Recipe, image_shape: tuple[int, ...]) -> Bound:
   """What answers queries, and the shapes of its variables; ValueError where it does not fit."""
   init = lambda key: recipe.variables(recipe.init(key, image_shape))
-  return Bound(recipe.answering, jax.eval_shape(init, jax.random.key(0)))
+  return Bound(recipe.answering, jax.eval_shape(init, rng.seed_key(0)))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import jax
 
-from diffence_jax import models, parallel
+from diffence_jax import models, parallel, rng
 from diffence_jax.diffusion import linear_schedule
 from diffence_jax.experiment.samples import Samples
 from diffence_jax.experiment.stage import Compute
@@ -60,7 +60,7 @@ class TrainedDiffusion(Network):
         "lambda x, t: denoise(x, t, labels)."
       )
     init = lambda key: models.init(module, key, self.model_shape)
-    return Bound(module, jax.eval_shape(init, jax.random.key(0)))
+    return Bound(module, jax.eval_shape(init, rng.seed_key(0)))
 
   @property
   def architecture(self) -> str:

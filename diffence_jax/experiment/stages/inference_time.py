@@ -10,7 +10,7 @@ from typing import ClassVar
 import jax
 import numpy as np
 
-from diffence_jax import models, parallel
+from diffence_jax import models, parallel, rng
 from diffence_jax.audit.predictors import policy_title
 from diffence_jax.audit.record import make_record_step
 from diffence_jax.batching import to_float
@@ -49,7 +49,7 @@ class InferenceTime(Stage):
     record_step = _record_step(classifier.module, denoiser.module, tuple(settings.items()))
     images = to_float(np.asarray(self.samples.images))
     variables = classifier.variables, denoiser.variables
-    shared = (jax.random.key(0), *variables, purification.sampler_schedule())
+    shared = (rng.seed_key(0), *variables, purification.sampler_schedule())
     fitted = self.audit.load_predictors(store)
     (defended,) = [own for own in fitted if own.predictor.policy.name == self.policy]
     predict = models.compiled_predictor(classifier.module)
