@@ -2,16 +2,21 @@
 
 import inspect
 import math
+import os
 import types
 import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+# A file or folder that a setting or an option names: `~` in it is the user's home.
+FilePath = str | os.PathLike
 
 _NAMES = {
   bool: "True or False",
   int: "a whole number",
   float: "a finite number",
   str: "text",
+  os.PathLike: "a path",
   tuple: "a tuple",
   Mapping: "a section of settings",
 }
@@ -50,12 +55,13 @@ def check_type(name: str, value: Any, annotation: Any, default: Any = None) -> A
   Args:
     name: of the setting, for errors.
     value: of the setting.
-    annotation: bool, int, float, str, a tuple, sequence or mapping type, or a union of these
-      and None; anything else takes every value.
+    annotation: bool, int, float, str, `FilePath`, a tuple, sequence or mapping type, or a union
+      of these and None; anything else takes every value.
     default: stands for the annotation where that is `inspect.Parameter.empty`.
 
   Returns:
-    The value: a whole number given for a float as a float, a list for a tuple as a tuple.
+    The value: a whole number given for a float as a float, a list for a tuple as a tuple,
+    a path as text without `~`.
 
   Raises:
     ValueError: it is of another type, or a number that is not finite.
@@ -67,6 +73,8 @@ def check_type(name: str, value: Any, annotation: Any, default: Any = None) -> A
   kinds = _kinds(annotation)
   if kinds is None or (value is None and type(None) in kinds):
     return value
+  if isinstance(value, str | os.PathLike) and os.PathLike in kinds:
+    return os.path.expanduser(os.fspath(value))
   if isinstance(value, list) and tuple in kinds:  # as JSON has it
     return tuple(value)
   if isinstance(value, bool):
@@ -95,6 +103,8 @@ def _kinds(annotation) -> tuple[type, ...] | None:
     return None
   if issubclass(origin, bool | int | float | str):
     return (origin,)
+  if issubclass(origin, os.PathLike):
+    return (os.PathLike,)
   if issubclass(origin, Mapping):
     return (Mapping,)
   if issubclass(origin, tuple) or origin in (Sequence, list):

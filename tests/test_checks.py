@@ -3,10 +3,12 @@
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import pytest
 
 from diffence_jax.checks import (
+  FilePath,
   check_choice,
   check_positive,
   check_range,
@@ -78,6 +80,8 @@ def test_values_of_the_right_type_pass(value, annotation, expected):
     (math.inf, float, "a finite number"),
     (1, bool, "True or False"),
     (1, str | None, "text"),
+    (5, FilePath, "text or a path"),
+    (["a"], FilePath, "text or a path"),
     ("ab", tuple[str, ...], "a tuple"),
     ("ab", int | tuple[int, ...], "a whole number or a tuple"),
     ([1], Mapping, "a section of settings"),
@@ -95,3 +99,11 @@ def test_a_default_stands_for_an_annotation():
   assert check_type("x", object, none, None) is object
   with pytest.raises(ValueError, match="expected a whole number"):
     check_type("x", 0.5, none, 3)
+
+
+def test_paths_become_text_without_the_sign_for_home(monkeypatch):
+  monkeypatch.setenv("HOME", "/home/she")
+  assert check_type("x", "~/data", FilePath) == "/home/she/data"
+  assert check_type("x", Path("~/data"), FilePath | None) == "/home/she/data"
+  assert check_type("x", "", FilePath) == "" and check_type("x", "a/~b", FilePath) == "a/~b"
+  assert check_type("x", "~/text", str) == "~/text"

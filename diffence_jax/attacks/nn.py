@@ -69,7 +69,8 @@ def network_inputs(group: Group) -> Inputs:
     raise ValueError("Some samples' largest logit is infinite; expected a number.")
   log_p = scipy.special.log_softmax(logits, axis=-1)
   loss = np.minimum(-log_p[np.arange(len(labels)), labels], MAX_LOSS)
-  arrays = np.exp(log_p), np.eye(logits.shape[-1])[labels], loss[:, None]
+  one_hot = labels[:, None] == np.arange(logits.shape[-1])
+  arrays = np.exp(log_p), one_hot, loss[:, None]
   return Inputs(*(array.astype(np.float32) for array in arrays))
 
 

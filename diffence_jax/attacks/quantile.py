@@ -16,6 +16,7 @@ from sklearn.metrics.pairwise import euclidean_distances
 from threadpoolctl import threadpool_limits
 
 from diffence_jax.attacks.attack import View, attack
+from diffence_jax.checks import check_whole
 from diffence_jax.metrics.predictions import true_label_phi
 
 # Landmarks of the kernel: with fewer known samples than this it is exact.
@@ -205,8 +206,9 @@ def _check_images(images, labels, num_classes):
       f"Got images {images.dtype}{list(images.shape)} and labels {list(labels.shape)}; "
       "expected uint8[N, H, W, C] and [N]."
     )
-  if (
-    not np.issubdtype(labels.dtype, np.integer) or not np.isin(labels, range(num_classes)).all()
-  ):
+  check_whole("num_classes", num_classes, 1)
+  is_whole = np.issubdtype(labels.dtype, np.integer)
+  if not is_whole or labels.min(initial=0) < 0 or labels.max(initial=0) >= num_classes:
     raise ValueError(f"Some labels are not integers from 0 to {num_classes - 1}.")
-  return images.reshape(len(images), -1) / 255.0, np.eye(num_classes)[labels]
+  one_hot = labels[:, None] == np.arange(num_classes)  # of these rows only: K may be large
+  return images.reshape(len(images), -1) / 255.0, one_hot.astype(np.float64)

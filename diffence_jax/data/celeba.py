@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from diffence_jax.checks import FilePath
 from diffence_jax.data.dataset import Dataset, make_dataset
 from diffence_jax.data.image_files import check_folder, read_images
 from diffence_jax.named import nearest
@@ -18,7 +19,7 @@ _MOST_ATTRIBUTES = 16
 
 
 def load(
-  path: str,
+  path: FilePath,
   image_size: int | None = 64,
   attributes: Sequence[str] = ("Heavy_Makeup", "Mouth_Slightly_Open", "Smiling"),
   in_memory: bool = True,

@@ -9,6 +9,9 @@ import numpy as np
 from diffence_jax.data.streaming import Images, chunks, view
 from diffence_jax.rng import MAX_ID
 
+# More than that, and few in the place of the rows: images with their channels first.
+_MOST_CHANNELS = 4
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
@@ -20,6 +23,7 @@ class Dataset:
     ids: i64[N], unique, 0 to 2**31 - 1, the same whatever the order on disk.
     num_classes: K, 2 to 2**31 - 1.
     part: i8[N], 0 for the source's training part, 1 for its test part; all 0 if it has none.
+    notes: what the source left out or took in a way of its own, for people.
   """
 
   images: Images
@@ -27,20 +31,11 @@ class Dataset:
   ids: np.ndarray
   num_classes: int
   part: np.ndarray
+  notes: tuple[str, ...] = ()
 
   def __post_init__(self):
-    if self.images.ndim != 4 or self.images.dtype != np.uint8 or 0 in self.images.shape:
-      raise ValueError(
-        f"images are {self.images.dtype}{list(self.images.shape)}; expected uint8[N, H, W, C], "
-        "not empty."
-      )
+    check_kinds(self.images, labels=self.labels, ids=self.ids, part=self.part)
     num = len(self.images)
-    for name in ("labels", "ids", "part"):
-      values = getattr(self, name)
-      if values.shape != (num,) or not np.issubdtype(values.dtype, np.integer):
-        raise ValueError(
-          f"{name} are {values.dtype}{list(values.shape)}; expected integers, [{num}]."
-        )
     if not 2 <= self.num_classes <= MAX_ID:
       raise ValueError(f"There are {self.num_classes} classes; expected 2 to {MAX_ID}.")
     if self.labels.min() < 0 or self.labels.max() >= self.num_classes:
@@ -91,7 +86,27 @@ class Dataset:
       self.ids[rows],
       self.num_classes,
       self.part[rows],
+      self.notes,
     )
+
+  def describe(self) -> str:
+    """One line of what the data are, so that a misunderstanding is seen."""
+    num, height, width, channels = self.images.shape
+    present, counts = np.unique(self.labels, return_counts=True)
+    least, most = counts.argmin(), counts.argmax()
+    told = [
+      f"{num} images, {height} high and {width} wide, {channels} channel{'s'[: channels > 1]}",
+      f"{self.num_classes} classes, of {counts[least]} (class {present[least]}) to "
+      f"{counts[most]} images (class {present[most]})",
+    ]
+    if len(present) < self.num_classes:
+      first = next((i for i, own in enumerate(present) if own != i), len(present))
+      told.append(
+        f"{self.num_classes - len(present)} classes without an image, {first} the first"
+      )
+    if self.part.any():
+      told.append(f"{int(self.part.sum())} images are the test part")
+    return "; ".join([*told, *self.notes])
 
   @functools.cached_property
   def digest(self) -> str:
@@ -108,12 +123,38 @@ class Dataset:
     return digest.hexdigest()
 
 
+def check_kinds(images: Images, **columns: np.ndarray) -> None:
+  """Raises ValueError unless images are u8[N,H,W,C], and columns integers, [N].
+
+  Only shapes and dtypes are looked at.
+  """
+  shape = list(images.shape)
+  if images.ndim != 4 or images.dtype != np.uint8 or 0 in shape:
+    raise ValueError(
+      f"images are {images.dtype}{shape}; expected uint8[N, H, W, C], not empty."
+    )
+  if shape[1] <= _MOST_CHANNELS < min(shape[2:]):
+    raise ValueError(
+      f"images are {images.dtype}{shape}, which looks like channels first; expected "
+      "[N, H, W, C]. Use np.moveaxis(images, 1, -1), or of the source npz "
+      "data.options.layout=channels_first."
+    )
+  for name, values in columns.items():
+    if values.shape != images.shape[:1] or not np.issubdtype(values.dtype, np.integer):
+      raise ValueError(
+        f"{name} are {values.dtype}{list(values.shape)}; expected integers, [{shape[0]}]."
+      )
+
+
 def make_dataset(
   images: Images,
   labels: np.ndarray,
   ids: np.ndarray | None = None,
   num_classes: int | None = None,
   part: np.ndarray | None = None,
+  *,
+  renumber: bool = False,
+  notes: tuple[str, ...] = (),
 ) -> Dataset:
   """Fills in what a source does not say.
 
@@ -121,28 +162,42 @@ def make_dataset(
     images: u8[N,H,W,C], or u8[N,H,W] in gray.
     labels: i[N].
     ids: i[N]; None numbers the samples.
-    num_classes: None counts up to the largest label.
+    num_classes: None counts the labels; a number allows for classes without a sample.
     part: i[N] or bool[N]; None for all 0.
+    renumber: whether the labels are any K numbers, which become 0 to K-1 in their order.
+    notes: as in `Dataset`.
 
   Returns:
     The dataset.
 
   Raises:
-    ValueError: something does not fit.
+    ValueError: something does not fit; or labels begin elsewhere than at 0 or have gaps, and
+      neither `num_classes` nor `renumber` says how that is meant.
   """
   if images.ndim == 3:
     images = images[..., None]
   num = images.shape[0] if images.ndim else 0
+  ids = np.arange(num) if ids is None else ids
+  part = np.zeros(num, np.int8) if part is None else part
+  part = part.astype(np.int8) if part.dtype == bool else part
+  check_kinds(images, labels=labels, ids=ids, part=part)
+  if renumber:
+    _, labels = np.unique(labels, return_inverse=True)
   if num_classes is None:
-    # Labels that are not numbers count no classes: `Dataset` says what is wrong with them.
-    integers = np.issubdtype(labels.dtype, np.integer)
-    num_classes = int(labels.max(initial=0)) + 1 if integers else 0
-  if part is None:
-    part = np.zeros(num, np.int8)
-  return Dataset(
-    images=images,
-    labels=labels,
-    ids=np.arange(num) if ids is None else ids,
-    num_classes=num_classes,
-    part=part.astype(np.int8) if part.dtype == bool else part,
-  )
+    num_classes = _count_classes(labels)
+  return Dataset(images, labels, ids, num_classes, part, notes)
+
+
+def _count_classes(labels):
+  """K of labels that are all of 0 to K-1."""
+  present = np.unique(labels)
+  most = int(present[-1])
+  if present[0] != 0 or len(present) != most + 1:
+    missing = next((i for i, own in enumerate(present) if own != i), len(present))
+    raise ValueError(
+      f"labels range from {present[0]} to {most}, {len(present)} different ones, and no sample "
+      f"has {missing}; expected all of 0 to K-1. Number them so, as renumber=True does in "
+      "their order; or give num_classes=K, which keeps classes without a sample. Both are "
+      "arguments of make_dataset, and in data.options of the sources npz and idx."
+    )
+  return most + 1

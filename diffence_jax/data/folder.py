@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from diffence_jax.checks import FilePath
 from diffence_jax.data.dataset import Dataset, make_dataset
 from diffence_jax.data.image_files import (
   SUFFIXES,
@@ -13,7 +14,7 @@ from diffence_jax.data.image_files import (
 )
 
 
-def load(path: str, image_size: int | None = None, in_memory: bool = True) -> Dataset:
+def load(path: FilePath, image_size: int | None = None, in_memory: bool = True) -> Dataset:
   """Loads `path/<class>/**/<image>`; classes are numbered in the order of their names.
 
   Args:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from diffence_jax.data.arrays import archive_headers, check_file, map_array, read_arrays
 from diffence_jax.data.dataset import Dataset
-from diffence_jax.data.npz import read_arrays
 from diffence_jax.named import nearest
 from diffence_jax.rng import MAX_ID
 
@@ -126,9 +126,9 @@ def read_index_file(path: str | Path, dataset: Dataset, *, seed: int = 0) -> Spl
     FileNotFoundError: there is no such file.
     ValueError: the file is damaged, lacks a group, or names samples that are not there.
   """
-  if not Path(path).exists():
-    raise FileNotFoundError(f"There is no index file {path} (data.index_file).")
-  groups = {"reference": np.empty(0, np.int64), **_read_groups(Path(path))}
+  check_file(path, "set data.index_file to an index file")
+  num = len(dataset.ids)
+  groups = {"reference": np.empty(0, np.int64), **_read_groups(Path(path), num)}
   sides, expected = {"members", "nonmembers"}, {f.name for f in dataclasses.fields(Split)}
   if set(groups) == sides | {"reference"}:
     rng = np.random.default_rng(seed)
@@ -154,18 +154,16 @@ def write_index_file(split: Split, path: str | Path) -> None:
   Path(path).write_text(json.dumps(groups))
 
 
-def _read_groups(path):
-  """Name to ids, as the index file has them."""
-  if path.suffix == ".npz":
-    content = {name: ids.tolist() for name, ids in read_arrays(path).items()}
-  else:
-    try:
-      content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-      raise ValueError(f"{path} is not a JSON object of lists of ids: {error}.") from error
+def _read_groups(path, num):
+  """Name to ids, as the index file has them; none has more than `num`."""
+  content = _arrays(path, num) if path.suffix in (".npz", ".npy") else _json(path)
+  if isinstance(content, list) and _are_bools(content):
+    raise _mask(path)
   if not isinstance(content, dict):
     raise ValueError(f"{path} is not a JSON object of lists of ids, but one of another kind.")
   for name, ids in content.items():
+    if isinstance(ids, list) and _are_bools(ids):
+      raise _mask(path)
     # By type: NumPy would make 1 of true, of 1.5 and of "1".
     if not isinstance(ids, list) or not all(type(i) is int and 0 <= i <= MAX_ID for i in ids):
       raise ValueError(
@@ -173,6 +171,42 @@ def _read_groups(path):
         f"numbers from 0 to {MAX_ID}."
       )
   return {name: np.array(ids, np.int64) for name, ids in content.items()}
+
+
+def _json(path):
+  try:
+    return json.loads(path.read_text("utf-8"))
+  except (OSError, ValueError, RecursionError) as error:
+    raise ValueError(f"{path} is not a JSON object of lists of ids: {error}.") from error
+
+
+def _arrays(path, num):
+  """Name to a list, from NumPy's files; their sizes are looked at before they are read."""
+  is_single = path.suffix == ".npy"
+  headers = {"": map_array(path)} if is_single else archive_headers(path)
+  for name, header in headers.items():
+    if header.dtype == bool:
+      raise _mask(path)
+    if is_single:
+      raise ValueError(f"{path} has one array; expected an .npz, with members and nonmembers.")
+    if header.ndim != 1 or header.size > num:
+      raise ValueError(
+        f"{path}: {name} is {header.dtype}{list(header.shape)}; expected ids, at most {num}, "
+        "as many as the data have samples."
+      )
+  return {name: ids.tolist() for name, ids in read_arrays(path, list(headers)).items()}
+
+
+def _are_bools(values):
+  return bool(values) and all(type(value) is bool for value in values)
+
+
+def _mask(path):
+  return ValueError(
+    f"{path} has True and False; expected ids, as a mask does not say of which samples and in "
+    "which order. Of a mask and the samples' ids in its order: np.savez('split.npz', "
+    "members=ids[mask], nonmembers=ids[~mask]); then set data.index_file to that."
+  )
 
 
 def _cut(ids, num, what):

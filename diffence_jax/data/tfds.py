@@ -5,13 +5,14 @@ import re
 
 import numpy as np
 
+from diffence_jax.checks import FilePath
 from diffence_jax.data.dataset import Dataset, make_dataset
 from diffence_jax.data.streaming import StreamedImages
 
 
 def load(
   name: str,
-  data_dir: str | None = None,
+  data_dir: FilePath | None = None,
   train_split: str = "train",
   test_split: str | None = "test",
   in_memory: bool = True,

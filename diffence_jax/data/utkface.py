@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 
+from diffence_jax.checks import FilePath
 from diffence_jax.data.dataset import Dataset, make_dataset
 from diffence_jax.data.image_files import check_folder, find_images, ids_of, read_images
 
@@ -14,7 +15,7 @@ _MOST_MISNAMED = 10
 _NAME = re.compile(r"\d+_\d_([0-4])_\d")
 
 
-def load(path: str, image_size: int | None = 64, in_memory: bool = True) -> Dataset:
+def load(path: FilePath, image_size: int | None = 64, in_memory: bool = True) -> Dataset:
   """Loads `path/**/[age]_[gender]_[race]_[date].jpg`.
 
   Three files of the release lack the race in their names, and are left out as they are in the

@@ -6,7 +6,7 @@ from typing import Any
 
 from diffence_jax.attacks.attack import ATTACKS
 from diffence_jax.audit.pool import PROTOCOLS
-from diffence_jax.checks import check_choice, check_whole
+from diffence_jax.checks import FilePath, check_choice, check_whole
 from diffence_jax.data import make_split
 from diffence_jax.data.augment import KINDS
 from diffence_jax.defense import candidate_logits
@@ -39,7 +39,7 @@ class Data:
   num_reference: int | None = _SPLIT["num_reference"]  # None: all that is left
   known_fraction: float = _SPLIT["known_fraction"]  # of each side; the rest are targets
   nonmembers_from: str = _SPLIT["nonmembers_from"]  # or "test": the source's test part
-  index_file: str = ""  # an explicit split; replaces the sizes above
+  index_file: FilePath = ""  # an explicit split; replaces the sizes above
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Classifier:
 
   model: str = "small_resnet"
   fields: Mapping[str, Any] = _section()  # what the model takes: width, mean, ...
-  checkpoint: str = ""  # a saved model's folder: taken as it is, not trained
+  checkpoint: FilePath = ""  # a saved model's folder: taken as it is, not trained
   defense: str = "undefended"  # a name of training.registry.DEFENSES, or module:function
   epochs: int = TrainSettings.epochs
   batch_size: int = TrainSettings.batch_size
@@ -70,7 +70,7 @@ class Diffusion(DenoiserSettings):
 
   model: str = "ddpm_unet"
   fields: Mapping[str, Any] = _section()  # what the model takes: channels, multipliers, ...
-  checkpoint: str = ""  # a saved model's folder: taken as it is, not trained
+  checkpoint: FilePath = ""  # a saved model's folder: taken as it is, not trained
   image_shape: tuple[int, ...] = ()  # (height, width, channels); (): that of the data
   schedule: Mapping[str, Any] = _section(**defaults_of(linear_schedule, 0))
   trained_on: str = "members"  # or "reference"

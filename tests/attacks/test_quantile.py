@@ -1,5 +1,7 @@
 """The quantile-regression attack: hard samples planted, no leak, and cross-fitting."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -225,6 +227,10 @@ def test_mistakes_are_refused():
     attack(phi, images, labels, num_folds=1)
   with pytest.raises(ValueError, match="expected uint8"):
     attack(phi, {g: a / 255.0 for g, a in images.items()}, labels)
+  with pytest.raises(
+    ValueError, match="num_classes is -1; expected a whole number, at least 1"
+  ):
+    image_features(images["known_nonmembers"], labels["known_nonmembers"], num_classes=-1)
   with pytest.raises(ValueError, match="integers from 0 to 1"):
     image_features(images["known_nonmembers"], labels["known_nonmembers"], num_classes=2)
   features = np.zeros((6, 2))
@@ -234,3 +240,17 @@ def test_mistakes_are_refused():
     quantile_scores(features, np.full(6, np.inf), features, np.zeros(6))
   with pytest.raises(ValueError, match=r"expected \[N, F\] and \[N\]"):
     quantile_scores(features, np.zeros(6), features, np.zeros(5))
+
+
+def test_many_classes_take_no_more_memory_than_their_rows():
+  _, images, labels = pictures(0, 12)
+  fewer = image_features(images, labels, num_classes=3)(images, labels)
+  num_classes = 85_742
+  tracemalloc.start()
+  features = image_features(images, labels, num_classes=num_classes)(images, labels)
+  peak = tracemalloc.get_traced_memory()[1]
+  tracemalloc.stop()
+  assert peak < 8 * features.nbytes  # a square matrix of the classes has 54.8 GiB
+  num = fewer.shape[1] - 3
+  np.testing.assert_array_equal(features[:, : num + 3], fewer)
+  assert features.shape == (12, num + num_classes) and not features[:, num + 3 :].any()

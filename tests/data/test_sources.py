@@ -1,6 +1,7 @@
 """Data sources: what they give, and what missing or damaged files say."""
 
 import gzip
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -11,7 +12,7 @@ import sklearn.datasets
 from PIL import Image
 
 from diffence_jax import data
-from diffence_jax.data import idx, make_dataset
+from diffence_jax.data import idx, make_dataset, memory
 
 
 def random_images(num, *shape, seed=0):
@@ -84,6 +85,28 @@ def test_damaged_idx_files_are_named(tmp_path, damage):
     data.load("idx", path=str(tmp_path))
 
 
+def test_no_more_of_an_idx_file_is_read_than_it_announces(tmp_path, monkeypatch):
+  write_idx(tmp_path, zipped=True)
+  path = tmp_path / f"{idx._FILES[0][0]}.gz"
+  path.write_bytes(gzip.compress(idx_bytes(random_images(5, 5, 4)) + bytes(10**7)))
+  with pytest.raises(ValueError, match=r"is damaged: more bytes for the shape \[5, 5, 4\]"):
+    data.load("idx", path=str(tmp_path))
+  header = bytes([0, 0, 8, 3]) + struct.pack(">3I", 2**31, 2**31, 2**31)
+  path.write_bytes(gzip.compress(header + bytes(100)))
+  with pytest.raises(ValueError, match=r"announces take .* GB of memory; it is damaged"):
+    data.load("idx", path=str(tmp_path))
+
+
+def test_idx_labels_that_do_not_begin_at_0_are_renumbered_on_request(tmp_path):
+  _, labels = write_idx(tmp_path)
+  for (_, name), rows in zip(idx._FILES, (slice(0, 5), slice(5, 8)), strict=True):
+    (tmp_path / name).write_bytes(idx_bytes(labels[rows] + np.uint8(1)))
+  with pytest.raises(ValueError, match=r"labels range from 1 to 3, .*renumber=True"):
+    data.load("idx", path=str(tmp_path))
+  dataset = data.load("idx", path=str(tmp_path), renumber=True)
+  np.testing.assert_array_equal(dataset.labels, labels)
+
+
 @pytest.mark.skipif(
   not Path(idx.FASHION_MNIST).is_dir(), reason="Debian's dataset-fashion-mnist is not installed"
 )
@@ -130,7 +153,28 @@ class Bomb:
     ),
     ({"images": np.uint8(1), "labels": np.arange(2)}, r"images are uint8\[\]"),
     ({"images": random_images(2, 4, 4), "labels": np.array(["a", "b"])}, "labels are <U1"),
-    ({"images": random_images(2, 4, 4), "labels": np.array([0, 2**32])}, "4294967297 classes"),
+    ({"images": random_images(2, 4, 4), "labels": np.array([0, 2**32])}, "no sample has 1;"),
+    (
+      {"images": random_images(2, 4, 4), "labels": np.array([[0], [1]])},
+      r"labels are .*\[2, 1",
+    ),
+    (
+      {"images": random_images(9, 3, 16, 16), "labels": np.arange(9)},
+      "looks like channels first",
+    ),
+    (
+      {"images": random_images(9, 1, 28, 28), "labels": np.arange(9)},
+      "looks like channels first",
+    ),
+    (
+      {"images": random_images(10, 4, 4), "labels": np.arange(1, 11)},
+      "no sample has 0; .*renum",
+    ),
+    ({"images": random_images(2, 4, 4), "labels": np.array([0, 1449764])}, "no sample has 1; "),
+    (
+      {"images": random_images(2, 4, 4), "labels": np.array([0, 2])},
+      "no sample has 1; .*num_cl",
+    ),
     ({"images": random_images(2, 4, 4), "labels": np.arange(2), "part": [0, 256]}, "part ra"),
     ({"images": random_images(2, 4, 4), "labels": np.arange(2), "part": [0, 0.5]}, "part are"),
     ({"images": np.array([Bomb()]), "labels": np.arange(1)}, "plain arrays"),
@@ -142,6 +186,112 @@ def test_archives_that_are_not_right_are_refused(tmp_path, monkeypatch, arrays, 
   with pytest.raises(ValueError, match=match):
     data.load("npz", path="a.npz")
   assert not Path("bomb-went-off").exists()
+
+
+def test_labels_that_are_any_numbers_are_renumbered_on_request(tmp_path):
+  images, numbers = random_images(6, 4, 4), np.array([-1, 40, 2, 40, 2, -1])
+  np.savez(tmp_path / "a.npz", images=images, labels=numbers)
+  dataset = data.load("npz", path=str(tmp_path / "a.npz"), renumber=True)
+  np.testing.assert_array_equal(dataset.labels, [0, 2, 1, 2, 1, 0])
+  assert dataset.num_classes == 3
+
+
+def test_classes_without_a_sample_are_kept_on_request_and_told(tmp_path):
+  np.savez(tmp_path / "a.npz", images=random_images(5, 4, 4), labels=[0, 3, 3, 3, 0])
+  dataset = data.load("npz", path=str(tmp_path / "a.npz"), num_classes=10)
+  assert dataset.num_classes == 10
+  assert "10 classes, of 2 (class 0) to 3 images (class 3)" in dataset.describe()
+  assert "8 classes without an image, 1 the first" in dataset.describe()
+  with pytest.raises(ValueError, match="There are -1 classes; expected 2"):
+    data.load("npz", path=str(tmp_path / "a.npz"), num_classes=-1)
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_channels_first_is_a_layout(tmp_path, in_memory):
+  images, labels = random_images(7, 3, 6, 5), np.arange(7) % 2
+  np.save(tmp_path / "images.npy", images)
+  np.save(tmp_path / "labels.npy", labels)
+  options = {"path": str(tmp_path), "in_memory": in_memory}
+  with pytest.raises(
+    ValueError, match=r"channels first; .* data.options.layout=channels_first"
+  ):
+    data.load("npz", **options)
+  dataset = data.load("npz", layout="channels_first", **options)
+  expected = data.make_dataset(np.moveaxis(images, 1, -1), labels)
+  np.testing.assert_array_equal(dataset.images, expected.images)
+  assert dataset.digest == expected.digest
+  with pytest.raises(ValueError, match=r"data.options.layout is 'chw'; expected one of"):
+    data.load("npz", layout="chw", **options)
+
+
+def test_sizes_are_looked_at_before_arrays_are_read(tmp_path, monkeypatch):
+  path = tmp_path / "a.npz"
+  np.savez_compressed(path, images=np.zeros((200, 50, 50), np.uint8), labels=np.arange(200) % 2)
+  # Of wrong kinds, and many times the size of what there is: neither is read.
+  read = np.lib.format.read_array
+  monkeypatch.setattr(np.lib.format, "read_array", lambda *_, **__: pytest.fail("it was read"))
+  monkeypatch.setattr(memory, "memory_size", lambda: 400_000)
+  with pytest.raises(ValueError, match=r"a.npz take 0.0 GB, .*in_memory=False"):
+    data.load("npz", path=str(path))
+  np.savez_compressed(path, images=np.zeros((200, 50, 50)), labels=np.arange(200) % 2)
+  with pytest.raises(ValueError, match=r"images are float64\[200, 50, 50, 1\]"):
+    data.load("npz", path=str(path))
+  # What is no part of the data set is left alone, and told.
+  monkeypatch.setattr(np.lib.format, "read_array", read)
+  arrays = {"images": random_images(2, 4, 4), "labels": np.arange(2)}
+  np.savez_compressed(path, **arrays, features=np.zeros(10**6))
+  assert "other arrays are left out: features" in data.load("npz", path=str(path)).describe()
+
+
+def test_pickles_are_refused_in_our_words(tmp_path):
+  labels = np.array([0, "one"], object)
+  np.savez(tmp_path / "a.npz", images=random_images(2, 4, 4), labels=labels)
+  np.save(tmp_path / "images.npy", random_images(2, 4, 4))
+  np.save(tmp_path / "labels.npy", labels)
+  (tmp_path / "b.npz").write_bytes(b"\x80\x04N.")
+  for path in ("a.npz", "", "b.npz"):
+    with pytest.raises(ValueError, match=r"plain arrays|one array|not a zip") as error:
+      data.load("npz", path=str(tmp_path / path))
+    assert "allow_pickle" not in str(error.value)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes")
+def test_a_pipe_is_never_waited_for(tmp_path):
+  os.mkfifo(tmp_path / "a.npz")
+  with pytest.raises(ValueError, match=r"a\.npz is no regular file; set data.options.path"):
+    data.load("npz", path=str(tmp_path / "a.npz"))
+  os.mkfifo(tmp_path / "images.npy")
+  with pytest.raises(ValueError, match=r"images\.npy cannot be read .* no regular file"):
+    data.load("npz", path=str(tmp_path))
+  os.mkfifo(tmp_path / idx._FILES[0][0])
+  with pytest.raises(FileNotFoundError, match="is a file"):
+    data.load("idx", path=str(tmp_path))
+
+
+@pytest.mark.parametrize(
+  "source, options",
+  [
+    ("folder", {"path": 5}),
+    ("folder", {"path": "a", "image_size": "x"}),
+    ("folder", {"path": "a", "in_memory": "False"}),
+    ("npz", {"path": "a", "num_classes": 2.5}),
+    ("photographs", {"tile": "x"}),
+    ("tfds", {"name": "a", "data_dir": 5}),
+  ],
+)
+def test_options_of_a_wrong_type_are_named(source, options):
+  name = list(options)[-1]
+  with pytest.raises(ValueError, match=rf"^data\.options\.{name} is .*; expected "):
+    data.load(source, **options)
+
+
+def test_home_is_found_in_paths(tmp_path, monkeypatch):
+  monkeypatch.setenv("HOME", str(tmp_path))
+  np.savez(tmp_path / "a.npz", images=random_images(2, 4, 4), labels=np.arange(2))
+  assert len(data.load("npz", path="~/a.npz").ids) == 2
+  assert len(data.load("npz", path=tmp_path / "a.npz").ids) == 2
+  with pytest.raises(FileNotFoundError, match=rf"no folder {tmp_path}/none;"):
+    data.load("folder", path="~/none")
 
 
 def test_whatever_is_damaged_in_an_archive_is_refused_or_changes_nothing(tmp_path):

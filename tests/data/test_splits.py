@@ -1,6 +1,7 @@
 """Splits: disjoint, seeded, by id."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -127,6 +128,9 @@ def test_an_index_file_of_two_sides_is_halved_at_random(tmp_path):
   [
     ("{", "not a JSON object"),
     ("[1, 2]", "not a JSON object"),
+    ("[" * 100_000, "not a JSON object"),
+    ("[true, false, true]", "has True and False; expected ids, .*ids\\[mask\\]"),
+    ('{"members": [true, false], "nonmembers": [false, true]}', "has True and False; expected"),
     ('{"members": ["5", "6"], "nonmembers": [1, 2]}', "'members' is not a list of whole"),
     ('{"members": [3, 4], "nonmembers": [1.5, 2]}', "'nonmembers' is not a list of whole"),
     ('{"members": [true, 4], "nonmembers": [2, 3]}', "'members' is not a list of whole"),
@@ -144,7 +148,7 @@ def test_index_files_that_are_not_right_are_refused(tmp_path, content, match):
   path.write_text(content)
   with pytest.raises(ValueError, match=match):
     read_index_file(path, dataset_of(100))
-  with pytest.raises(FileNotFoundError, match="no index file"):
+  with pytest.raises(FileNotFoundError, match=r"no file .*set data.index_file"):
     data.read_index_file(tmp_path / "nowhere.json", dataset_of(100))
 
 
@@ -156,3 +160,31 @@ def test_a_damaged_index_archive_is_refused(tmp_path):
   path.write_bytes(path.read_bytes()[:100])
   with pytest.raises(ValueError, match=r"cannot be read as an \.npz"):
     read_index_file(path, dataset_of(100))
+
+
+def test_masks_and_arrays_that_are_too_large_are_refused_before_they_are_read(tmp_path):
+  dataset, mask = dataset_of(100), np.arange(100) < 50
+  np.save(tmp_path / "mask.npy", mask)
+  np.save(tmp_path / "ids.npy", dataset.ids)
+  np.savez(tmp_path / "masks.npz", members=mask, nonmembers=~mask)
+  np.savez_compressed(tmp_path / "large.npz", members=np.zeros(10**7, int), nonmembers=[1, 2])
+  for name, match in (
+    ("mask.npy", r"mask.npy has True and False; expected ids"),
+    ("masks.npz", r"masks.npz has True and False; expected ids"),
+    ("ids.npy", "has one array; expected an .npz"),
+    ("large.npz", r"members is int64\[10000000\]; expected ids, at most 100"),
+  ):
+    with pytest.raises(ValueError, match=match):
+      read_index_file(tmp_path / name, dataset)
+  # As the error says.
+  ids = dataset.ids
+  np.savez(tmp_path / "split.npz", members=ids[mask], nonmembers=ids[~mask])
+  split = read_index_file(tmp_path / "split.npz", dataset)
+  assert set(split.members) == set(ids[mask]) and set(split.nonmembers) == set(ids[~mask])
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes")
+def test_an_index_file_that_is_a_pipe_is_never_waited_for(tmp_path):
+  os.mkfifo(tmp_path / "split.json")
+  with pytest.raises(ValueError, match=r"no regular file; set data.index_file"):
+    read_index_file(tmp_path / "split.json", dataset_of(100))

@@ -121,6 +121,22 @@ def test_a_mapping_says_only_what_differs():
   assert validate(base_config()) == validate({})
 
 
+def test_home_is_found_in_the_paths_of_settings(monkeypatch):
+  monkeypatch.setenv("HOME", "/home/she")
+  settings = validate(
+    {
+      "data": {"index_file": "~/split.json"},
+      "classifier": {"checkpoint": "~/models/resnet18"},
+      "diffusion": {"checkpoint": "models/ddpm"},
+    }
+  )
+  assert settings.data.index_file == "/home/she/split.json"
+  assert settings.classifier.checkpoint == "/home/she/models/resnet18"
+  assert settings.diffusion.checkpoint == "models/ddpm"
+  with pytest.raises(ValueError, match=r"data.index_file is 5; expected text or a path"):
+    validate({"data": {"index_file": 5}})
+
+
 def test_settings_of_sources_and_models_pass_through():
   config = validate({"diffusion": {"fields": {"channels": 16}}, "data": {"options": {"a": 1}}})
   assert config.diffusion.fields["channels"] == 16 and config.data.options["a"] == 1
