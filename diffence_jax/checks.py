@@ -1,15 +1,20 @@
 """Checks of settings, before anything is computed: their types, and their ranges."""
 
 import inspect
-import math
+import numbers
 import os
 import types
 import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 # A file or folder that a setting or an option names: `~` in it is the user's home.
 FilePath = str | os.PathLike
+
+# Beyond it a number is infinite in float32, in which all is computed.
+LARGEST = float(np.finfo(np.float32).max)
 
 _NAMES = {
   bool: "True or False",
@@ -26,27 +31,30 @@ def check_range(name: str, value: float, least: float, most: float | None) -> No
   """Raises ValueError unless `least` <= `value` <= `most` (None for any finite number)."""
   if not _is_finite(value) or value < least or (most is not None and value > most):
     kind = "number" if most is not None else "finite number"
-    raise ValueError(f"{name} is {value!r}; expected a {kind}, {_bounds(least, most)}.")
+    raise ValueError(f"{name} is {shown(value)}; expected a {kind}, {_bounds(least, most)}.")
 
 
-def check_positive(name: str, value: float) -> None:
-  """Raises ValueError unless `value` is a finite number above 0."""
-  if not _is_finite(value) or value <= 0.0:
-    raise ValueError(f"{name} is {value!r}; expected a finite number, above 0.")
+def check_positive(name: str, value: float, most: float | None = None) -> None:
+  """Raises ValueError unless 0 < `value` <= `most` (None for any finite number)."""
+  if not _is_finite(value) or value <= 0.0 or (most is not None and value > most):
+    kind = "finite number, above 0" if most is None else f"number, above 0 and at most {most}"
+    raise ValueError(f"{name} is {shown(value)}; expected a {kind}.")
 
 
 def check_whole(name: str, value: int, least: int, most: int | None = None) -> None:
   """Raises ValueError unless `value` is a whole number from `least` to `most` (None: any)."""
-  is_whole = isinstance(value, int) and not isinstance(value, bool)
+  is_whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
   if not is_whole or value < least or (most is not None and value > most):
-    raise ValueError(f"{name} is {value!r}; expected a whole number, {_bounds(least, most)}.")
+    raise ValueError(
+      f"{name} is {shown(value)}; expected a whole number, {_bounds(least, most)}."
+    )
 
 
 def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
   """Raises ValueError unless `value` is one of `choices`."""
-  if value not in choices:
+  if not isinstance(value, str) or value not in choices:
     known = ", ".join(map(repr, choices))
-    raise ValueError(f"{name} is {value!r}; expected one of {known}.")
+    raise ValueError(f"{name} is {shown(value)}; expected one of {known}.")
 
 
 def check_type(name: str, value: Any, annotation: Any, default: Any = None) -> Any:
@@ -56,12 +64,13 @@ def check_type(name: str, value: Any, annotation: Any, default: Any = None) -> A
     name: of the setting, for errors.
     value: of the setting.
     annotation: bool, int, float, str, `FilePath`, a tuple, sequence or mapping type, or a union
-      of these and None; anything else takes every value.
+      of these and None; anything else takes every value. What a tuple or sequence holds is
+      checked too.
     default: stands for the annotation where that is `inspect.Parameter.empty`.
 
   Returns:
-    The value: a whole number given for a float as a float, a list for a tuple as a tuple,
-    a path as text without `~`.
+    The value: a whole number given for a float as a float, a list for a tuple as a tuple, a
+    NumPy scalar as Python's, a path as text without `~`.
 
   Raises:
     ValueError: it is of another type, or a number that is not finite.
@@ -71,24 +80,76 @@ def check_type(name: str, value: Any, annotation: Any, default: Any = None) -> A
       return value
     annotation = type(default)
   kinds = _kinds(annotation)
+  if isinstance(value, np.generic):
+    value = value.item()
   if kinds is None or (value is None and type(None) in kinds):
     return value
   if isinstance(value, str | os.PathLike) and os.PathLike in kinds:
     return os.path.expanduser(os.fspath(value))
-  if isinstance(value, list) and tuple in kinds:  # as JSON has it
-    return tuple(value)
+  if isinstance(value, list | tuple) and tuple in kinds:  # a list as JSON has it
+    return _check_elements(name, tuple(value), annotation)
   if isinstance(value, bool):
     matches = bool in kinds
   elif isinstance(value, int) and float in kinds and int not in kinds:
-    return float(value)
+    matches = _is_finite(value)
   elif isinstance(value, float):
-    matches = float in kinds and math.isfinite(value)
+    matches = float in kinds and _is_finite(value)
   else:
     matches = any(isinstance(value, kind) for kind in kinds)
   if not matches:
     expected = " or ".join(_NAMES.get(kind, str(kind)) for kind in kinds if kind in _NAMES)
-    raise ValueError(f"{name} is {value!r}; expected {expected or 'None'}.")
-  return value
+    raise ValueError(f"{name} is {shown(value)}; expected {expected or 'None'}.")
+  return float(value) if matches and type(value) is int and int not in kinds else value
+
+
+def check_plain(name: str, value: Any) -> None:
+  """Raises ValueError unless a setting is what JSON has: plain values, lists and sections.
+
+  Args:
+    name: of the setting, for errors.
+    value: None, a bool, text or a finite number; lists, tuples and mappings of these.
+  """
+  if isinstance(value, Mapping):
+    for key, own in value.items():
+      check_plain(f"{name}.{key}", own)
+  elif isinstance(value, list | tuple):
+    for place, own in enumerate(value):
+      check_plain(f"{name}[{place}]", own)
+  elif isinstance(value, float) and not np.isfinite(value):
+    raise ValueError(f"{name} is {shown(value)}; expected a finite number.")
+  elif not (value is None or isinstance(value, bool | int | float | str)):
+    raise ValueError(
+      f"{name} is {shown(value)}; expected text, a number, True, False, None, or lists and "
+      "sections of these."
+    )
+
+
+def shown(value: Any) -> str:
+  """A value in an error: whole where it is short, else its beginning."""
+  try:
+    text = repr(value.item() if isinstance(value, np.generic) else value)
+  except ValueError:  # a whole number of thousands of digits
+    text = "a huge number"
+  return text if len(text) <= 100 else f"{text[:100]}..."
+
+
+def _check_elements(name: str, values: tuple, annotation: Any) -> tuple:
+  """What a tuple holds, checked against the tuple's or sequence's part of an annotation."""
+  is_union = isinstance(annotation, types.UnionType) or (
+    typing.get_origin(annotation) is typing.Union
+  )
+  for part in typing.get_args(annotation) if is_union else (annotation,):
+    if tuple in (_kinds(part) or ()):
+      own = [each for each in typing.get_args(part) if each is not Ellipsis]
+      if len(own) == 1:
+        own *= len(values)
+      if own and len(own) != len(values):
+        raise ValueError(f"{name} is {shown(values)}; expected {len(own)} values.")
+      return tuple(
+        check_type(f"{name}[{place}]", *pair)
+        for place, pair in enumerate(zip(values, own or [Any] * len(values), strict=True))
+      )
+  return values
 
 
 def _kinds(annotation) -> tuple[type, ...] | None:
@@ -113,8 +174,8 @@ def _kinds(annotation) -> tuple[type, ...] | None:
 
 
 def _is_finite(value):
-  is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-  return is_number and math.isfinite(value)
+  is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+  return is_number and -LARGEST <= value <= LARGEST
 
 
 def _bounds(least, most):

@@ -31,9 +31,14 @@ def unknown_name(what: str, name: str, known: Iterable[str]) -> ValueError:
 
 
 def options_of(function: Callable[..., Any], num_args: int) -> dict[str, inspect.Parameter]:
-  """The options of a function: its parameters after the first `num_args`, by name."""
-  parameters = list(inspect.signature(function).parameters.values())[num_args:]
-  return {p.name: p for p in parameters if p.kind is not inspect.Parameter.VAR_KEYWORD}
+  """The options of a function: its parameters after the first `num_args`, by name.
+
+  Raises:
+    ValueError: it has no signature, as some functions that are built in.
+  """
+  arguments, options = _parameters(function, num_args)
+  del arguments
+  return {p.name: p for p in options if p.kind is not inspect.Parameter.VAR_KEYWORD}
 
 
 def defaults_of(function: Callable[..., Any], num_args: int) -> dict[str, Any]:
@@ -45,12 +50,37 @@ def defaults_of(function: Callable[..., Any], num_args: int) -> dict[str, Any]:
   }
 
 
+def _parameters(function, num_args):
+  """A function's parameters: what takes the first `num_args` arguments, and its options."""
+  try:
+    found = _signature(function).parameters.values()
+  except (ValueError, TypeError) as error:
+    name = getattr(function, "__qualname__", type(function).__name__)
+    raise ValueError(
+      f"{name} tells nothing of its arguments; expected a function written in Python."
+    ) from error
+  several = [p for p in found if p.kind is p.VAR_POSITIONAL]
+  places = [p for p in found if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+  arguments = places[:num_args]
+  arguments += several * (num_args - len(arguments))
+  taken = {p.name for p in (*arguments, *several)}
+  return arguments, [p for p in found if p.name not in taken]
+
+
+def _signature(function):
+  """With annotations as they are meant, where a module has them as text."""
+  try:
+    return inspect.signature(function, eval_str=True)
+  except Exception:  # whatever evaluating a name that is not there raises
+    return inspect.signature(function)
+
+
 def import_function(name: str) -> Callable[..., Any]:
   """What "module:function" names; ValueError, with the remedy, where it cannot be imported."""
   module, _, attribute = name.partition(":")
   try:
     return getattr(importlib.import_module(module), attribute)
-  except (ImportError, AttributeError, SyntaxError) as error:
+  except (ImportError, AttributeError, SyntaxError, ValueError, TypeError) as error:
     raise ValueError(
       f"{name!r} cannot be imported: {error}. Expected 'module:function', with the module's "
       "folder in PYTHONPATH."
@@ -121,16 +151,15 @@ class Registry:
       The choice.
 
     Raises:
-      ValueError: there is no such function or option, an option is missing or of a wrong type.
+      ValueError: there is no such function or option, the function does not take what it is
+        called with, or an option is missing, of a wrong type or out of its range.
     """
-    function = self.find(name)
-    known, path = options_of(function, self.num_args), self._path(name)
-    takes_all = len(known) < len(list(inspect.signature(function).parameters)[self.num_args :])
+    known, path, takes_all = self._options(name)
     checked = self.defaults(name)
     for option, value in (options or {}).items():
-      if not (option in known or takes_all):
+      if not (option in known or (takes_all and isinstance(option, str))):
         raise ValueError(
-          f"The {self.what} {name!r} has no option {option!r}{nearest(option, known)}"
+          f"The {self.what} {name!r} has no option {option!r}{nearest(str(option), known)}"
         )
       annotation = known[option].annotation if option in known else inspect.Parameter.empty
       default = known[option].default if option in known else inspect.Parameter.empty
@@ -139,7 +168,7 @@ class Registry:
       if parameter.default is parameter.empty and option not in checked:
         raise ValueError(f"The {self.what} {name!r} needs the option {path}.{option}.")
     # Where a function is called late, what checks its options' ranges is its `check_options`.
-    if check := getattr(function, "check_options", None):
+    if check := getattr(self.find(name), "check_options", None):
       with section(path, checked):
         check(**checked)
     return Choice(name, checked, self.source(name))
@@ -158,8 +187,23 @@ class Registry:
     if ":" not in name:
       return None
     self.find(name)
-    file = importlib.import_module(name.partition(":")[0]).__file__
+    file = getattr(importlib.import_module(name.partition(":")[0]), "__file__", None)
+    if file is None:
+      return "built in"
     return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+
+  def _options(self, name):
+    """A function's options by name, their path in the config, and whether it takes others."""
+    function = self.find(name)
+    arguments, options = _parameters(function, self.num_args)
+    by_place = [p.name for p in options if p.kind is p.POSITIONAL_ONLY]
+    if len(arguments) < self.num_args or by_place:
+      raise ValueError(
+        f"The {self.what} {name!r} takes {inspect.signature(function)}; expected "
+        f"{self.num_args} arguments and then options by their names."
+      )
+    known = {p.name: p for p in options if p.kind is not p.VAR_KEYWORD}
+    return known, self._path(name), len(known) < len(options)
 
   def _path(self, name):
     own = "" if self.section.endswith(".") else option_key(name)

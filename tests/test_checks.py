@@ -5,15 +5,18 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from diffence_jax.checks import (
   FilePath,
   check_choice,
+  check_plain,
   check_positive,
   check_range,
   check_type,
   check_whole,
+  shown,
 )
 
 
@@ -62,6 +65,10 @@ def test_a_choice_is_among_those_there_are():
     ("a", str | None, "a"),
     ([1, 2], tuple[int, ...], (1, 2)),
     ((1, 2), Sequence[int], (1, 2)),
+    ((1, 2.5), tuple[float, float], (1.0, 2.5)),
+    ((1, "a"), tuple, (1, "a")),
+    (np.float32(0.5), float, 0.5),
+    (np.int64(2), int, 2),
     ({"a": 1}, Mapping[str, int], {"a": 1}),
     (object, Callable[..., int], object),
   ],
@@ -85,12 +92,50 @@ def test_values_of_the_right_type_pass(value, annotation, expected):
     ("ab", tuple[str, ...], "a tuple"),
     ("ab", int | tuple[int, ...], "a whole number or a tuple"),
     ([1], Mapping, "a section of settings"),
+    (10**400, float, "a finite number"),
+    (1e39, float, "a finite number"),
   ],
 )
 def test_values_of_a_wrong_type_are_named(value, annotation, expected):
   with pytest.raises(ValueError) as error:
     check_type("x", value, annotation)
-  assert str(error.value) == f"x is {value!r}; expected {expected}."
+  assert str(error.value) == f"x is {shown(value)}; expected {expected}."
+
+
+@pytest.mark.parametrize(
+  ("value", "annotation", "message"),
+  [
+    ((1, 2.5), tuple[int, ...], "x[1] is 2.5; expected a whole number."),
+    (["a", None], Sequence[str], "x[1] is None; expected text."),
+    ((1.0,), tuple[float, float], "x is (1.0,); expected 2 values."),
+    ((1, "a"), tuple[int, ...] | None, "x[1] is 'a'; expected a whole number."),
+  ],
+)
+def test_what_a_tuple_holds_is_checked(value, annotation, message):
+  with pytest.raises(ValueError) as error:
+    check_type("x", value, annotation)
+  assert str(error.value) == message
+
+
+@pytest.mark.parametrize("value", [math.inf, {"a": [1, math.nan]}, object(), {"a": np.ones(2)}])
+def test_what_json_has_not_is_no_setting(value):
+  with pytest.raises(ValueError, match=r"^x(\.a)?(\[1\])? is .*; expected"):
+    check_plain("x", value)
+  check_plain("x", {"a": [1, None, ("b", 0.5, True)]})
+
+
+def test_a_value_in_an_error_is_short():
+  assert shown(10**50) == "1" + "0" * 50
+  assert len(shown(10**400)) < 110 and shown(10**5000) == "a huge number"
+  assert shown(np.float32(0.5)) == "0.5"
+
+
+def test_numbers_of_numpy_are_numbers():
+  check_whole("x", np.int64(3), 1, 4)
+  check_range("x", np.float32(0.5), 0.0, 1.0)
+  check_positive("x", 2, 2.0)
+  with pytest.raises(ValueError, match=r"above 0 and at most 2\.0"):
+    check_positive("x", 2.5, 2.0)
 
 
 def test_a_default_stands_for_an_annotation():

@@ -62,12 +62,51 @@ def test_a_whole_number_is_a_float_and_null_is_none():
     ("nowhere:f", {}, "'nowhere:f' cannot be imported"),
     ("os:nothing", {}, "'os:nothing' cannot be imported"),
     ("os:sep", {}, "The scaler 'os:sep' is a str, no function."),
+    ("os:getcwd", {}, "The scaler 'os:getcwd' takes (); expected 1 arguments and then options"),
+    ("operator:add", {}, "The scaler 'operator:add' takes (a, b, /); expected 1 arguments"),
+    ("builtins:dict", {}, "dict tells nothing of its arguments"),
+    (":scaled", {}, "':scaled' cannot be imported"),
+    ("..nowhere:f", {}, "'..nowhere:f' cannot be imported"),
+    ("scaled", {3: 1}, "The scaler 'scaled' has no option 3"),
+    ("free", {"factor": 1, 2: 1}, "The scaler 'free' has no option 2"),
   ],
 )  # fmt: skip
 def test_what_is_wrong_is_said_with_what_was_expected(name, options, message):
   with pytest.raises(ValueError) as error:
     NAMED.choose(name, options)
   assert str(error.value).startswith(message)
+
+
+def any_arguments(*args, scale: int = 1):
+  """Takes what comes."""
+  return args, scale
+
+
+def annotated_as_text(data, *, times: "int" = 1):
+  """As modules do that postpone annotations."""
+  return data * times
+
+
+def test_options_are_told_from_arguments_whatever_the_signature():
+  assert NAMED.choose(f"{__name__}:any_arguments", {"scale": 2}).options == {"scale": 2}
+  with pytest.raises(ValueError, match=r"annotated_as_text.times is 0.5; expected a whole"):
+    NAMED.choose(f"{__name__}:annotated_as_text", {"times": 0.5})
+  assert NAMED.source("time:sleep") == "built in"
+
+
+def test_what_checks_ranges_is_called_when_a_choice_is_made():
+  def banded(data, *, low: int = 0, high: int = 9):
+    return data
+
+  def check(*, low, high):
+    if low > high:
+      raise ValueError(f"low is {low}; expected at most high, {high}.")
+
+  banded.check_options = check
+  own = Registry("band", "bands", {"banded": banded}, 1)
+  assert own.choose("banded", {"low": 3}).options == {"low": 3, "high": 9}
+  with pytest.raises(ValueError, match=r"^bands\.banded\.low is 10; expected at most high, 9"):
+    own.choose("banded", {"low": 10})
 
 
 def test_an_option_out_of_its_range_is_named_by_its_path():

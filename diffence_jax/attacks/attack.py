@@ -3,10 +3,11 @@
 An attack is a function `(view, **options) -> scores f64[N]`, higher for likelier members. What
 it needs besides answers and labels, and how reports speak of it, is declared by a decorator:
 
-    @attack("LiRA online", family="LiRA", needs=("shadows",))
+    @attack("LiRA online", family="LiRA", needs=("shadows",), check=check_variance)
     def lira_online(view, *, variance="global"): ...
 
-A plain function needs no declaration: it sees answers and labels.
+A plain function needs no declaration: it sees answers and labels. Its options' types are those
+of its signature; what also checks their ranges, before anything is computed, is `check`.
 """
 
 import dataclasses
@@ -58,8 +59,16 @@ class Attack:
   published: Callable[..., np.ndarray] | None = None
 
 
-def attack(title: str, **declared: Any) -> Callable[[Callable], Callable]:
+def attack(
+  title: str, *, check: Callable[..., None] | None = None, **declared: Any
+) -> Callable[[Callable], Callable]:
   """Declares what an attack needs; see `Attack`.
+
+  Args:
+    title: as reports write it.
+    check: `(**options) -> None`, given all options of the attack; raises ValueError, with the
+      option's name first, where one is out of its range.
+    **declared: further attributes of `Attack`.
 
   Raises:
     ValueError: it needs what is none of `NEEDS`.
@@ -71,6 +80,8 @@ def attack(title: str, **declared: Any) -> Callable[[Callable], Callable]:
 
   def declare(function):
     function.attack = declaration
+    if check is not None:
+      function.check_options = check
     return function
 
   return declare

@@ -17,11 +17,11 @@ from diffence_jax.attacks.boundary_walk import Batch, compile_walk
 from diffence_jax.attacks.label_only import (
   PREDICTOR_ID,
   augmentation_robustness,
-  check_at_least_one,
   check_samples,
   predictor_of,
 )
 from diffence_jax.batching import batches, to_float
+from diffence_jax.checks import check_whole
 from diffence_jax.predictor import Predict, check_ids
 
 
@@ -74,7 +74,7 @@ def hop_skip_jump(
     predict: a predictor, `(key, images f32[n,H,W,C] in [0,1]) -> logits f[n,K]`.
     images: f[N,H,W,C] in [0, 1].
     labels: i[N], true labels.
-    num_iterations: at least 0; more only ever shorten the distance.
+    num_iterations: 0 to 1,000,000; more only ever shorten the distance.
     initial_evaluations: labels for the gradient estimate of iteration 1; iteration t takes
       sqrt(t) as many.
     max_evaluations: the most labels that an estimate takes.
@@ -97,14 +97,13 @@ def hop_skip_jump(
   predictor_key = jax.random.fold_in(own_key, PREDICTOR_ID)
   device_images, labels = check_samples(predict, images, labels)
   ids = np.asarray(check_ids(ids, len(labels)))
-  if num_iterations < 0:
-    raise ValueError(f"num_iterations is {num_iterations}; expected at least 0.")
-  check_at_least_one(
+  check_boundary(
+    num_iterations=num_iterations,
     initial_evaluations=initial_evaluations,
     max_evaluations=max_evaluations,
     init_trials=init_trials,
-    batch_size=batch_size,
   )
+  check_whole("batch_size", batch_size, 1)
   right = augmentation_robustness(
     key, predict, device_images, labels, kind="none", chunk_size=batch_size
   ).astype(bool)
@@ -133,7 +132,15 @@ def hop_skip_jump(
   return HopSkipJump(distance, num_queries, adversarial, found)
 
 
-@attack("HopSkipJump", family="label only", needs=("images", "ask"), in_turn=False)
+def check_boundary(*, num_iterations: int, **evaluations: int) -> None:
+  """Raises ValueError where an option of `hop_skip_jump` is out of its range."""
+  check_whole("num_iterations", num_iterations, 0, 1_000_000)
+  for name, value in evaluations.items():
+    check_whole(name, value, 1, 1_000_000)
+
+
+@attack("HopSkipJump", family="label only", needs=("images", "ask"), in_turn=False,
+        check=check_boundary)  # fmt: skip
 def attack_boundary(
   view: View,
   *,

@@ -17,7 +17,8 @@ from jax.typing import ArrayLike
 from diffence_jax import rng
 from diffence_jax.attacks.attack import View, attack
 from diffence_jax.batching import in_batches, to_float
-from diffence_jax.data.augment import augment
+from diffence_jax.checks import check_choice, check_range, check_whole
+from diffence_jax.data.augment import KINDS, augment
 from diffence_jax.predictor import Predict, check_ids, check_images
 
 # No id of a sample, so its stream is free for the predictor's own randomness.
@@ -56,7 +57,7 @@ def augmentation_robustness(
     ValueError: images or labels are not right, there is no such kind, or the size is below 1.
   """
   images, labels = check_samples(predict, images, labels)
-  check_at_least_one(chunk_size=chunk_size)
+  check_whole("chunk_size", chunk_size, 1)
   num_versions = augment(np.zeros((1, 1, 1, 1)), kind).shape[1]
 
   @jax.jit
@@ -98,7 +99,7 @@ def noise_robustness(
     labels: i[N], true labels.
     sigma: standard deviation of the Gaussian noise, in units of the images, at least 0; noisy
       copies are clipped to [0, 1].
-    num_draws: copies of an image, at least 1.
+    num_draws: copies of an image, 1 to 1,000,000.
     ids: i[N], stable ids of the samples; None for their positions. The noise of draw j of
       sample i depends on `key`, `ids[i]` and j alone.
     chunk_size: copies that go through the predictor at a time. It changes nothing, but for a
@@ -113,9 +114,8 @@ def noise_robustness(
   """
   images, labels = check_samples(predict, images, labels)
   ids = check_ids(ids, len(images))
-  check_at_least_one(num_draws=num_draws, chunk_size=chunk_size)
-  if not 0.0 <= sigma < np.inf:
-    raise ValueError(f"sigma is {sigma}; expected a finite number, at least 0.")
+  check_noise(sigma=sigma, num_draws=num_draws)
+  check_whole("chunk_size", chunk_size, 1)
 
   @jax.jit
   def is_kept(images, labels, ids, samples, draws):
@@ -141,7 +141,19 @@ def predictor_of(view: View) -> Predict:
   return lambda key, images: jax.nn.one_hot(view.ask(images), num_classes)
 
 
-@attack("augmentation robustness", family="label only", needs=("images", "ask"), in_turn=False)
+def check_kind(kind: str) -> None:
+  """Raises ValueError unless this is a kind of `data.augment.augment`."""
+  check_choice("kind", kind, KINDS)
+
+
+def check_noise(*, sigma: float, num_draws: int) -> None:
+  """Raises ValueError where an option of `noise_robustness` is out of its range."""
+  check_range("sigma", sigma, 0.0, None)
+  check_whole("num_draws", num_draws, 1, 1_000_000)
+
+
+@attack("augmentation robustness", family="label only", needs=("images", "ask"), in_turn=False,
+        check=check_kind)  # fmt: skip
 def attack_augmentation(view: View, *, kind: str = "flip_shifts") -> np.ndarray:
   """`augmentation_robustness`."""
   key = rng.stream(view.seed, "label_only/augmentation")
@@ -149,7 +161,8 @@ def attack_augmentation(view: View, *, kind: str = "flip_shifts") -> np.ndarray:
   return augmentation_robustness(key, predictor_of(view), images, view.labels, kind=kind)
 
 
-@attack("noise robustness", family="label only", needs=("images", "ask"), in_turn=False)
+@attack("noise robustness", family="label only", needs=("images", "ask"), in_turn=False,
+        check=check_noise)  # fmt: skip
 def attack_noise(view: View, *, sigma: float = 0.05, num_draws: int = 64) -> np.ndarray:
   """`noise_robustness`."""
   key = rng.stream(view.seed, "label_only/noise")
@@ -190,13 +203,6 @@ def check_samples(
       f"labels range from {labels.min()} to {labels.max()}; expected 0 to {num_classes - 1}."
     )
   return images, jnp.asarray(labels, jnp.int32)
-
-
-def check_at_least_one(**settings: int) -> None:
-  """Raises ValueError unless every setting is at least 1."""
-  for name, value in settings.items():
-    if value < 1:
-      raise ValueError(f"{name} is {value}; expected at least 1.")
 
 
 def draw_like(

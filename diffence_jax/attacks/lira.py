@@ -14,6 +14,7 @@ from jax.typing import ArrayLike
 
 from diffence_jax.attacks.attack import View, attack
 from diffence_jax.attacks.signals import phi_and_log_p
+from diffence_jax.checks import check_choice
 
 VARIANCES = ("per_example", "global", "shrunk")
 
@@ -75,8 +76,7 @@ def lira(
       the variance is unknown, or a side in use has too few models: it needs one for each
       example, "per_example" two, and the others two for some example.
   """
-  if variance not in VARIANCES:
-    raise ValueError(f"variance is {variance!r}; expected one of {', '.join(VARIANCES)}.")
+  check_variance(variance)
   target, shadow = _check_phi(target_phi, shadow_phi)
   least = 2 if variance == "per_example" else 1
   membership = check_membership(membership, shadow.shape[:2], online=online, least=least)
@@ -101,7 +101,12 @@ def _on(view: View, **settings) -> np.ndarray:
               **settings)  # fmt: skip
 
 
-@attack("LiRA online", family="LiRA", needs=("shadows",))
+def check_variance(variance: str) -> None:
+  """Raises ValueError unless this is a way to estimate the variance."""
+  check_choice("variance", variance, VARIANCES)
+
+
+@attack("LiRA online", family="LiRA", needs=("shadows",), check=check_variance)
 def lira_online(view: View, *, variance: str = "global") -> np.ndarray:
   """`lira` with IN and OUT models; `variance` is one of `VARIANCES`."""
   return _on(view, online=True, variance=variance)
@@ -119,7 +124,7 @@ def lira_online_shrunk(view: View) -> np.ndarray:
   return _on(view, online=True, variance="shrunk")
 
 
-@attack("LiRA offline", family="LiRA", needs=("shadows",))
+@attack("LiRA offline", family="LiRA", needs=("shadows",), check=check_variance)
 def lira_offline(view: View, *, variance: str = "global") -> np.ndarray:
   """`lira` with OUT models only; `variance` is one of `VARIANCES`."""
   return _on(view, online=False, variance=variance)

@@ -18,12 +18,15 @@ from jax.typing import ArrayLike
 
 from diffence_jax import rng
 from diffence_jax.attacks.attack import View, attack
+from diffence_jax.checks import check_positive, check_whole
 from diffence_jax.metrics.predictions import check_predictions
 from diffence_jax.models.perceptron import dense, relu_layers
 from diffence_jax.rng import balanced_epoch
 
 # The published loss takes the logarithm of no probability below 1e-31.
 MAX_LOSS = -np.log(1e-31)
+
+_MOST_EPOCHS = 1_000_000
 
 
 class Group(NamedTuple):
@@ -157,7 +160,7 @@ def train_nn_attack(
     known_members: at least 2 if `choose_on` is None, else at least 1.
     known_nonmembers: likewise.
     choose_on: (members, non-members) that choose the epoch; None holds out known samples.
-    epochs: at least 1.
+    epochs: 1 to 1,000,000.
     batch_size: members in a batch, and non-members; the smaller side of the training samples
       if that has fewer.
     held_out: the share of each side of the known samples, in (0, 1), that is held out.
@@ -168,11 +171,11 @@ def train_nn_attack(
   Raises:
     ValueError: too few samples, numbers outside their ranges, or shapes that do not fit.
   """
-  if epochs < 1 or batch_size < 1 or not 0.0 < held_out < 1.0:
-    raise ValueError(
-      f"Got epochs={epochs}, batch_size={batch_size}, held_out={held_out}; expected at least "
-      "1, at least 1, and a share in (0, 1)."
-    )
+  check_epochs(epochs)
+  check_whole("batch_size", batch_size, 1)
+  check_positive("held_out", held_out)
+  if held_out >= 1.0:
+    raise ValueError(f"held_out is {held_out}; expected a share, below 1.")
   training = [network_inputs(group) for group in (known_members, known_nonmembers)]
   init_key, split_key, shuffle_key = jax.random.split(rng.own_key(key), 3)
   if choose_on is None:
@@ -191,13 +194,18 @@ def train_nn_attack(
   return NNAttack(params, int(epoch), float(auc))
 
 
+def check_epochs(epochs: int) -> None:
+  """Raises ValueError unless so many epochs can be trained."""
+  check_whole("epochs", epochs, 1, _MOST_EPOCHS)
+
+
 def _published(view: View, *, epochs: int = 200) -> np.ndarray:
   """Trains on all known samples and keeps the epoch that is best on the others."""
   return _train_and_score(view, epochs, choose_on=_sides(view, ~view.is_known))
 
 
 @attack("NN", family="trained on known samples", needs=("known",), least_known=2, in_turn=False,
-        trains_on_known=True, published=_published)  # fmt: skip
+        trains_on_known=True, published=_published, check=check_epochs)  # fmt: skip
 def attack_nn(view: View, *, epochs: int = 200) -> np.ndarray:
   """Trains on the known samples, some of them held out to choose the epoch, and scores all.
 
@@ -206,7 +214,7 @@ def attack_nn(view: View, *, epochs: int = 200) -> np.ndarray:
 
   Args:
     view: of answers through the defense; the first of several queries is learnt from.
-    epochs: at least 1.
+    epochs: 1 to 1,000,000.
 
   Returns:
     f64[N]; see `NNAttack.score`.

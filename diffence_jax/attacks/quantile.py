@@ -108,11 +108,9 @@ def image_features(
       calling it as well.
   """
   pixels, _ = _check_images(images, labels, num_classes)
-  if num_components < 1 or len(pixels) < 2:
-    raise ValueError(
-      f"Got num_components={num_components} of {len(pixels)} images; expected at least 1, of "
-      "at least 2 images."
-    )
+  check_whole("num_components", num_components, 1)
+  if len(pixels) < 2:
+    raise ValueError("Got one image; expected at least 2.")
   pca = PCA(min(num_components, len(pixels) - 1, pixels.shape[1]), random_state=seed)
   with np.errstate(invalid="ignore"):  # images that are all the same
     unit = np.std(pca.fit_transform(pixels)[:, 0]) or 1.0
@@ -124,8 +122,14 @@ def image_features(
   return features
 
 
+def check_quantile(*, num_components: int, num_folds: int) -> None:
+  """Raises ValueError where an option of `attack_quantile` is out of its range."""
+  check_whole("num_components", num_components, 1, 1_000_000)
+  check_whole("num_folds", num_folds, 2, 1_000_000)
+
+
 @attack("quantile regression", family="trained on known samples", needs=("known", "images"),
-        least_known=5, in_turn=False)  # fmt: skip
+        least_known=5, in_turn=False, check=check_quantile)  # fmt: skip
 @_one_thread
 def attack_quantile(view: View, *, num_components: int = 32, num_folds: int = 5) -> np.ndarray:
   """Scores all samples by what the known non-members tell.
@@ -136,7 +140,8 @@ def attack_quantile(view: View, *, num_components: int = 32, num_folds: int = 5)
   Args:
     view: what is seen.
     num_components: see `image_features`.
-    num_folds: at least 2; there are at least 4 known non-members outside every fold.
+    num_folds: at least 2, and no more than there are known non-members; at least 4 of them
+      are outside every fold.
 
   Returns:
     f64[N]; see `quantile_scores`.
@@ -148,10 +153,10 @@ def attack_quantile(view: View, *, num_components: int = 32, num_folds: int = 5)
   fitted_on = np.flatnonzero(view.is_known & ~view.is_member)
   others = np.flatnonzero(~view.is_known | view.is_member)
   num, num_classes = len(fitted_on), view.logits.shape[-1]
-  if num_folds < 2 or num - -(-num // num_folds) < 4:
+  if not 2 <= num_folds <= num or num - -(-num // num_folds) < 4:
     raise ValueError(
-      f"num_folds is {num_folds} of {num} known non-members; expected at least 2 folds and at "
-      "least 4 samples outside each."
+      f"num_folds is {num_folds} of {num} known non-members; expected at least 2 folds, no "
+      "more than samples, and at least 4 samples outside each."
     )
   images = np.asarray(view.images)
 

@@ -11,6 +11,7 @@ from jax.typing import ArrayLike
 from diffence_jax.attacks.attack import View, attack
 from diffence_jax.attacks.lira import check_membership
 from diffence_jax.attacks.signals import log_mean, phi_and_log_p
+from diffence_jax.checks import check_positive, check_range
 
 # Probabilities below the smallest normal number, 0 among them, count as that number.
 _LEAST_LOG_P = np.log(np.finfo(np.float64).tiny)
@@ -77,10 +78,7 @@ def rmia(
       above 0, `gamma` or `interpolation` is out of range, or an example has no OUT model, or
       no IN model online.
   """
-  if not 0.0 < gamma < np.inf:
-    raise ValueError(f"gamma is {gamma}; expected a number above 0.")
-  if not 0.0 <= interpolation <= 1.0:
-    raise ValueError(f"interpolation is {interpolation}; expected a number in [0, 1].")
+  check_rmia(gamma=gamma, interpolation=interpolation)
   target, shadow = _check_shapes(target_log_p, shadow_log_p, "")
   population = _check_shapes(population_target_log_p, population_shadow_log_p, "population_")
   if len(shadow) != len(population[1]):
@@ -117,13 +115,19 @@ def _on(view: View, **settings) -> np.ndarray:
   return rmia(target, shadow, view.membership, *population, break_ties=True, **settings)
 
 
-@attack("RMIA online", family="RMIA", needs=("shadows", "known"))
+def check_rmia(*, gamma: float, interpolation: float = 0.0) -> None:
+  """Raises ValueError where an option of `rmia` is out of its range."""
+  check_positive("gamma", gamma)
+  check_range("interpolation", interpolation, 0.0, 1.0)
+
+
+@attack("RMIA online", family="RMIA", needs=("shadows", "known"), check=check_rmia)
 def rmia_online(view: View, *, gamma: float = 1.0) -> np.ndarray:
   """`rmia` with IN and OUT models, on the mean probability over all queries."""
   return _on(view, online=True, gamma=gamma)
 
 
-@attack("RMIA offline", family="RMIA", needs=("shadows", "known"))
+@attack("RMIA offline", family="RMIA", needs=("shadows", "known"), check=check_rmia)
 def rmia_offline(view: View, *, interpolation: float = 0.3, gamma: float = 1.0) -> np.ndarray:
   """`rmia` with OUT models only, on the mean probability over all queries."""
   return _on(view, online=False, interpolation=interpolation, gamma=gamma)

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffence_jax.checks import check_choice
+
 KINDS = ("none", "flip", "shifts", "flip_shifts")
 
 # Down and right, in pixels; the image as it is comes first.
@@ -27,8 +29,7 @@ def augment(images: np.ndarray | jax.Array, kind: str) -> np.ndarray | jax.Array
   Raises:
     ValueError: there is no such kind, or the images are not of rank 4.
   """
-  if kind not in KINDS:
-    raise ValueError(f"There is no augmentation {kind!r}; expected one of {', '.join(KINDS)}.")
+  check_choice("kind", kind, KINDS)
   if images.ndim != 4:
     raise ValueError(f"images have shape {images.shape}; expected [N, H, W, C].")
   array = jnp if isinstance(images, jax.Array) else np

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from diffence_jax.checks import check_range, check_type, shown
 from diffence_jax.data.arrays import archive_headers, check_file, map_array, read_arrays
 from diffence_jax.data.dataset import Dataset
 from diffence_jax.named import nearest
@@ -93,19 +94,20 @@ def make_split(
     raise ValueError(
       f"nonmembers_from is {nonmembers_from!r}{nearest(nonmembers_from, ['any', 'test'])}"
     )
-  if not 0 <= known_fraction <= 1:
-    raise ValueError(f"known_fraction is {known_fraction}; expected 0 to 1.")
+  check_range("known_fraction", known_fraction, 0.0, 1.0)
   in_test = dataset.part == 1 if nonmembers_from == "test" else None
   pools = [dataset.ids] if in_test is None else [dataset.ids[~in_test], dataset.ids[in_test]]
   rng = np.random.default_rng(seed)
   train, *test = (rng.permutation(np.sort(pool)) for pool in pools)
-  members, train = _cut(train, num_members, "members")
+  members, train = _cut(train, "num_members", num_members, "members")
   if test:
-    nonmembers, _ = _cut(test[0], num_nonmembers, "non-members, from the test part")
+    nonmembers, _ = _cut(
+      test[0], "num_nonmembers", num_nonmembers, "non-members, from the test part"
+    )
   else:
-    nonmembers, train = _cut(train, num_nonmembers, "non-members")
+    nonmembers, train = _cut(train, "num_nonmembers", num_nonmembers, "non-members")
   num_reference = len(train) if num_reference is None else num_reference
-  reference, _ = _cut(train, num_reference, "reference samples")
+  reference, _ = _cut(train, "num_reference", num_reference, "reference samples")
   return Split(*_halve(members, known_fraction), *_halve(nonmembers, known_fraction), reference)
 
 
@@ -209,9 +211,13 @@ def _mask(path):
   )
 
 
-def _cut(ids, num, what):
+def _cut(ids, name, num, what):
+  num = check_type(name, num, int)
   if not 0 <= num <= len(ids):
-    raise ValueError(f"The split asks for {num} {what}, and {len(ids)} samples are left.")
+    asked = shown(num)
+    raise ValueError(
+      f"{name} is {asked}: the split asks for {asked} {what}, and {len(ids)} samples are left."
+    )
   return ids[:num], ids[num:]
 
 

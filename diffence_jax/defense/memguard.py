@@ -218,7 +218,7 @@ def check_memguard(**options: float) -> None:
     elif name in ("c1", "c2"):
       check_range(name, value, 0, None)
     else:
-      check_whole(name, value, 2 if name == "batch_size" else 1, None)
+      check_whole(name, value, 2 if name == "batch_size" else 1, 1_000_000)
 
 
 fit_memguard.check_options = check_memguard

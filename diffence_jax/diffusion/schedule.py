@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffence_jax.checks import check_positive, check_whole
+
 
 class Schedule(NamedTuple):
   """A discrete variance-preserving noise schedule.
@@ -33,7 +35,7 @@ def linear_schedule(
   """Noise variances that grow linearly (Ho et al. 2020, section 4).
 
   Args:
-    num_steps: diffusion steps, at least 2.
+    num_steps: diffusion steps, 2 to 1,000,000.
     beta_start: variance added by the first step, in (0, 1).
     beta_end: variance added by the last step, in [beta_start, 1).
 
@@ -43,16 +45,26 @@ def linear_schedule(
   Raises:
     ValueError: a setting is out of its range.
   """
-  if num_steps < 2:
-    raise ValueError(f"num_steps is {num_steps}; a schedule needs at least 2 steps.")
-  if not 0 < beta_start <= beta_end < 1:
-    raise ValueError(
-      f"beta_start is {beta_start} and beta_end is {beta_end}; expected "
-      "0 < beta_start <= beta_end < 1."
-    )
+  check_linear(num_steps=num_steps, beta_start=beta_start, beta_end=beta_end)
   beta = np.linspace(beta_start, beta_end, num_steps, dtype=np.float64)
   alpha_bar = jnp.asarray(np.cumprod(1.0 - beta), jnp.float32)
   return Schedule(alpha_bar, jnp.arange(num_steps, dtype=jnp.int32))
+
+
+def check_linear(*, num_steps: int, beta_start: float, beta_end: float) -> None:
+  """Raises ValueError where a setting of `linear_schedule` is out of its range."""
+  check_whole("num_steps", num_steps, 2, 1_000_000)
+  check_positive("beta_start", beta_start)
+  check_positive("beta_end", beta_end)
+  for name, value, least in (("beta_start", beta_start, 0), ("beta_end", beta_end, beta_start)):
+    if not least <= value < 1:
+      raise ValueError(
+        f"{name} is {value}; expected 0 < beta_start <= beta_end < 1, and beta_start is "
+        f"{beta_start}."
+      )
+
+
+linear_schedule.check_options = check_linear
 
 
 def respaced(schedule: Schedule, respacing: str) -> Schedule:

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict, config_dict
 
 from diffence_jax.attacks.attack import ATTACKS
 from diffence_jax.audit.typed import to_plain
-from diffence_jax.checks import check_type
+from diffence_jax.checks import check_plain, check_type, shown
 from diffence_jax.defense.output import OUTPUT_DEFENSES
 from diffence_jax.defense.policy import POLICIES
 from diffence_jax.diffusion import linear_schedule
@@ -63,6 +63,8 @@ def validate(config: ConfigDict | Mapping[str, Any]) -> Settings:
   Raises:
     ValueError: an unknown setting (names the nearest), a wrong type, a value out of range.
   """
+  if not isinstance(config, ConfigDict | Mapping):
+    raise ValueError(f"The config is {shown(config)}; expected a ConfigDict or a mapping.")
   given = config.to_dict() if isinstance(config, ConfigDict) else dict(config)
   settings = _typed(Settings, _with_options(given), "")
   if settings.shadow.num_recorded is not None:
@@ -137,13 +139,14 @@ def _typed(kind, given: Mapping[str, Any], path: str):
       raise ValueError(f"There is no setting {where!r}{nearest(str(key), types)}")
     if isinstance(value, Mapping) != _is_section(types[key]):
       expected = "a section of settings" if _is_section(types[key]) else "a single value"
-      raise ValueError(f"{where} is {value!r}; expected {expected}.")
+      raise ValueError(f"{where} is {shown(value)}; expected {expected}.")
     if dataclasses.is_dataclass(types[key]):
       values[key] = _typed(types[key], value, where)
     elif where == "diffusion.schedule":
       values[key] = _options(linear_schedule, value, where)
     else:
       values[key] = check_type(where, value, types[key])
+      check_plain(where, values[key])
   with section(path, types) if path else contextlib.nullcontext():
     return kind(**values)
 
@@ -163,7 +166,10 @@ def _options(function, given: Mapping[str, Any], path: str) -> dict[str, Any]:
     key: check_type(f"{path}.{key}", value, known[key].annotation)
     for key, value in given.items()
   }
-  return {**defaults_of(function, 0), **typed}
+  found = {**defaults_of(function, 0), **typed}
+  with section(path, found):
+    function.check_options(**found)
+  return found
 
 
 def _check_names(settings: Settings) -> None:
@@ -188,3 +194,6 @@ def _check_names(settings: Settings) -> None:
         )
       if not isinstance(options, Mapping):
         raise ValueError(f"{kind}.{name} is {options!r}; expected a section of options.")
+      for registry in registries:
+        if name in registry.known:
+          registry.choose(name, options)

@@ -201,10 +201,10 @@ def _shown(dataset: Dataset, split: Split, num_images: int) -> Samples:
 def _check(experiment: Experiment) -> None:
   """Raises ValueError now for what would fail only after some training."""
   settings, purify = experiment.settings, experiment.purification
-  schedule, full = purify.sampler_schedule(), purify.full_schedule()
+  full = purify.full_schedule()
   with section("purify", [field.name for field in dataclasses.fields(settings.purify)]):
     check_settings(
-      schedule,
+      purify.sampler_schedule(),
       experiment.dataset.images.shape[1:],
       settings.purify.num_candidates,
       settings.compute.chunk_size,

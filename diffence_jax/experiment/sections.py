@@ -23,6 +23,10 @@ _SPLIT, _SAMPLER = defaults_of(make_split, 1), defaults_of(reconstruct, 4)
 _CANDIDATES, _SAMPLE = defaults_of(candidate_logits, 5), defaults_of(sample, 4)
 
 
+# Of images that networks here could be asked about; larger ones would fill any memory.
+_MAX_SIDE = 8192
+
+
 def _section(**known: Any) -> Any:
   """A section whose keys belong to somebody else, who checks them."""
   return dataclasses.field(default_factory=lambda: dict(known))
@@ -79,10 +83,10 @@ class Diffusion(DenoiserSettings):
     super().__post_init__()
     check_choice("trained_on", self.trained_on, ("members", "reference"))
     shape = self.image_shape
-    if shape and not (len(shape) == 3 and all(type(s) is int and s > 0 for s in shape)):
+    if shape and not (len(shape) == 3 and all(0 < size <= _MAX_SIDE for size in shape)):
       raise ValueError(
-        f"image_shape is {shape}; expected (height, width, channels), or () for that of the "
-        "data."
+        f"image_shape is {shape}; expected (height, width, channels), each of them 1 to "
+        f"{_MAX_SIDE}, or () for that of the data."
       )
 
   @property
@@ -129,7 +133,7 @@ class Samples:
   def __post_init__(self):
     check_whole("num_images", self.num_images, 1, 10_000)
     check_whole("num_reconstructions", self.num_reconstructions, 1, 1000)
-    check_whole("num_ddim_steps", self.num_ddim_steps, 1)
+    check_whole("num_ddim_steps", self.num_ddim_steps, 1, 1_000_000)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,10 +153,9 @@ class Shadow:
     num, queries = self.num_models, self.queries
     if num < 0 or num % 2 or num in (2, 4) or num > 10_000:
       raise ValueError(f"num_models is {num}; expected 0, or an even number from 6 to 10,000.")
-    check_whole("num_canaries", self.num_canaries, 0)
+    check_whole("num_canaries", self.num_canaries, 0, 1_000_000)
     check_choice("augmentation", self.augmentation, KINDS)
-    are_numbers = all(type(k) is int and 1 <= k <= 10_000 for k in queries)
-    if not are_numbers or sorted({1, *queries}) != list(queries):
+    if not all(1 <= k <= 10_000 for k in queries) or sorted({1, *queries}) != list(queries):
       raise ValueError(
         f"queries is {queries}; expected rising numbers of queries from 1 to at most 10,000, "
         "such as (1, 4)."
@@ -174,7 +177,7 @@ class Audit:
 
   def __post_init__(self):
     check_choice("protocol", self.protocol, PROTOCOLS)
-    check_whole("num_label_only", self.num_label_only, 0)
+    check_whole("num_label_only", self.num_label_only, 0, 1_000_000)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -42,7 +42,7 @@ class Compute:
   def __post_init__(self):
     for field in dataclasses.fields(self):
       if getattr(self, field.name) is not None:
-        check_whole(field.name, getattr(self, field.name), 1)
+        check_whole(field.name, getattr(self, field.name), 1, 1_000_000_000)
 
 
 @dataclasses.dataclass(frozen=True)

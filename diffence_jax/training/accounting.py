@@ -12,6 +12,9 @@ import scipy.optimize
 # Integers only: fractional orders fail to converge at low noise, and only help there.
 _RDP_ORDERS = (*range(2, 65), 80, 96, 128, 192, 256, 512, 1024, 2048, 4096)
 
+# What can be counted with.
+LEAST_NOISE, MOST_NOISE = 1e-6, 1e6
+
 # Above it the distribution of losses is no longer computed: its buckets would be too wide.
 _LARGEST_FOR_PLD = 1e8
 
@@ -24,7 +27,7 @@ def epsilon(noise_multiplier: float, probability: float, num_steps: int, delta: 
   differential privacy, where that is less or epsilon is in the millions.
 
   Args:
-    noise_multiplier: above 0.
+    noise_multiplier: `LEAST_NOISE` to `MOST_NOISE`.
     probability: of an example to be in a step's batch, in (0, 1].
     num_steps: at least 1.
     delta: in (0, 1).
@@ -38,8 +41,9 @@ def epsilon(noise_multiplier: float, probability: float, num_steps: int, delta: 
   check_installed()
   event = functools.partial(_event, probability=probability, num_steps=num_steps)
   renyi = _renyi_accountant().compose(event(noise_multiplier)).get_epsilon(delta)
-  if renyi > _LARGEST_FOR_PLD:
-    return float(renyi)
+  # At 0, where delta alone is enough, there is no scale to compute a distribution on.
+  if renyi > _LARGEST_FOR_PLD or renyi <= 0.0:
+    return max(0.0, float(renyi))
   # Where exp(-epsilon) nearly underflows, at 710 to 750, the package finds infinity; what is
   # true of a little less noise is true of this.
   for less in (1.0, 0.98, 0.96, 0.94):
@@ -77,11 +81,13 @@ def noise_for(target_epsilon: float, probability: float, num_steps: int, delta: 
   )
   low = high / 2.0
   while epsilon(low, probability, num_steps, delta) <= target_epsilon:
+    if low <= LEAST_NOISE:
+      return low  # delta alone is enough
     low, high = low / 2.0, low
 
   def excess(log_noise):
     found = epsilon(math.exp(log_noise), probability, num_steps, delta)
-    return math.log(found / target_epsilon)
+    return math.log(max(found, 1e-300) / target_epsilon)
 
   noise = math.exp(
     scipy.optimize.brentq(excess, math.log(low), math.log(high), xtol=1e-4, rtol=1e-12)

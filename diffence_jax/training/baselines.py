@@ -55,7 +55,7 @@ def label_smoothing(
   Args:
     module: as in `undefended`.
     settings: likewise.
-    smoothing: what is taken from the label and spread over all classes, 0 to 1.
+    smoothing: what is taken from the label and spread over all classes, from 0 to below 1.
 
   Returns:
     The recipe.
@@ -64,6 +64,10 @@ def label_smoothing(
     ValueError: `smoothing` is out of its range.
   """
   check_range("smoothing", smoothing, 0.0, 1.0)
+  if smoothing == 1.0:
+    raise ValueError(
+      f"smoothing is {smoothing!r}; expected less than 1: else no label is left."
+    )
 
   def loss(logits: jax.Array, examples: Mapping[str, jax.Array]) -> jax.Array:
     one_hot = jax.nn.one_hot(examples["labels"], logits.shape[-1])

@@ -16,6 +16,9 @@ from diffence_jax.data import Images
 from diffence_jax.diffusion import Schedule, ddpm_loss, fit_images
 from diffence_jax.training.feed import feed
 from diffence_jax.training.loop import Loss, fit, init_state, train_step
+from diffence_jax.training.recipe import MAX_RATE
+
+_MAX_STEPS = 1_000_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,10 +42,10 @@ class DenoiserSettings:
   ema_decay: float = 0.999
 
   def __post_init__(self):
-    check_whole("num_steps", self.num_steps, 1)
+    check_whole("num_steps", self.num_steps, 1, _MAX_STEPS)
     check_whole("batch_size", self.batch_size, 1, 1_000_000)
-    check_positive("learning_rate", self.learning_rate)
-    check_whole("warmup_steps", self.warmup_steps, 0)
+    check_positive("learning_rate", self.learning_rate, MAX_RATE)
+    check_whole("warmup_steps", self.warmup_steps, 0, _MAX_STEPS)
     check_positive("clip_norm", self.clip_norm)
     check_range("ema_decay", self.ema_decay, 0.0, 1.0)
 

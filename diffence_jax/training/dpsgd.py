@@ -21,7 +21,13 @@ from diffence_jax import models
 from diffence_jax.batching import Batches
 from diffence_jax.checks import check_positive, check_range, check_whole
 from diffence_jax.rng import own_key
-from diffence_jax.training.accounting import check_installed, epsilon, noise_for
+from diffence_jax.training.accounting import (
+  LEAST_NOISE,
+  MOST_NOISE,
+  check_installed,
+  epsilon,
+  noise_for,
+)
 from diffence_jax.training.loop import Step, TrainState, descend, init_state
 from diffence_jax.training.recipe import (
   Guarantee,
@@ -42,6 +48,8 @@ _PUBLISHED_NOISE = 0.1
 
 # The largest delta where none is given: customary for data sets of some 50,000 examples.
 _LARGEST_DELTA = 1e-5
+
+_LEAST_DELTA = 1e-100
 
 # How likely one Poisson batch may be to outgrow the shape that the step is compiled for.
 _OVERFLOW = 1e-12
@@ -83,9 +91,9 @@ def dpsgd(
     settings: how it is trained; batches have `batch_size` examples on average, and at most
       `num_members`.
     clip_norm: above 0.
-    noise_multiplier: above 0; None for 0.1, or for what `target_epsilon` asks for.
-    delta: of the guarantee, in (0, 1); None for 1e-5, or 1 / (2 num_members) where that is
-      less.
+    noise_multiplier: 1e-6 to 1e6; None for 0.1, or for what `target_epsilon` asks for.
+    delta: of the guarantee, 1e-100 to below 1; None for 1e-5, or 1 / (2 num_members) where
+      that is less.
     target_epsilon: 0.01 to 1000; the noise is the least that guarantees it, to 0.1 %. None to
       take `noise_multiplier` as it is.
 
@@ -103,8 +111,8 @@ def dpsgd(
   check_whole("batch_size", settings.batch_size, 1, settings.num_members)
   if delta is None:
     delta = min(_LARGEST_DELTA, 0.5 / settings.num_members)
-  check_positive("delta", delta)
-  if delta >= 1.0:
+  check_range("delta", delta, _LEAST_DELTA, 1.0)
+  if delta == 1.0:
     raise ValueError(f"delta is {delta!r}; expected less than 1.")
   noise_multiplier = _noise(settings, noise_multiplier, target_epsilon, delta)
   spent = epsilon(noise_multiplier, _probability(settings), settings.num_steps, delta)
@@ -142,7 +150,7 @@ def _noise(
   """The noise multiplier that was given, that an epsilon asks for, or the published one."""
   if target_epsilon is None:
     noise_multiplier = _PUBLISHED_NOISE if noise_multiplier is None else noise_multiplier
-    check_positive("noise_multiplier", noise_multiplier)
+    check_range("noise_multiplier", noise_multiplier, LEAST_NOISE, MOST_NOISE)
     return noise_multiplier
   if noise_multiplier is not None:
     raise ValueError(

@@ -28,6 +28,9 @@ LogitLoss = Callable[[jax.Array, Mapping[str, jax.Array]], jax.Array]
 # Of a classifier, whose schedule is in memory.
 MAX_STEPS = 10_000_000
 
+# Of learning and of weight decay; it only tells slips of the pen from settings.
+MAX_RATE = 1000.0
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainSettings:
@@ -37,8 +40,8 @@ class TrainSettings:
     num_members: examples that it is trained on.
     epochs: how often it sees each of them.
     batch_size: examples a step, over all devices.
-    learning_rate: of Adam (AMSGrad).
-    weight_decay: the L2 coefficient, added to the gradient.
+    learning_rate: of Adam (AMSGrad), above 0 and at most `MAX_RATE`.
+    weight_decay: the L2 coefficient, added to the gradient; 0 to `MAX_RATE`.
     microbatch_size: in training that has a gradient of every example, so many of them are in
       memory at a time, one lot after another; None for the whole batch's. It changes rounding
       only. Leave it None on CPU, where XLA's convolutions are many times slower inside a loop.
@@ -53,15 +56,15 @@ class TrainSettings:
 
   def __post_init__(self):
     check_whole("num_members", self.num_members, 1)
-    check_whole("epochs", self.epochs, 1)
+    check_whole("epochs", self.epochs, 1, MAX_STEPS)
     check_whole("batch_size", self.batch_size, 1, 1_000_000)
     if self.num_steps > MAX_STEPS:
       raise ValueError(
         f"epochs is {self.epochs}, {self.num_steps} steps of {self.batch_size} examples; "
         f"expected at most {MAX_STEPS} steps."
       )
-    check_positive("learning_rate", self.learning_rate)
-    check_range("weight_decay", self.weight_decay, 0.0, None)
+    check_positive("learning_rate", self.learning_rate, MAX_RATE)
+    check_range("weight_decay", self.weight_decay, 0.0, MAX_RATE)
     if self.microbatch_size is not None:
       check_whole("microbatch_size", self.microbatch_size, 1)
 

@@ -28,7 +28,7 @@ def selena(
   Args:
     module: `(images f32[N,H,W,C] in [0,1], train) -> logits f32[N,K]`; teachers are like it.
     settings: how it and each of its teachers are trained.
-    num_teachers: K in the publication, at least 2.
+    num_teachers: K in the publication, 2 to 10,000.
     num_left_out: L, of how many teachers an example is left out, 1 to `num_teachers` - 1.
 
   Returns:
@@ -37,7 +37,7 @@ def selena(
   Raises:
     ValueError: a number is out of its range.
   """
-  check_whole("num_teachers", num_teachers, 2, None)
+  check_whole("num_teachers", num_teachers, 2, 10_000)
   check_whole("num_left_out", num_left_out, 1, num_teachers - 1)
   share = 1.0 - num_left_out / num_teachers
   num_taught = max(1, round(share * settings.num_members))

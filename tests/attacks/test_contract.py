@@ -271,11 +271,23 @@ def test_what_is_no_attack_or_no_option_is_refused(name, options, message):
     ("noise_robustness", {"sigma": -1.0}, r"attacks\.noise_robustness\.sigma is -1\.0"),
     ("hop_skip_jump", {"init_trials": 0}, r"attacks\.hop_skip_jump\.init_trials is 0"),
     ("quantile_regression", {"num_folds": 1}, r"attacks\.quantile_regression\.num_folds is 1"),
+    ("nn", {"epochs": 0}, r"attacks\.nn\.epochs is 0; expected a whole number, 1 to"),
+    ("augmentation_robustness", {"kind": "crop"}, r"attacks\.augmentation_robustness\.kind is"),
   ],
 )
-def test_an_option_out_of_its_range_is_named_by_its_path(name, options, message):
+def test_an_option_out_of_its_range_is_named_by_its_path_when_it_is_chosen(
+  name, options, message
+):
   with pytest.raises(ValueError, match=message):
-    run_attack(ATTACKS.choose(name, options), VIEW)
+    ATTACKS.choose(name, options)
+
+
+def test_folds_without_samples_are_refused():
+  choice = ATTACKS.choose("quantile_regression", {"num_folds": 1000})
+  with pytest.raises(
+    ValueError, match=r"attacks\.quantile_regression\.num_folds is 1000 of 100"
+  ):
+    run_attack(choice, VIEW)
 
 
 def test_an_ensemble_is_read_model_by_model_and_can_be_cut():

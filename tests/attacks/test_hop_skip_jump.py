@@ -249,7 +249,7 @@ def test_without_a_leak_members_score_as_others():
     ({"labels": np.full(2, 2)}, "expected 0 to 1"),
     ({"images": np.full((2, 4, 4, 1), 1.5, np.float32)}, r"\[0, 1\]"),
     ({"ids": np.zeros(3, int)}, r"expected integers, \[2\]"),
-    ({"num_iterations": -1}, "num_iterations is -1; expected at least 0"),
+    ({"num_iterations": -1}, "num_iterations is -1; expected a whole number, 0 to"),
     ({"initial_evaluations": 0}, "initial_evaluations is 0"),
     ({"max_evaluations": 0}, "max_evaluations is 0"),
     ({"init_trials": 0}, "init_trials is 0"),

@@ -196,7 +196,7 @@ def test_without_a_leak_members_score_as_others(attack):
     ({"labels": np.full(4, 3)}, "expected 0 to 2"),
     ({"labels": np.full(4, -1)}, "labels range from -1"),
     ({"images": np.zeros((4, 4, 4), np.float32)}, r"expected \[N, H, W, C\]"),
-    ({"chunk_size": 0}, "chunk_size is 0; expected at least 1"),
+    ({"chunk_size": 0}, "chunk_size is 0; expected a whole number"),
     ({"predict": lambda key, x: jnp.zeros(len(x))}, r"expected \(1, K\)"),
   ],
 )
@@ -213,7 +213,7 @@ def test_what_is_not_right_is_refused(attack, changes, match):
   [
     ({"sigma": -1.0}, "sigma is -1.0; expected"),
     ({"sigma": float("nan")}, "sigma is nan; expected"),
-    ({"num_draws": 0}, "num_draws is 0; expected at least 1"),
+    ({"num_draws": 0}, "num_draws is 0; expected a whole number, 1 to"),
     ({"ids": np.zeros(3, int)}, r"expected integers, \[4\]"),
   ],
 )
@@ -223,5 +223,5 @@ def test_settings_of_the_noise_that_are_not_right_are_refused(options, match):
 
 
 def test_an_unknown_augmentation_is_refused():
-  with pytest.raises(ValueError, match="'crop'; expected one of none"):
+  with pytest.raises(ValueError, match="kind is 'crop'; expected one of 'none'"):
     augmentation_robustness(KEY, predict, *samples_of(4), kind="crop")

@@ -309,7 +309,7 @@ def test_mistakes_are_named():
   nan_target[0] = nan_shadow[0, 0] = np.nan
   each_one = np.arange(2)[:, None] == np.zeros((1, 20))
   for args, options, message in (
-    ((target, shadow, membership), {"variance": "own"}, "per_example, global, shrunk"),
+    ((target, shadow, membership), {"variance": "own"}, "variance is 'own'; expected one of"),
     ((target, shadow[:, 1:], membership), {}, r"\[20\] and shadow_phi \[8, 19\]"),
     ((target[:, None], shadow, membership), {}, r"\[N, Q\] and \[S, N, Q\]"),
     ((target[:0], shadow[:, :0], membership[:, :0]), {}, "none of them 0"),

@@ -237,7 +237,7 @@ def test_mistakes_are_named():
   for new, options, message in (
     (args, {"gamma": 0.0}, "gamma is 0.0"),
     (args, {"gamma": np.nan}, "gamma is nan"),
-    (args, {"interpolation": 1.1}, r"interpolation is 1.1; expected a number in \[0, 1\]"),
+    (args, {"interpolation": 1.1}, r"interpolation is 1.1; expected a number, 0.0 to 1.0"),
     (args, {"interpolation": -0.1}, "interpolation is -0.1"),
     (changed(_0=args[0][1:]), {}, r"target_log_p \[59\] and shadow_log_p \[12, 60\]"),
     (changed(_4=args[4][:, 1:]), {}, r"population_target_log_p \[25\] and population_shadow"),

@@ -84,7 +84,7 @@ def test_the_second_half_belongs_to_the_mirror_image():
 
 
 def test_what_is_not_right_is_refused():
-  with pytest.raises(ValueError, match="'crop'; expected one of none, flip, shifts"):
+  with pytest.raises(ValueError, match="kind is 'crop'; expected one of 'none', 'flip'"):
     augment(images_of(np.uint8), "crop")
   with pytest.raises(ValueError, match=r"expected \[N, H, W, C\]"):
     augment(images_of(np.uint8)[0], "flip")

@@ -74,7 +74,7 @@ def test_nonmembers_can_come_from_the_test_part():
     ({"nonmembers_from": "tset"}, "nonmembers_from is 'tset'; did you mean 'test'"),
     ({"num_members": -1}, "asks for -1 members"),
     ({"num_reference": -1}, "asks for -1 reference samples"),
-    ({"known_fraction": -0.5}, "known_fraction is -0.5; expected 0 to 1"),
+    ({"known_fraction": -0.5}, "known_fraction is -0.5; expected a number"),
     ({"known_fraction": float("nan")}, "known_fraction is nan"),
     ({"known_fraction": 0.0}, "There are no known_members"),
     ({"known_fraction": 1.0}, "There are no target_members"),

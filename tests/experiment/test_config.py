@@ -94,7 +94,7 @@ def test_an_unknown_variant_names_the_nearest(path):
     ({"purify": {"dtype": "float12"}}, "purify.dtype is 'float12'; expected one of"),
     (
       {"classifier": {"epochs": 0}},
-      "classifier.epochs is 0; expected a whole number, at least",
+      "classifier.epochs is 0; expected a whole number, 1 to",
     ),
     ({"diffusion": {"schedule": {"beta": 1}}}, "no setting 'diffusion.schedule.beta'"),
     ({"diffusion": {"schedule": {"num_steps": "1"}}}, "diffusion.schedule.num_steps is '1'"),

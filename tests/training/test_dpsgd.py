@@ -431,6 +431,13 @@ def test_the_target_is_reached(target):
   assert accountant.compose(event).get_epsilon(1e-5) == pytest.approx(target, rel=0.02)
 
 
+def test_delta_alone_may_be_enough():
+  # A member takes part with a chance of less than delta, or what it changes is less likely.
+  assert epsilon(1e6, 0.2, 100, 1e-5) == epsilon(1.0, 1e-6, 1, 1e-5) == 0.0
+  assert epsilon(1.0, 0.2, 1, 0.9) == 0.0
+  assert noise_for(1.0, 0.2, 1, 0.9) < 0.01
+
+
 def test_the_noise_for_the_target_is_the_noise_of_a_step():
   recipe = dpsgd(MODULE, SETTINGS, target_epsilon=2.0)
   noise = noise_for(2.0, 8 / 40, len(recipe.schedule), recipe.guarantee.delta)
@@ -479,9 +486,9 @@ def test_running_statistics_are_refused():
   [
     ({"clip_norm": 0.0}, "clip_norm is 0.0; expected a finite number, above 0"),
     ({"clip_norm": math.inf}, "clip_norm is inf"),
-    ({"noise_multiplier": 0.0}, "noise_multiplier is 0.0; expected a finite number, above 0"),
+    ({"noise_multiplier": 0.0}, "noise_multiplier is 0.0; expected a number, 1e-06 to"),
     ({"noise_multiplier": "much"}, "noise_multiplier is 'much'"),
-    ({"delta": 0.0}, "delta is 0.0; expected a finite number, above 0"),
+    ({"delta": 0.0}, "delta is 0.0; expected a number, 1e-100 to"),
     ({"delta": 1.0}, "delta is 1.0; expected less than 1"),
     ({"target_epsilon": 0.0}, "target_epsilon is 0.0; expected a number, 0.01 to 1000"),
     ({"target_epsilon": 1e6}, "target_epsilon is 1000000.0; expected a number, 0.01 to 1000"),
