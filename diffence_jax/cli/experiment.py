@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from diffence_jax.cli.parsing import asks_for_help, parse
+from diffence_jax.cli.terminal import say
 
 _HELP = """\
 Protects an image classifier with Diffence and measures what that gains.
@@ -61,13 +62,13 @@ def run(argv: Sequence[str]) -> None:
     parallel.connect(values.distributed)
   experiment = plan(values.config)
   if values.dry_run:
-    print(describe(experiment, workdir))
+    say(describe(experiment, workdir))
     return
   compiled.keep_in(workdir)
   results = carry_out(experiment, workdir)
   if parallel.is_first():
-    print(format_table(results))
-    print(f"\nThe whole report: {workdir}/report.html")
+    say(format_table(results))
+    say(f"\nThe whole report: {workdir}/report.html")
 
 
 def _define_flags(values: flags.FlagValues) -> None:

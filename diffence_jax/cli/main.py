@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Sequence
 
 from diffence_jax.cli import interrupts
+from diffence_jax.cli.terminal import say
 
 # What a user's files and settings can lead to: the message says what is wrong.
 _EXPECTED = (ValueError, TypeError, OSError, RuntimeError, ImportError, FloatingPointError)
@@ -73,13 +74,13 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _refuse(message: str) -> int:
-  print(f"diffence: {message}", file=sys.stderr)
+  say(f"diffence: {message}", sys.stderr)
   return 2
 
 
 def _warn(message, *_, **__) -> None:
   """Without the line of code that warns."""
-  print(f"diffence: {message}", file=sys.stderr)
+  say(f"diffence: {message}", sys.stderr)
 
 
 def _is_one_of_several() -> bool:

@@ -15,6 +15,8 @@ MARK = "*"
 # A relative change that would be printed as nothing.
 NO_CHANGE = 0.0005
 _WIDTH = 118
+# What spreadsheets take for the beginning of a formula.
+_FORMULA = ("=", "+", "-", "@")
 
 
 class Cell(NamedTuple):
@@ -149,7 +151,13 @@ def write_rows(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
   """
   text = io.StringIO(newline="")
   columns = dict.fromkeys(name for row in rows for name in row)
-  writer = csv.DictWriter(text, fieldnames=list(columns), lineterminator="\n")
-  writer.writeheader()
-  writer.writerows(rows)
+  writer = csv.writer(text, lineterminator="\n")
+  writer.writerow([_no_formula(name) for name in columns])
+  writer.writerows([[_no_formula(row.get(name, "")) for name in columns] for row in rows])
   write_atomically(path, text.getvalue())
+
+
+def _no_formula(value: Any) -> Any:
+  """A value as a spreadsheet shows it: text that it would run has an apostrophe in front."""
+  is_run = isinstance(value, str) and value.lstrip().startswith(_FORMULA)
+  return f"'{value}" if is_run else value

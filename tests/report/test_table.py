@@ -18,6 +18,7 @@ from report_example import (
 )
 
 from diffence_jax.report import finding, format_table, write_csv
+from diffence_jax.report.cells import write_rows
 from diffence_jax.report.table import notes, reported_sizes
 from diffence_jax.training.recipe import Guarantee
 
@@ -296,3 +297,11 @@ def test_csv_keeps_awkward_names_whole(tmp_path):
   write_csv(changed(experiment='a,"b"\nc'), tmp_path / "results.csv")
   with open(tmp_path / "results.csv", newline="") as handle:
     assert {row["experiment"] for row in csv.DictReader(handle)} == {'a,"b"\nc'}
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1+1"])
+def test_a_spreadsheet_runs_no_name(tmp_path, name):
+  write_rows([{"id": name, name: -0.5}], tmp_path / "rows.csv")
+  with open(tmp_path / "rows.csv", newline="") as handle:
+    header, row = csv.reader(handle)
+  assert header == ["id", f"'{name}"] and row == [f"'{name}", "-0.5"]
