@@ -7,7 +7,8 @@ import numpy as np
 
 from diffence_jax.checks import FilePath
 from diffence_jax.data.dataset import Dataset, make_dataset
-from diffence_jax.data.image_files import check_folder, read_images
+from diffence_jax.data.image_files import check_folder
+from diffence_jax.data.image_pixels import read_images
 from diffence_jax.named import nearest
 from diffence_jax.rng import MAX_ID
 
@@ -66,7 +67,7 @@ def load(
       )
     part = np.array([parts[name] == _TEST for name in table])
   return make_dataset(
-    read_images([root / _IMAGES / name for name in table], image_size, in_memory),
+    read_images([root / _IMAGES / name for name in table], image_size, in_memory).images,
     labels,
     np.array([_number(name) for name in table], np.int64),
     num_classes=2 ** len(columns),

@@ -94,8 +94,9 @@ class Dataset:
     num, height, width, channels = self.images.shape
     present, counts = np.unique(self.labels, return_counts=True)
     least, most = counts.argmin(), counts.argmax()
+    tested = f" ({int(self.part.sum())} of the test part)" if self.part.any() else ""
     told = [
-      f"{num} images, {height} high and {width} wide, {channels} channel{'s'[: channels > 1]}",
+      f"{num} images{tested}, {height} high and {width} wide, {channels} channel{'s'[: channels > 1]}",
       f"{self.num_classes} classes, of {counts[least]} (class {present[least]}) to "
       f"{counts[most]} images (class {present[most]})",
     ]
@@ -104,8 +105,6 @@ class Dataset:
       told.append(
         f"{self.num_classes - len(present)} classes without an image, {first} the first"
       )
-    if self.part.any():
-      told.append(f"{int(self.part.sum())} images are the test part")
     return "; ".join([*told, *self.notes])
 
   @functools.cached_property

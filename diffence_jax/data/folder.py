@@ -1,54 +1,123 @@
 """Image files, a folder a class."""
 
+from pathlib import Path
+
 import numpy as np
 
 from diffence_jax.checks import FilePath
 from diffence_jax.data.dataset import Dataset, make_dataset
-from diffence_jax.data.image_files import (
-  SUFFIXES,
-  check_folder,
-  find_images,
-  ids_of,
-  is_hidden,
-  read_images,
-)
+from diffence_jax.data.image_files import Found, check_folder, find_images, ids_of, visible
+from diffence_jax.data.image_pixels import read_images
+
+# Names of folders that are no classes, but parts of a data set.
+_TRAIN, _TEST, _VALIDATION = (
+  ("train", "training"), ("test", "testing"), ("val", "valid", "validation"),
+)  # fmt: skip
 
 
-def load(path: FilePath, image_size: int | None = None, in_memory: bool = True) -> Dataset:
+def load(
+  path: FilePath,
+  image_size: int | None = None,
+  in_memory: bool = True,
+  parts: bool = False,
+  orient: bool = False,
+) -> Dataset:
   """Loads `path/<class>/**/<image>`; classes are numbered in the order of their names.
 
   Args:
     path: the folder of class folders.
     image_size: the side that images are scaled to (the shorter one, antialiased, then cropped
-      to a square from the middle); None takes images as they are, all of one size.
+      to a square from the middle), up to 16,384; None takes images as they are, all of one
+      size.
     in_memory: whether all images are decoded now and kept; False decodes them whenever they
       are asked for.
+    parts: whether class folders are those of `path/train/` and `path/test/`, the training and
+      the test part. Of `path/val/` it is the test part where there is no other.
+    orient: whether images are turned as their EXIF orientation says.
 
   Returns:
     Gray images if all files are gray, else colour. An id is a checksum of the file's path
     below `path`, so that adding a file changes no other's, but for a rare clash, see
-    `image_files.ids_of`. Names that begin with a dot are passed over.
+    `image_files.ids_of`. What is hidden or put there by systems is passed over, other files
+    too, which is noted.
 
   Raises:
-    FileNotFoundError: there is no such folder, or no images in it.
-    ValueError: an image is damaged or a gray one of more than 8 bits, or sizes differ.
+    FileNotFoundError: there is no such folder, or no images in it; or a link leads nowhere.
+    ValueError: an image is damaged, too large or a gray one of more than 8 bits, or sizes
+      differ; or a class has no image; or folders are parts, or none where they should be.
   """
   root = check_folder(path, "one with a folder a class")
-  folders = sorted(
-    folder
-    for folder in root.iterdir()
-    if folder.is_dir() and not is_hidden(folder.relative_to(root))
-  )
-  found = [find_images(folder) for folder in folders]
-  files = [file for own in found for file in own]
+  part_of = _parts(root, parts)
+  loose = [file for folder in part_of for file in visible(folder) if not file.is_dir()]
+  folders = [(own, part) for top, part in part_of.items() for own in _folders(top)]
+  found = [find_images(own) for own, _ in folders]
+  files = [file for own in found for file in own.images]
   if not files:
     raise FileNotFoundError(
-      f"There are no images in {path}; expected {path}/<class>/<image>, "
-      f"with one of the endings {', '.join(SUFFIXES)}."
+      f"There are no images in {path}; expected {path}/{'train/' if parts else ''}<class>/"
+      "<image>, with an ending such as .png or .jpg."
     )
+  for (folder, _), own in zip(folders, found, strict=True):
+    if not own.images:
+      raise ValueError(
+        f"The class folder {folder} has no images; remove it, or let its name begin with a dot "
+        "if it is none."
+      )
+  classes = sorted({own.name for own, _ in folders})
+  counts = [len(own.images) for own in found]
+  read = read_images(files, image_size, in_memory, orient)
   return make_dataset(
-    read_images(files, image_size, in_memory),
-    np.repeat(np.arange(len(folders)), [len(own) for own in found]),
+    read.images,
+    np.repeat([classes.index(own.name) for own, _ in folders], counts),
     ids_of(file.relative_to(root).as_posix() for file in files),
-    num_classes=len(folders),
+    num_classes=len(classes),
+    part=np.repeat([part for _, part in folders], counts),
+    notes=_notes(loose, found, 0 if orient else read.num_turned),
   )
+
+
+def _parts(root: Path, parts: bool) -> dict[Path, int]:
+  """Folders of class folders: 0 for the training, 1 for the test part."""
+  folders = {own.name.lower(): own for own in _folders(root)}
+  are_parts = bool(folders) and set(folders) <= {*_TRAIN, *_TEST, *_VALIDATION}
+  listed = ", ".join(own.name for own in folders.values()) or "none"
+  if not parts:
+    if are_parts:
+      raise ValueError(
+        f"The folders of {root} are {listed}, which are parts of a data set and no classes; "
+        "set data.options.parts=True to read the class folders in them, or data.options.path "
+        "to one of them. Rename them if they are classes."
+      )
+    return {root: 0}
+  if not are_parts or not set(folders) & set(_TRAIN):
+    raise ValueError(
+      f"data.options.parts is True, and the folders of {root} are {listed}; expected train, "
+      "and test or val."
+    )
+  test = _TEST if set(folders) & set(_TEST) else _VALIDATION
+  return {folder: int(name in test) for name, folder in folders.items()}
+
+
+def _folders(folder: Path) -> list[Path]:
+  return [path for path in visible(folder) if path.is_dir()]
+
+
+def _notes(loose: list[Path], found: list[Found], num_turned: int) -> tuple[str, ...]:
+  """What is not taken as somebody may expect."""
+  others = [file for own in found for file in own.others]
+  links = [link for own in found for link in own.repeated]
+  notes = [
+    f"{len(paths)} {what} left out, such as {paths[0]}"
+    for paths, what in (
+      (loose, "files in no class folder"),
+      (others, "files without an image's ending"),
+      (links, "links to folders that are there already"),
+    )
+    if paths
+  ]
+  if num_turned:
+    notes.append(
+      f"{num_turned} images are not turned as their EXIF orientation says "
+      "(data.options.orient=True does)"
+    )
+  return tuple(notes)

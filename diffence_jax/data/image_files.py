@@ -1,21 +1,37 @@
-"""Image files: which there are, their ids, and how they become arrays."""
+"""Image files: which there are below a folder, and their ids."""
 
+import dataclasses
+import functools
 import os
 import zlib
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from diffence_jax.data.streaming import Images, StreamedImages
 from diffence_jax.rng import MAX_ID
 
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+# What Pillow knows by its name only, or leaves to other programs.
+_NOT_READ = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF")
+# Put there by file servers and systems, not by people; so is what begins with a dot.
+_NOBODYS = ("#recycle", "$RECYCLE.BIN", "@eaDir", "Thumbs.db", "__MACOSX", "desktop.ini",
+            "lost+found")  # fmt: skip
 
-# Files that are decoded at the same time.
-_THREADS = min(16, os.cpu_count() or 1)
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+  """What lies below a folder.
+
+  Attributes:
+    images: files with an ending of images, in the order of their names.
+    others: all other files.
+    repeated: links to folders that are among those found without them.
+  """
+
+  images: list[Path]
+  others: list[Path]
+  repeated: list[Path]
 
 
 def check_folder(path: str | os.PathLike, expected: str) -> Path:
@@ -26,21 +42,62 @@ def check_folder(path: str | os.PathLike, expected: str) -> Path:
   return root
 
 
-def find_images(folder: Path) -> list[Path]:
-  """All image files below a folder, in the order of their names.
+@functools.cache
+def image_formats() -> tuple[str, ...]:
+  """Pillow's names of the formats that are read; no other program is started for any."""
+  Image.init()
+  return tuple(sorted(set(Image.OPEN) - set(_NOT_READ)))
 
-  Names that begin with a dot are passed over: .ipynb_checkpoints, macOS's ._image.png.
+
+@functools.cache
+def image_endings() -> tuple[str, ...]:
+  """The endings of these formats' files, in small letters."""
+  known = Image.registered_extensions()
+  return tuple(sorted(ending for ending in known if known[ending] in image_formats()))
+
+
+def find_images(folder: Path) -> Found:
+  """All image files below a folder, and below the folders that links in it lead to.
+
+  Hidden files and folders, and what systems put there, are passed over.
+
+  Raises:
+    FileNotFoundError: a link leads nowhere.
+    OSError: a folder cannot be read.
   """
-  return sorted(
-    file
-    for file in folder.rglob("*")
-    if file.suffix.lower() in SUFFIXES and not is_hidden(file.relative_to(folder))
-  )
+  found = Found([], [], [])
+  folders, links, seen = [folder], [], set()
+  # A folder is read once, and under its own name rather than a link's, so that ids stay.
+  while folders or links:
+    here = folders.pop() if folders else links.pop(0)
+    status = here.stat()
+    if (status.st_dev, status.st_ino) in seen:
+      found.repeated.append(here)
+      continue
+    seen.add((status.st_dev, status.st_ino))
+    for path in visible(here):
+      if path.is_dir():
+        (links if path.is_symlink() else folders).append(path)
+      else:
+        is_image = path.suffix.lower() in image_endings()
+        (found.images if is_image else found.others).append(path)
+  for files in (found.images, found.others, found.repeated):
+    files.sort()
+  return found
 
 
-def is_hidden(path: Path) -> bool:
-  """Whether a part of the path begins with a dot."""
-  return any(part.startswith(".") for part in path.parts)
+def visible(folder: Path) -> list[Path]:
+  """What people put into a folder, in the order of the names; see `find_images`."""
+  paths = sorted(
+    path for path in folder.iterdir()
+    if not path.name.startswith(".") and path.name not in _NOBODYS
+  )  # fmt: skip
+  for path in paths:
+    if path.is_symlink() and not path.exists():
+      raise FileNotFoundError(
+        f"The link {path} leads nowhere ({os.readlink(path)}); mend it or remove it."
+      )
+  return paths
 
 
 def ids_of(names: Iterable[str]) -> np.ndarray:
@@ -55,100 +112,10 @@ def ids_of(names: Iterable[str]) -> np.ndarray:
   """
   ids: dict[int, None] = {}  # in order
   for name in names:
-    found, tries = zlib.crc32(name.encode()) & MAX_ID, 0
+    content = name.encode("utf-8", "surrogateescape")  # as on disk, also where it is no UTF-8
+    found, tries = zlib.crc32(content) & MAX_ID, 0
     while found in ids:
       tries += 1
-      found = zlib.crc32(f"{name}\0{tries}".encode()) & MAX_ID
+      found = zlib.crc32(content + f"\0{tries}".encode()) & MAX_ID
     ids[found] = None
   return np.array(list(ids), np.int64)
-
-
-def read_images(files: Sequence[Path], image_size: int | None, in_memory: bool) -> Images:
-  """Images of files, all of one size.
-
-  Every file is opened for its mode and its size, so that one that is no image is found here;
-  pixels are decoded, by several threads, here or when they are asked for.
-
-  Args:
-    files: at least one.
-    image_size: the side that images are scaled to (the shorter one, antialiased, then cropped
-      to a square from the middle); None takes images as they are.
-    in_memory: whether all images are decoded now, and kept.
-
-  Returns:
-    u8[N,H,W,C]; gray, C = 1, if all files are gray, else colour, C = 3. Images that are not in
-    memory raise ValueError when they are read and turn out to be damaged.
-
-  Raises:
-    ValueError: a file is not an image or damaged, or a gray one of more than 8 bits; or sizes
-      differ; or `image_size` is less than 1.
-  """
-  if image_size is not None and image_size < 1:
-    raise ValueError(f"data.options.image_size is {image_size}; expected at least 1.")
-  headers = _in_threads(_header, files)
-  mode = "L" if all(gray for gray, _ in headers) else "RGB"
-  width, height = size = headers[0][1] if image_size is None else (image_size, image_size)
-  if image_size is None:
-    for file, (_, own) in zip(files, headers, strict=True):
-      if own != size:
-        raise ValueError(
-          f"{file} is {own[0]}x{own[1]} and {files[0].name} is {width}x{height}; "
-          "set data.options.image_size."
-        )
-
-  def read(rows: np.ndarray) -> np.ndarray:
-    images = np.empty((len(rows), *shape), np.uint8)
-
-    def decode(place: int) -> None:
-      file = files[rows[place]]
-      image = _decode(file, mode, image_size)
-      if image.shape[:2] != shape[:2]:
-        raise ValueError(f"{file} has another size than when the run began; run again.")
-      images[place] = image.reshape(shape)
-
-    _in_threads(decode, range(len(rows)))
-    return images
-
-  shape = (height, width, len(mode))
-  streamed = StreamedImages(read, (len(files), *shape))
-  return np.asarray(streamed) if in_memory else streamed
-
-
-def _in_threads(function, values):
-  with ThreadPoolExecutor(_THREADS) as pool:
-    return list(pool.map(function, values))
-
-
-def _header(file):
-  """Whether an image is gray, and its (width, height)."""
-  try:
-    with Image.open(file) as image:
-      mode, size = image.mode, image.size
-  except Exception as error:  # Pillow's decoders raise nearly anything on damaged files.
-    raise _damaged(file, error) from error
-  if mode.startswith(("I", "F")):  # Pillow cuts these off at 255: nearly all white.
-    raise ValueError(f"{file} is gray with more than 8 bits; scale it to 8 bits first.")
-  return _is_gray(mode), size
-
-
-def _decode(file, mode, image_size):
-  """u8[H,W] or u8[H,W,3]."""
-  try:
-    with Image.open(file) as image:
-      image = image.convert("L" if _is_gray(image.mode) else "RGB")
-  except Exception as error:
-    raise _damaged(file, error) from error
-  if image_size is not None:
-    scale = image_size / min(image.size)
-    image = image.resize([max(image_size, round(side * scale)) for side in image.size])
-    left, top = ((side - image_size) // 2 for side in image.size)
-    image = image.crop((left, top, left + image_size, top + image_size))
-  return np.asarray(image.convert(mode))
-
-
-def _is_gray(mode):
-  return mode in ("1", "L", "LA")
-
-
-def _damaged(file, error):
-  return ValueError(f"{file} cannot be read as an image: {error}.")

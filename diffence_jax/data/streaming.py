@@ -1,6 +1,8 @@
 """Images that stay on disk, and are read when they are asked for."""
 
+import copy
 import math
+import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -26,28 +28,47 @@ class StreamedImages:
     self,
     read: Callable[[np.ndarray], np.ndarray],
     shape: tuple[int, ...],
-    rows: np.ndarray | None = None,
+    *,
+    name_of: Callable[[int], str] = "image {}".format,
   ):
     """Reads nothing yet.
 
     Args:
       read: rows i64[B], rising, to images u8[B,H,W,C].
       shape: of all that can be read, (N, H, W, C).
-      rows: i64[M], of those that this one has, in its order; None for all.
+      name_of: how errors call an image, by its row.
     """
-    self._read = read
-    self._rows = np.arange(shape[0]) if rows is None else rows
-    self.shape = (len(self._rows), *shape[1:])
+    self._read, self._name_of = read, name_of
+    # Of all images that have been read once, by any view; -1 for the others.
+    self._checksums = np.full(shape[0], -1, np.int64)
+    self._rows, self.shape = np.arange(shape[0]), tuple(shape)
 
   def __len__(self) -> int:
     return len(self._rows)
 
   def __getitem__(self, rows: Any) -> np.ndarray:
-    """Reads images; `rows` is whatever indexes an array of rank 1."""
+    """Reads images; `rows` is whatever indexes an array of rank 1.
+
+    Raises:
+      ValueError: an image is not what it was when it was read before.
+    """
     chosen = self._rows[rows]
     # A row that is asked for often, as for its versions, is read once.
     distinct, places = np.unique(chosen, return_inverse=True)
-    return self._read(distinct)[places.reshape(np.shape(chosen))]
+    images = self._read(distinct)
+    self._compare(distinct, images)
+    return images[places.reshape(np.shape(chosen))]
+
+  def _compare(self, rows, images):
+    found = np.array([zlib.crc32(np.ascontiguousarray(image)) for image in images], np.int64)
+    before = self._checksums[rows]
+    changed = rows[(before != -1) & (before != found)]
+    if changed.size:
+      raise ValueError(
+        f"The data have changed while they were used, {self._name_of(int(changed[0]))} among "
+        "them; run again, and leave them alone meanwhile."
+      )
+    self._checksums[rows] = found
 
   def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
     """Reads all images into memory."""
@@ -60,7 +81,10 @@ class StreamedImages:
 
   def view(self, rows: Any) -> "StreamedImages":
     """Some of the images, still on disk; `rows` is as for indexing, but no single row."""
-    return StreamedImages(self._read, self.shape, self._rows[rows])
+    some = copy.copy(self)  # which shares the checksums
+    some._rows = self._rows[rows]
+    some.shape = (len(some._rows), *self.shape[1:])
+    return some
 
 
 Images = np.ndarray | StreamedImages

@@ -6,7 +6,8 @@ import numpy as np
 
 from diffence_jax.checks import FilePath
 from diffence_jax.data.dataset import Dataset, make_dataset
-from diffence_jax.data.image_files import check_folder, find_images, ids_of, read_images
+from diffence_jax.data.image_files import check_folder, find_images, ids_of
+from diffence_jax.data.image_pixels import read_images
 
 _NUM_CLASSES = 4
 # The release has three.
@@ -37,7 +38,7 @@ def load(path: FilePath, image_size: int | None = 64, in_memory: bool = True) ->
   """
   expected = "UTKFace's, with files [age]_[gender]_[race]_[date].jpg"
   root = check_folder(path, expected)
-  files = find_images(root)
+  files = find_images(root).images
   names = [_NAME.match(file.name) for file in files]
   misnamed = [file.name for file, name in zip(files, names, strict=True) if not name]
   if len(misnamed) > _MOST_MISNAMED:
@@ -54,7 +55,7 @@ def load(path: FilePath, image_size: int | None = 64, in_memory: bool = True) ->
     )
   files = [file for file, _ in kept]
   return make_dataset(
-    read_images(files, image_size, in_memory),
+    read_images(files, image_size, in_memory).images,
     np.array([race for _, race in kept]),
     ids_of(file.relative_to(root).as_posix() for file in files),
     num_classes=_NUM_CLASSES,

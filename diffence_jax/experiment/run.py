@@ -53,6 +53,7 @@ def carry_out(experiment: Experiment, workdir: str | os.PathLike) -> Results:
     if is_first:
       started = {"settings": as_json(experiment.settings), **store.record}
       write_atomically(workdir / "run.json", json.dumps(started, indent=2))
+      _say(_data_line(experiment))
     timings = compute(experiment, store)
     results = results_of(experiment, store)
     if is_first:
@@ -96,16 +97,16 @@ def compute(
 
 
 def describe(experiment: Experiment, workdir: str | os.PathLike) -> str:
-  """The stages, which of them are cached, and what the rest will cost in steps.
+  """The data, the stages, which of them are cached, and what the rest will cost in steps.
 
   Args:
     experiment: as `plan` makes it.
     workdir: where the artifacts are.
 
   Returns:
-    A table, a line a stage.
+    A table, a line for the data and a line a stage.
   """
-  store, lines = Store(workdir), []
+  store, lines = Store(workdir), [_data_line(experiment)]
   for name, stage in experiment.stages.items():
     state = "cached" if store.is_done(stage) else "to do "
     done = sum(store.is_done(item) for item in stage.items)
@@ -122,6 +123,11 @@ def _compute_items(stage: Stage, store: Store, own: Compute) -> None:
     stage.compute_items(missing, store, own)
   for item in stage.items:
     store.wait(item)
+
+
+def _data_line(experiment: Experiment) -> str:
+  """What the data were understood to be, for people to see where that is wrong."""
+  return f"{'data':<15} {experiment.dataset.describe()}"
 
 
 def _versions():

@@ -65,15 +65,18 @@ def test_a_dry_run_tells_what_would_be_done(finished, tmp_path):
   workdir, _ = finished
   cached = diffence(SMOKE, f"--workdir={workdir}", "--dry_run", check=0).stdout
   assert cached.count("cached") == 6
+  assert cached.startswith(
+    "data            1797 images, 8 high and 8 wide, 1 channel; 10 classes"
+  )
   changed = diffence(
     SMOKE, f"--workdir={workdir}", "--dry_run", "--config.purify.step=80", check=0
   ).stdout
-  states = [line.split()[2] for line in changed.splitlines()]
+  states = [line.split()[2] for line in changed.splitlines()[1:]]
   assert states == ["cached", "cached", "cached", "to", "to", "to"]
   changed = diffence(
     SMOKE, f"--workdir={workdir}", "--dry_run", "--config.data.num_reference=17", check=0
   ).stdout
-  states = [line.split()[2] for line in changed.splitlines()]
+  states = [line.split()[2] for line in changed.splitlines()[1:]]
   # Who is in the reference set matters to none but those that train with it.
   assert states == ["to", "cached", "cached", "cached", "cached", "cached"]
   diffence(SMOKE, f"--workdir={tmp_path / 'new'}", "--dry_run", check=0)

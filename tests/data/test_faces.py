@@ -223,6 +223,10 @@ def test_configs_of_faces_can_be_planned(tmp_path, name):
   assert experiment.dataset.num_classes == {"celeba": 8, "utkface": 4}[name]
   told = pipeline.describe(experiment, tmp_path / "run")
   assert "48 images" not in told and "96 images, 576 evaluations" in told
+  tested = {"celeba": " (48 of the test part)", "utkface": ""}[name]
+  assert told.startswith(
+    f"data            112 images{tested}, 64 high and 64 wide, 3 channels;"
+  )
   config.data.options.in_memory = False
   streamed = pipeline.plan(config)
   assert streamed.stages["audit"].fingerprint == experiment.stages["audit"].fingerprint

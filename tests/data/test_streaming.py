@@ -137,6 +137,40 @@ def test_an_image_that_is_damaged_later_is_named_when_it_is_read(tmp_path):
     data.load("folder", path=str(tmp_path), in_memory=False)
 
 
+def test_images_that_change_after_they_have_been_read_are_named(tmp_path):
+  for name in ("a/0.png", "a/1.png", "b/2.png"):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    Image.fromarray(images_of(1, 8, 8, 3)[0]).save(tmp_path / name)
+  dataset = data.load("folder", path=str(tmp_path), in_memory=False)
+  view = dataset.take(dataset.ids[1:])
+  _ = dataset.digest
+  Image.fromarray(images_of(1, 8, 8, 3, seed=1)[0]).save(tmp_path / "a" / "1.png")
+  assert dataset.images[[0, 2]].shape == (2, 8, 8, 3)
+  for images, row in ((dataset.images, 1), (view.images, 0)):
+    with pytest.raises(
+      ValueError, match=r"have changed while .*/a/1\.png among them; run again"
+    ):
+      _ = images[row]
+  # Other files with the same pixels are the same images.
+  Image.fromarray(images_of(1, 8, 8, 3)[0]).save(tmp_path / "a" / "1.png", compress_level=0)
+  np.testing.assert_array_equal(dataset.images[1], images_of(1, 8, 8, 3)[0])
+
+
+def test_an_array_that_changes_after_it_has_been_read_is_named(tmp_path):
+  np.save(tmp_path / "images.npy", images_of(4, 5, 5, 1))
+  np.save(tmp_path / "labels.npy", np.arange(4) % 2)
+  dataset = data.load("npz", path=str(tmp_path), in_memory=False)
+  _ = dataset.digest
+  np.save(tmp_path / "images.npy", images_of(4, 5, 5, 1, seed=1))
+  with pytest.raises(ValueError, match="have changed while they were used, image 2 among them"):
+    _ = dataset.images[2]
+  np.save(tmp_path / "images.npy", images_of(4, 5, 6, 1))
+  with pytest.raises(
+    ValueError, match=r"images\.npy has another shape than when the run began"
+  ):
+    _ = dataset.images[2]
+
+
 @pytest.mark.parametrize("shape", [(6, 5, 3), (6, 5)])
 def test_an_unpacked_archive_is_read_in_memory_or_from_disk(tmp_path, shape):
   images, labels, ids = images_of(9, *shape), np.arange(9) % 2, 3 * np.arange(9)
