@@ -4,8 +4,8 @@ import re
 import sys
 from typing import TextIO
 
-# Control characters but for tabs and ends of lines, what turns the direction of text, and halves
-# of characters, as of file names that are no UTF-8.
+# Control characters but for tabs and ends of lines, what turns the direction of text, and what
+# is half a character: file names that are no UTF-8.
 _UNSAFE = re.compile(
   "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
@@ -24,5 +24,5 @@ def say(text: str, file: TextIO | None = None) -> None:
 
 
 def printable(text: str) -> str:
-  """Text with control characters spelt out, such as `\\x1b` for an escape."""
+  """Text with control characters spelt out: a backslash, and their number."""
   return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
