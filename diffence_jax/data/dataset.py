@@ -96,7 +96,8 @@ class Dataset:
     least, most = counts.argmin(), counts.argmax()
     tested = f" ({int(self.part.sum())} of the test part)" if self.part.any() else ""
     told = [
-      f"{num} images{tested}, {height} high and {width} wide, {channels} channel{'s'[: channels > 1]}",
+      f"{num} images{tested}, {height} high and {width} wide, "
+      f"{channels} channel{'s'[: channels > 1]}",
       f"{self.num_classes} classes, of {counts[least]} (class {present[least]}) to "
       f"{counts[most]} images (class {present[most]})",
     ]
