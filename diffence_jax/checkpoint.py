@@ -14,6 +14,8 @@ import orbax.checkpoint as ocp
 from diffence_jax import disk
 
 _MANIFEST = "manifest.json"
+# Bytes that a checkpoint has beside its arrays, at most.
+_OVERHEAD = 2**20
 
 
 class Checkpoints:
@@ -78,12 +80,23 @@ class Checkpoints:
 
 
 def save_tree(path: str | os.PathLike, tree: Any) -> None:
-  """Writes a pytree of arrays to the folder `path`, replacing what was there."""
-  path = Path(path).absolute()
-  for leftover in path.parent.glob(f"{path.name}.orbax-checkpoint-tmp*"):
-    shutil.rmtree(leftover)  # of a killed run
-  with ocp.StandardCheckpointer(multiprocessing_options=_alone()) as checkpointer:
-    checkpointer.save(path, jax.device_get(tree), force=True)
+  """Writes a pytree of arrays to the folder `path`, replacing what was there.
+
+  Raises:
+    OSError: the disk has no room for it.
+  """
+  path, tree = Path(path).absolute(), jax.device_get(tree)
+  _remove_leftovers(path)  # of a killed run
+  size = sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(tree))
+  disk.check_room(path.parent, size + _OVERHEAD)
+  try:
+    with ocp.StandardCheckpointer(multiprocessing_options=_alone()) as checkpointer:
+      checkpointer.save(path, tree, force=True)
+  except Exception as error:
+    if not disk.is_full(error):
+      raise
+    _remove_leftovers(path)
+    raise disk.full(path.parent, f"{size / 2**20:.1f} MiB were to be written") from error
 
 
 def restore_tree(path: str | os.PathLike, template: Any) -> Any:
@@ -115,6 +128,11 @@ def restore_arrays(path: str | os.PathLike) -> Any:
   """Reads what `save_arrays` wrote: nested dicts of NumPy arrays."""
   with np.load(path, allow_pickle=False) as flat:
     return flax.traverse_util.unflatten_dict(dict(flat), sep="/")
+
+
+def _remove_leftovers(path):
+  for leftover in path.parent.glob(f"{path.name}.orbax-checkpoint-tmp*"):
+    shutil.rmtree(leftover)
 
 
 def _alone():

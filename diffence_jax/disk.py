@@ -5,6 +5,7 @@ its files, and a manifest with their digests, which is written last.
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -64,6 +65,33 @@ def replaced(path: Path) -> Iterator[Path]:
   except BaseException:
     temporary.unlink(missing_ok=True)
     raise
+
+
+def check_room(folder: Path, num_bytes: int) -> None:
+  """Raises OSError unless there is room for so many bytes where a folder is, or will be.
+
+  For what is written by others, who leave half of it and a long complaint behind.
+  """
+  there = next(path for path in (folder, *folder.parents) if path.exists())
+  free = shutil.disk_usage(there).free
+  if free < num_bytes:
+    raise full(
+      folder, f"{num_bytes / 2**20:.1f} MiB are to be written, {free / 2**20:.1f} are free"
+    )
+
+
+def full(folder: Path, what: str) -> OSError:
+  """The error for a disk, or a quota, that has no room left."""
+  return OSError(
+    f"The disk of {folder}, or the quota there, is full: {what}. Make room and run the same again."
+  )
+
+
+def is_full(error: BaseException) -> bool:
+  """Whether an error says that a disk has no room left, in whosever words."""
+  if isinstance(error, OSError) and error.errno is not None:
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+  return any(os.strerror(number) in str(error) for number in (errno.ENOSPC, errno.EDQUOT))
 
 
 def write_checked(path: Path, content: bytes) -> None:

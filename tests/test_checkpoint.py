@@ -2,6 +2,7 @@
 
 import shutil
 import warnings
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -79,3 +80,29 @@ def test_killed_while_it_saves_the_one_before_is_there(tmp_path, monkeypatch):
   assert again.latest_step() == 3
   jax.tree.map(np.testing.assert_array_equal, again.restore(state_of(0)), state_of(3))
   again.save(6, state_of(6))
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(tmp_path, monkeypatch, capfd):
+  checkpoints = Checkpoints(tmp_path)
+  checkpoints.save(3, state_of(3))
+  monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+  with pytest.raises(OSError, match=r"is full: .* are to be written, 0\.0 are free"):
+    checkpoints.save(6, state_of(6))
+  assert capfd.readouterr().err == ""
+  monkeypatch.undo()
+  again = Checkpoints(tmp_path)
+  assert again.latest_step() == 3
+  # Where the room goes while it is written: what orbax says then.
+  words = "RESOURCE_EXHAUSTED: Failed to write: No space left on device [os_error_code='28']"
+
+  def save(self, path, tree, force):
+    path.with_name(f"{path.name}.orbax-checkpoint-tmp").mkdir(parents=True)
+    raise ValueError(words)
+
+  monkeypatch.setattr(checkpoint.ocp.StandardCheckpointer, "save", save)
+  with pytest.raises(OSError, match=r"is full: .* were to be written"):
+    again.save(6, state_of(6))
+  assert not list(tmp_path.rglob("*orbax-checkpoint-tmp*"))
+  words = "something else"
+  with pytest.raises(ValueError, match="something else"):
+    again.save(7, state_of(7))

@@ -1,5 +1,6 @@
 """What is on disk is there whole or not at all, and known again."""
 
+import errno
 import json
 import os
 
@@ -99,3 +100,20 @@ def test_digests_are_sha256(tmp_path):
   assert disk.file_digest(tmp_path / "empty") == expected
   path = committed(tmp_path, a="")
   assert json.loads((path / "manifest.json").read_text())["files"] == {"a": expected}
+
+
+def test_room_is_looked_for_where_a_folder_will_be(tmp_path):
+  disk.check_room(tmp_path / "a" / "b", 1)
+  with pytest.raises(OSError, match=r"is full: .* MiB are to be written, .* Make room"):
+    disk.check_room(tmp_path / "a" / "b", 2**62)
+  assert not (tmp_path / "a").exists()
+
+
+def test_a_full_disk_is_known_in_whosever_words():
+  for number in (errno.ENOSPC, errno.EDQUOT):
+    assert disk.is_full(OSError(number, "anything"))
+    assert disk.is_full(
+      ValueError(f"RESOURCE_EXHAUSTED: {os.strerror(number)} [os_error_code]")
+    )
+  assert not disk.is_full(OSError(errno.EACCES, os.strerror(errno.EACCES)))
+  assert not disk.is_full(ValueError("NaN"))
