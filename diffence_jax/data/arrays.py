@@ -1,6 +1,9 @@
 """NumPy's files, `.npy` and `.npz`: looked at before they are read, and never unpickled."""
 
 import contextlib
+import math
+import sys
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -129,7 +132,13 @@ def _header(file: IO[bytes]) -> tuple[np.ndarray, int]:
   }
   if version not in readers:
     raise ValueError(f"its format has the version {version}")
-  shape, _, dtype = readers[version](file)
+  try:
+    shape, _, dtype = readers[version](file)
+  # NumPy reads headers as Python's literals.
+  except (SyntaxError, tokenize.TokenError, RecursionError, MemoryError) as error:
+    raise ValueError(f"a header is damaged ({type(error).__name__})") from error
+  if not all(0 <= size <= sys.maxsize for size in shape) or math.prod(shape) > sys.maxsize:
+    raise ValueError(f"a header says that the shape is {list(shape)}")
   if dtype.hasobject:
     raise ValueError("it holds pickled Python objects, which can run programs when read")
   return np.broadcast_to(np.empty((), dtype), shape), file.tell()

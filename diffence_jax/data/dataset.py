@@ -9,7 +9,7 @@ import numpy as np
 from diffence_jax.data.streaming import Images, chunks, view
 from diffence_jax.rng import MAX_ID
 
-# More than that, and few in the place of the rows: images with their channels first.
+# With more than that, and so few rows or columns, these are the channels.
 _MOST_CHANNELS = 4
 
 
@@ -98,8 +98,10 @@ class Dataset:
     told = [
       f"{num} images{tested}, {height} high and {width} wide, "
       f"{channels} channel{'s'[: channels > 1]}",
-      f"{self.num_classes} classes, of {counts[least]} (class {present[least]}) to "
-      f"{counts[most]} images (class {present[most]})",
+      f"{self.num_classes} classes, of {counts[least]} images (class {present[least]}) to "
+      f"{counts[most]} (class {present[most]})"
+      if counts[least] < counts[most]
+      else f"{self.num_classes} classes, of {counts[most]} images each",
     ]
     if len(present) < self.num_classes:
       first = next((i for i, own in enumerate(present) if own != i), len(present))
@@ -131,13 +133,14 @@ def check_kinds(images: Images, **columns: np.ndarray) -> None:
   shape = list(images.shape)
   if images.ndim != 4 or images.dtype != np.uint8 or 0 in shape:
     raise ValueError(
-      f"images are {images.dtype}{shape}; expected uint8[N, H, W, C], not empty."
+      f"images are {images.dtype}{shape}; expected uint8[N, H, W, C], 0 to 255, not empty."
     )
-  if shape[1] <= _MOST_CHANNELS < min(shape[2:]):
+  least, most = sorted(shape[1:3])
+  if least <= _MOST_CHANNELS < min(most, shape[3]):
     raise ValueError(
-      f"images are {images.dtype}{shape}, which looks like channels first; expected "
-      "[N, H, W, C]. Use np.moveaxis(images, 1, -1), or of the source npz "
-      "data.options.layout=channels_first."
+      f"images are {images.dtype}{shape}, which looks like {least} channels on axis "
+      f"{shape.index(least, 1)}; expected [N, H, W, C]. Use np.moveaxis, or of the source npz "
+      "another data.options.layout, such as channels_first."
     )
   for name, values in columns.items():
     if values.shape != images.shape[:1] or not np.issubdtype(values.dtype, np.integer):

@@ -158,7 +158,7 @@ def write_index_file(split: Split, path: str | Path) -> None:
 
 def _read_groups(path, num):
   """Name to ids, as the index file has them; none has more than `num`."""
-  content = _arrays(path, num) if path.suffix in (".npz", ".npy") else _json(path)
+  content = _arrays(path, num) if path.suffix.lower() in (".npz", ".npy") else _json(path)
   if isinstance(content, list) and _are_bools(content):
     raise _mask(path)
   if not isinstance(content, dict):
@@ -169,22 +169,30 @@ def _read_groups(path, num):
     # By type: NumPy would make 1 of true, of 1.5 and of "1".
     if not isinstance(ids, list) or not all(type(i) is int and 0 <= i <= MAX_ID for i in ids):
       raise ValueError(
-        f"{path} is not a JSON object of lists of ids: {name!r} is not a list of whole "
-        f"numbers from 0 to {MAX_ID}."
+        f"{path}: {name!r} is not a list of whole numbers from 0 to {MAX_ID}; expected ids."
       )
   return {name: np.array(ids, np.int64) for name, ids in content.items()}
 
 
 def _json(path):
   try:
-    return json.loads(path.read_text("utf-8"))
+    # With or without the mark that Windows' editors put first.
+    return json.loads(path.read_text("utf-8-sig"), object_pairs_hook=_once)
   except (OSError, ValueError, RecursionError) as error:
     raise ValueError(f"{path} is not a JSON object of lists of ids: {error}.") from error
 
 
+def _once(pairs):
+  """An object of pairs, none of which is silently replaced by a later one."""
+  found = dict(pairs)
+  if len(found) != len(pairs):
+    raise ValueError("a name is there twice")
+  return found
+
+
 def _arrays(path, num):
   """Name to a list, from NumPy's files; their sizes are looked at before they are read."""
-  is_single = path.suffix == ".npy"
+  is_single = path.suffix.lower() == ".npy"
   headers = {"": map_array(path)} if is_single else archive_headers(path)
   for name, header in headers.items():
     if header.dtype == bool:

@@ -1,12 +1,14 @@
 """TensorFlow Datasets, read without TensorFlow."""
 
 import contextlib
+import math
 import re
 
 import numpy as np
 
 from diffence_jax.checks import FilePath
 from diffence_jax.data.dataset import Dataset, make_dataset
+from diffence_jax.data.memory import check_memory
 from diffence_jax.data.streaming import StreamedImages
 
 
@@ -66,7 +68,10 @@ def load(
     with _damage_named(builder):
       labels, ids = zip(*(_read_labels(builder, split) for split in splits), strict=True)
       images = _stream(builder, splits)
-      images = np.asarray(images) if in_memory else images
+      if in_memory:
+        remedy = "set data.options.in_memory=False"
+        check_memory(f"The images of {name}", math.prod(images.shape), remedy)
+        images = np.asarray(images)
   except NotImplementedError as error:
     # TFDS refuses to prepare a second format in the same place.
     raise FileNotFoundError(

@@ -3,6 +3,7 @@
 import gzip
 import os
 import struct
+import zipfile
 import zlib
 from pathlib import Path
 
@@ -160,11 +161,11 @@ class Bomb:
     ),
     (
       {"images": random_images(9, 3, 16, 16), "labels": np.arange(9)},
-      "looks like channels first",
+      "looks like [13] channels on axis 1",
     ),
     (
       {"images": random_images(9, 1, 28, 28), "labels": np.arange(9)},
-      "looks like channels first",
+      "looks like [13] channels on axis 1",
     ),
     (
       {"images": random_images(10, 4, 4), "labels": np.arange(1, 11)},
@@ -200,7 +201,7 @@ def test_classes_without_a_sample_are_kept_on_request_and_told(tmp_path):
   np.savez(tmp_path / "a.npz", images=random_images(5, 4, 4), labels=[0, 3, 3, 3, 0])
   dataset = data.load("npz", path=str(tmp_path / "a.npz"), num_classes=10)
   assert dataset.num_classes == 10
-  assert "10 classes, of 2 (class 0) to 3 images (class 3)" in dataset.describe()
+  assert "10 classes, of 2 images (class 0) to 3 (class 3)" in dataset.describe()
   assert "8 classes without an image, 1 the first" in dataset.describe()
   with pytest.raises(ValueError, match="There are -1 classes; expected 2"):
     data.load("npz", path=str(tmp_path / "a.npz"), num_classes=-1)
@@ -212,14 +213,15 @@ def test_channels_first_is_a_layout(tmp_path, in_memory):
   np.save(tmp_path / "images.npy", images)
   np.save(tmp_path / "labels.npy", labels)
   options = {"path": str(tmp_path), "in_memory": in_memory}
-  with pytest.raises(
-    ValueError, match=r"channels first; .* data.options.layout=channels_first"
-  ):
+  with pytest.raises(ValueError, match=r"3 channels on axis 1; .* data\.options\.layout"):
     data.load("npz", **options)
   dataset = data.load("npz", layout="channels_first", **options)
   expected = data.make_dataset(np.moveaxis(images, 1, -1), labels)
   np.testing.assert_array_equal(dataset.images, expected.images)
   assert dataset.digest == expected.digest
+  np.save(tmp_path / "images.npy", np.moveaxis(random_images(7, 3, 6, 5), 1, -1))
+  with pytest.raises(ValueError, match="looks like 3 channels on axis 2"):
+    data.load("npz", layout="channels_first", **options)
   with pytest.raises(ValueError, match=r"data.options.layout is 'chw'; expected one of"):
     data.load("npz", layout="chw", **options)
 
@@ -253,6 +255,31 @@ def test_pickles_are_refused_in_our_words(tmp_path):
     with pytest.raises(ValueError, match=r"plain arrays|one array|not a zip") as error:
       data.load("npz", path=str(tmp_path / path))
     assert "allow_pickle" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+  "shape, content, match",
+  [
+    (b"(2, 4, 4)", 31, "images has 31 bytes for its shape"),
+    (b"(2, 1000, 1000)", 32, "images has 32 bytes for its shape"),
+    (b"(2, 10000000000, 1000)", 32, "GB of memory"),
+    (b"(2, 10000000000000, 10000000000000)", 32, "a header says that the shape is"),
+    (b"(2, -4, 4)", 32, "a header says that the shape is"),
+    (b"(" * 5000, 32, "a header is damaged"),
+    (b"__import__('os').system('touch bomb-went-off')", 32, "cannot be read as an .npz"),
+  ],
+)
+def test_headers_that_lie_are_refused(tmp_path, monkeypatch, shape, content, match):
+  monkeypatch.chdir(tmp_path)
+  np.save("labels.npy", np.arange(2))
+  header = b"{'descr': '|u1', 'fortran_order': False, 'shape': " + shape + b"}\n"
+  start = np.lib.format.magic(1, 0) + struct.pack("<H", len(header)) + header
+  with zipfile.ZipFile("a.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+    archive.writestr("images.npy", start + bytes(content))
+    archive.write("labels.npy")
+  with pytest.raises(ValueError, match=match):
+    data.load("npz", path="a.npz")
+  assert not Path("bomb-went-off").exists()
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes")

@@ -102,6 +102,8 @@ def test_index_files(tmp_path):
   archive = tmp_path / "split.npz"
   np.savez(archive, **split.groups())
   assert equal(read_index_file(archive, dataset), split)
+  path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())  # as saved by an editor on Windows
+  assert equal(read_index_file(path, dataset), split)
 
 
 def test_an_index_file_of_two_sides_is_halved_at_random(tmp_path):
@@ -138,6 +140,7 @@ def test_an_index_file_of_two_sides_is_halved_at_random(tmp_path):
     ('{"members": 5, "nonmembers": [2, 3]}', "'members' is not a list of whole"),
     ('{"members": [[1, 2]], "nonmembers": [2, 3]}', "'members' is not a list of whole"),
     ('{"members": [1, 4], "nonmembers": [2, 3], "known_members": [5]}', "has the groups"),
+    ('{"members": [1, 4], "members": [2, 3], "nonmembers": [5]}', "a name is there twice"),
     ('{"members": [1, 2]}', "has the groups members, reference; expected"),
     ('{"members": [1, 2, 3, 4], "nonmembers": [1, 5, 6, 7]}', "share 1 samples"),
     ('{"members": [100001, 100002], "nonmembers": [100003, 100004]}', "not in the dataset"),

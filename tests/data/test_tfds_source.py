@@ -13,6 +13,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from diffence_jax import data
+from diffence_jax.data import memory
 
 NUM = {"train": 12, "test": 5}
 
@@ -205,3 +206,10 @@ def test_a_dataset_that_is_not_prepared_says_how_to(tmp_path, monkeypatch, name)
 def test_a_split_that_is_not_there_is_named(folder):
   with pytest.raises(ValueError, match="no split 'validation'; it has test, train"):
     data.load("tfds", name="tiny", data_dir=folder, test_split="validation")
+
+
+def test_images_that_do_not_fit_into_memory_are_refused(folder, monkeypatch):
+  monkeypatch.setattr(memory, "memory_size", lambda: 100)
+  with pytest.raises(ValueError, match=r"images of tiny take .*data\.options\.in_memory=False"):
+    data.load("tfds", name="tiny", data_dir=folder)
+  assert len(data.load("tfds", name="tiny", data_dir=folder, in_memory=False).ids) == 17
