@@ -78,9 +78,10 @@ def load(
 
 def _parts(root: Path, parts: bool) -> dict[Path, int]:
   """Folders of class folders: 0 for the training, 1 for the test part."""
-  folders = {own.name.lower(): own for own in _folders(root)}
-  are_parts = bool(folders) and set(folders) <= {*_TRAIN, *_TEST, *_VALIDATION}
-  listed = ", ".join(own.name for own in folders.values()) or "none"
+  folders = {own: own.name.lower() for own in _folders(root)}
+  names = set(folders.values())
+  are_parts = bool(names) and names <= {*_TRAIN, *_TEST, *_VALIDATION}
+  listed = ", ".join(own.name for own in folders) or "none"
   if not parts:
     if are_parts:
       raise ValueError(
@@ -89,13 +90,13 @@ def _parts(root: Path, parts: bool) -> dict[Path, int]:
         "to one of them. Rename them if they are classes."
       )
     return {root: 0}
-  if not are_parts or not set(folders) & set(_TRAIN):
+  if not are_parts or not names & set(_TRAIN):
     raise ValueError(
       f"data.options.parts is True, and the folders of {root} are {listed}; expected train, "
       "and test or val."
     )
-  test = _TEST if set(folders) & set(_TEST) else _VALIDATION
-  return {folder: int(name in test) for name, folder in folders.items()}
+  test = _TEST if names & set(_TEST) else _VALIDATION
+  return {folder: int(name in test) for folder, name in folders.items()}
 
 
 def _folders(folder: Path) -> list[Path]:

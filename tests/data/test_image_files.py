@@ -163,9 +163,10 @@ def test_parts_are_no_classes(tmp_path):
 def test_validation_is_the_test_part_where_there_is_no_other(tmp_path):
   write(tmp_path, "Train/ant/0.png", "Train/bee/1.png", "val/ant/2.png", "val/bee/3.png")
   assert load(tmp_path, parts=True).part.sum() == 2
-  write(tmp_path, "test/bee/4.png")
+  write(tmp_path, "test/bee/4.png", "training/ant/5.png")
   dataset = load(tmp_path, parts=True)
-  assert dataset.part.sum() == 1 and dataset.labels[dataset.part == 1] == 1
+  assert len(dataset.ids) == 6 and dataset.part.sum() == 1
+  assert dataset.labels[dataset.part == 1] == 1
 
 
 @pytest.mark.parametrize(
