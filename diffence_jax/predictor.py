@@ -1,12 +1,15 @@
 """Predictors and denoisers, the two kinds of function all is made of; and what they take."""
 
-from collections.abc import Callable
+import contextlib
+import inspect
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from flax.errors import FlaxError
 from jax.tree_util import Partial
 
 from diffence_jax import rng
@@ -35,6 +38,127 @@ def as_argument(function: Callable[..., Any]) -> Partial:
   return function if isinstance(function, Partial) else Partial(function)
 
 
+def check_function(name: str, function: Any, arguments: str) -> None:
+  """Raises TypeError unless a function takes what it will be given.
+
+  Args:
+    name: of the argument that it is, for errors.
+    function: what should be a function.
+    arguments: what it is called with, such as "key, images".
+  """
+  if not callable(function):
+    raise TypeError(
+      f"{name} is a {type(function).__name__}; expected a function of ({arguments})."
+    )
+  try:
+    signature = inspect.signature(function)
+  except (TypeError, ValueError):  # some that are built in have none
+    return
+  try:
+    signature.bind(*arguments.split(", "))
+  except TypeError as error:
+    raise TypeError(
+      f"{name} takes {signature}; expected a function of ({arguments})."
+    ) from error
+
+
+def ask(predict: Predict, key: jax.Array | None, images: jax.Array) -> jax.Array:
+  """A predictor's logits f[N,K], their shape and dtype checked, but not their values.
+
+  Raises:
+    TypeError: what it returns are no logits, or it cannot be called so.
+    ValueError: likewise, of a wrong shape.
+  """
+  with asked(f"predict cannot answer images of shape {list(images.shape)}"):
+    logits = predict(key, images)
+  logits = check_answers(logits, "predict's answers", num_axes=2, values=False)
+  if logits.shape[0] != images.shape[0]:
+    raise ValueError(
+      f"predict's answers have shape {list(logits.shape)} for images {list(images.shape)}; "
+      "expected a row for every image."
+    )
+  return logits
+
+
+@contextlib.contextmanager
+def asked(failure: str) -> Iterator[None]:
+  """Says what was being done where a caller's network fails in its own words."""
+  try:
+    yield
+  except (TypeError, ValueError, FlaxError) as error:
+    kind = TypeError if isinstance(error, TypeError) else ValueError
+    reason = str(error).strip().partition("\n")[0].rstrip(".")
+    raise kind(
+      f"{failure}: {reason}. Expected what JAX can trace, for images of this size: "
+      "predict(key, images) -> logits [N, K], denoise(x_t, t) -> noise like x_t, not swapped."
+    ) from error
+
+
+def check_answers(
+  logits: Any, name: str = "logits", num_axes: int | None = None, *, values: bool = True
+) -> jax.Array:
+  """Returns logits as a JAX array; raises on what are none.
+
+  Values are looked at only where they are known: not under a caller's `jit`.
+
+  Args:
+    logits: f[...,K], K at least 2. -inf stands for a probability of 0.
+    name: of the argument, for errors.
+    num_axes: how many axes there are; None for any number.
+    values: whether the values are looked at, where they are known.
+
+  Returns:
+    The same logits.
+
+  Raises:
+    TypeError: no array of floating-point numbers.
+    ValueError: a wrong shape, or rows without a finite largest logit.
+  """
+  logits = to_array(logits, name)
+  if not jnp.issubdtype(logits.dtype, jnp.floating):
+    raise TypeError(
+      f"{name} are {logits.dtype}{list(logits.shape)}; expected floating-point logits, a "
+      "number for every class, not labels."
+    )
+  if not logits.ndim or num_axes not in (None, logits.ndim):
+    axes = ["N", "M", "K"] if num_axes == 3 else ["N", "K"]
+    raise ValueError(f"{name} have shape {list(logits.shape)}; expected [{', '.join(axes)}].")
+  check_classes(logits.shape[-1], name)
+  if values and logits.size and not isinstance(logits, jax.core.Tracer):
+    check_largest(np.max(np.asarray(logits), axis=-1), name)
+  return logits
+
+
+def check_classes(num_classes: int, name: str = "logits") -> None:
+  """Raises ValueError unless there are two classes at least: phi and labels need two."""
+  if num_classes < 2:
+    raise ValueError(
+      f"{name} have {num_classes} column; expected at least 2 classes in the last axis. Make "
+      "two columns of a sigmoid's z: jnp.concatenate([jnp.zeros_like(z), z], axis=-1)."
+    )
+
+
+def check_largest(largest: np.ndarray, name: str = "logits") -> None:
+  """Raises ValueError unless every row's largest logit is finite, of f[...]; NaN is largest."""
+  if missing := np.size(largest) - np.isfinite(largest).sum():
+    raise ValueError(
+      f"{missing} of {np.size(largest)} {name} have NaN, +inf, or are all -inf; expected "
+      "numbers, the largest one finite. Check the predictor that gave them."
+    )
+
+
+def to_array(value: Any, name: str) -> jax.Array:
+  """Returns a JAX array of what is one, or a list of numbers; raises TypeError otherwise."""
+  if isinstance(value, jax.Array) or hasattr(value, "__jax_array__"):
+    return jnp.asarray(value)
+  is_several = isinstance(value, tuple) and any(hasattr(part, "shape") for part in value)
+  array = np.asarray(None if is_several else value)
+  if array.dtype.kind in "OSUMm":
+    raise TypeError(f"{name} are a {type(value).__name__}; expected one array of numbers.")
+  # JAX takes the machine's own byte order only.
+  return jnp.asarray(array.astype(array.dtype.newbyteorder("="), copy=False))
+
+
 def check_images(images: jax.Array) -> jax.Array:
   """Returns the images as float32; raises on anything that is not a batch in [0, 1].
 
@@ -51,7 +175,7 @@ def check_images(images: jax.Array) -> jax.Array:
     TypeError: the dtype is not a floating-point one.
     ValueError: wrong rank, an empty batch, values not finite or outside [0, 1].
   """
-  images = jnp.asarray(images)
+  images = to_array(images, "images")
   if not jnp.issubdtype(images.dtype, jnp.floating):
     raise TypeError(
       f"images have dtype {images.dtype}; expected floating point in [0, 1]. "
@@ -68,9 +192,12 @@ def check_images(images: jax.Array) -> jax.Array:
   if isinstance(lowest, jax.core.Tracer):
     # Known images, and all else that the caller computes is being traced.
     return images
-  lowest, highest = float(lowest), float(highest)
+  lowest, highest = np.asarray(lowest), np.asarray(highest)
   if not (lowest >= 0.0 and highest <= 1.0):
-    what = "contain NaN" if lowest != lowest else f"range from {lowest:.6g} to {highest:.6g}"
+    # All digits of float32: 1.0000001 is not 1.
+    what = (
+      "contain NaN" if lowest != lowest else f"range from {lowest[()]!s} to {highest[()]!s}"
+    )
     raise ValueError(f"images {what}; expected finite values in [0, 1].")
   return images
 
@@ -79,9 +206,11 @@ def check_ids(ids: jax.Array | None, num: int) -> jax.Array:
   """Returns ids i[num], the positions for None; raises ValueError unless they fit."""
   if ids is None:
     return jnp.arange(num)
-  if not isinstance(ids, jax.Array) and np.size(ids) and np.max(ids) > rng.MAX_ID:
-    raise ValueError(f"The largest id is {np.max(ids)}; expected at most {rng.MAX_ID}.")
-  ids = jnp.asarray(ids)
+  if not isinstance(ids, jax.Array):
+    given = np.asarray(ids)
+    if given.dtype.kind in "iu" and given.size and given.max() > rng.MAX_ID:
+      raise ValueError(f"The largest id is {given.max()}; expected at most {rng.MAX_ID}.")
+  ids = to_array(ids, "ids")
   if ids.shape != (num,) or not jnp.issubdtype(ids.dtype, jnp.integer):
     raise ValueError(f"ids are {ids.dtype}{list(ids.shape)}; expected integers, [{num}].")
   return ids

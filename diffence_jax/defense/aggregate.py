@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from diffence_jax.defense.policy import AggregatePolicy, Record
+from diffence_jax.predictor import check_answers
 
 
 def average(candidate_logits: jax.Array) -> jax.Array:
@@ -18,10 +19,12 @@ def average(candidate_logits: jax.Array) -> jax.Array:
     f[N,K], logarithms of the mean probabilities: their softmax is the mean.
 
   Raises:
-    ValueError: not of rank 3, or no candidates.
+    TypeError: no floating-point numbers.
+    ValueError: not of rank 3, no candidates, one class, or, where they are known, logits that
+      are NaN, +inf or nothing but -inf.
   """
-  candidate_logits = jnp.asarray(candidate_logits)
-  if candidate_logits.ndim != 3 or not candidate_logits.shape[1]:
+  candidate_logits = check_answers(candidate_logits, "candidate_logits", 3)
+  if not candidate_logits.shape[1]:
     raise ValueError(
       f"candidate_logits have shape {candidate_logits.shape}; expected [N, M, K], M >= 1."
     )

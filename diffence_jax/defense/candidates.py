@@ -6,12 +6,22 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from diffence_jax import rng
+from diffence_jax.checks import check_whole
 from diffence_jax.defense.chunks import default_chunk_size
 from diffence_jax.diffusion.sampler import check_sampler, reconstruct
 from diffence_jax.diffusion.schedule import Schedule
-from diffence_jax.predictor import Denoise, Predict, check_ids, check_images
+from diffence_jax.named import nearest, options_of
+from diffence_jax.predictor import (
+  Denoise,
+  Predict,
+  ask,
+  check_function,
+  check_ids,
+  check_images,
+)
 
 # Above rng.MAX_ID, so this one's stream is free for the predictor's own randomness.
 _NO_ID = 2**32 - 1
@@ -56,15 +66,21 @@ def candidate_logits(
       `clip`, `to_clean`, `model_shape`.
 
   Returns:
-    f[N,M,K], the predictor's logits.
+    f[N,M,K], the predictor's logits; NaN where a re-generation is not finite.
 
   Raises:
-    TypeError: the images are not floating point, or there is no such setting.
+    FloatingPointError: some candidates have no finite largest logit. Under a caller's `jit`
+      nothing is raised: look with `are_finite`.
+    TypeError: the images are not floating point, there is no such setting, or an argument is
+      of another type.
     ValueError: images of a wrong shape, out of range or not finite, or a setting out of range.
   """
   images = check_images(images)
   ids = check_ids(ids, images.shape[0])
   sampler = {"step": step, **sampler}
+  check_function("predict", predict, "key, images")
+  check_function("denoise", denoise, "x, t")
+  rng.own_key(key)
   check_settings(schedule, images.shape[1:], num_candidates, chunk_size, **sampler)
   total = images.shape[0] * num_candidates
   networks = predict, denoise, schedule
@@ -93,7 +109,25 @@ def candidate_logits(
   logits = jax.lax.map(one_chunk if num_images is None else one_chunk_or_none, chunks)
   num_classes = logits.shape[-1]
   logits = logits.reshape(num_chunks * chunk_size, num_classes)[:total]
-  return logits.reshape(images.shape[0], num_candidates, num_classes)
+  logits = logits.reshape(images.shape[0], num_candidates, num_classes)
+  check_finite(are_finite(logits))
+  return logits
+
+
+@jax.jit
+def are_finite(logits: jax.Array) -> jax.Array:
+  """bool[...]: whether the largest of logits f[...,K] is finite, as that of any answer is."""
+  return jnp.isfinite(jnp.max(logits, axis=-1))
+
+
+def check_finite(finite: jax.Array | np.ndarray) -> None:
+  """Raises FloatingPointError unless all of `finite`, bool[...], is True, where it is known."""
+  if not isinstance(finite, jax.core.Tracer) and not np.all(finite):
+    raise FloatingPointError(
+      f"The candidates of {np.sum(~np.asarray(finite))} of {np.size(finite)} are not finite: "
+      "denoise or predict gave NaN or inf. Without them the raw prediction would be all that "
+      "is answered. Check both networks' weights, and whether half precision overflows."
+    )
 
 
 def pair_logits(
@@ -119,7 +153,7 @@ def pair_logits(
     **sampler: as `reconstruct` takes it.
 
   Returns:
-    f[P,K], the predictor's logits.
+    f[P,K], the predictor's logits; NaN where a re-generation is not finite.
   """
   shape = sampler.get("model_shape") or images.shape[1:]
   keys = rng.candidate_keys(key, ids, candidates)
@@ -128,7 +162,10 @@ def pair_logits(
   # Neither the noise's key nor another chunk's: a predictor may be randomised itself.
   predict_key = jax.random.fold_in(rng.own_key(key), _NO_ID)
   own_key = rng.candidate_keys(predict_key, ids[:1], candidates[:1])[0]
-  return predict(rng.as_given(own_key, key), purified)
+  logits = ask(predict, rng.as_given(own_key, key), purified)
+  # Some predictors give numbers for NaN all the same.
+  finite = jnp.all(jnp.isfinite(purified), axis=(1, 2, 3))
+  return jnp.where(finite[:, None], logits, jnp.nan)
 
 
 def chunk_size_for(
@@ -156,8 +193,12 @@ def check_settings(
   chunk_size: int | None,
   **sampler: Any,
 ) -> None:
-  """Raises ValueError unless the purification settings are in their ranges."""
+  """Raises unless the purification settings are there (TypeError) and right (ValueError)."""
+  known = options_of(check_sampler, 2)
+  for name in sampler:
+    if name not in known:
+      raise TypeError(f"There is no setting {name!r}{nearest(name, known)}")
+  check_whole("num_candidates", num_candidates, 1)
+  if chunk_size is not None:
+    check_whole("chunk_size", chunk_size, 1)
   check_sampler(schedule, image_shape, **sampler)
-  for name, value in (("num_candidates", num_candidates), ("chunk_size", chunk_size)):
-    if value is not None and value < 1:
-      raise ValueError(f"{name} is {value}; expected at least 1.")

@@ -22,7 +22,7 @@ from diffence_jax.defense.interval import interval_policy
 from diffence_jax.defense.policy import RankPolicy
 from diffence_jax.defense.select import ACCEPTED
 from diffence_jax.diffusion.schedule import Schedule
-from diffence_jax.predictor import Denoise, Predict, as_argument
+from diffence_jax.predictor import Denoise, Predict, as_argument, check_function
 
 
 class EarlySelection(NamedTuple):
@@ -33,6 +33,7 @@ class EarlySelection(NamedTuple):
     index: i32[N], the chosen candidate; M is the raw prediction.
     drawn: i32[N], how many of its M candidates were drawn: as many as were needed, or a few
       more. It tells what the returned logits are to hide, so it is not for clients to see.
+    finite: bool[N], whether all that were drawn have a finite largest logit.
     evaluations: how many re-generations went through the networks, with those that only filled
       a batch; at least the sum of `drawn`.
   """
@@ -40,6 +41,7 @@ class EarlySelection(NamedTuple):
   logits: jax.Array
   index: jax.Array
   drawn: jax.Array
+  finite: jax.Array
   evaluations: int
 
 
@@ -81,6 +83,8 @@ def make_early_selection(
     TypeError: there is no such setting.
     ValueError: a setting is out of its range.
   """
+  check_function("predict", predict, "key, images")
+  check_function("denoise", denoise, "x, t")
   check_settings(schedule, None, num_candidates, chunk_size, **sampler)
   policy = interval_policy(None) if policy is None else policy
   draw = _compile_draw(mesh, **sampler)
@@ -106,7 +110,7 @@ def make_early_selection(
       pending = pending[is_open]
     raw_is_better = best.raw_rank < best.rank
     best.logits[raw_is_better], best.index[raw_is_better] = raw[raw_is_better], num_candidates
-    results = best.logits, best.index, best.drawn
+    results = best.logits, best.index, best.drawn, best.finite
     return EarlySelection(*(jnp.asarray(array) for array in results), evaluations)
 
   return early_selection
@@ -120,6 +124,7 @@ class _Best(NamedTuple):
   rank: np.ndarray  # f32[N], lower is better; infinite before any.
   raw_rank: np.ndarray  # f32[N], the raw prediction's; known from the first round on.
   drawn: np.ndarray  # i32[N], candidates drawn.
+  finite: np.ndarray  # bool[N], whether they all have a finite largest logit.
 
   @classmethod
   def before_any(cls, raw: np.ndarray, num_candidates: int) -> "_Best":
@@ -131,6 +136,7 @@ class _Best(NamedTuple):
       rank=np.full(num, np.inf, np.float32),
       raw_rank=np.zeros(num, np.float32),
       drawn=np.zeros(num, np.int32),
+      finite=np.ones(num, bool),
     )
 
   def update(
@@ -144,6 +150,7 @@ class _Best(NamedTuple):
     self.logits[at], self.index[at] = logits[chosen], candidates[chosen]
     self.rank[at] = ranks[chosen, 0]
     np.add.at(self.drawn, rows, 1)
+    np.logical_and.at(self.finite, rows, np.isfinite(np.max(logits, axis=-1)))
 
 
 def _refuse_traced(*given: Any) -> None:

@@ -8,6 +8,7 @@ from jax.typing import ArrayLike
 from diffence_jax.defense.policy import RankPolicy, Record
 from diffence_jax.defense.select import interval_rank, keeps_label, scaled_logit
 from diffence_jax.metrics.divergence import jensen_shannon_distances
+from diffence_jax.predictor import check_answers
 
 _GRID_STEPS = 20
 # Ends are phi of known candidates. Wider by so many of float32's last places, they have each of
@@ -38,10 +39,14 @@ def fit_interval(
     (lo, hi), lo <= hi.
 
   Raises:
-    ValueError: one of the two groups has no label-preserving candidate.
+    TypeError: logits are no floating-point numbers.
+    ValueError: one of the two groups has no label-preserving candidate, shapes do not fit, or
+      raw logits are NaN, +inf or nothing but -inf.
   """
-  member_phi, member_valid = _phi_of_options(member_candidates, member_raw)
-  nonmember_phi, nonmember_valid = _phi_of_options(nonmember_candidates, nonmember_raw)
+  member_phi, member_valid = _phi_of_options(member_candidates, member_raw, "member")
+  nonmember_phi, nonmember_valid = _phi_of_options(
+    nonmember_candidates, nonmember_raw, "nonmember"
+  )
   ends = (
     _candidates_phi(member_phi, member_valid, "members").min(),
     _candidates_phi(nonmember_phi, nonmember_valid, "non-members").max(),
@@ -66,9 +71,11 @@ def member_interval(member_candidates: ArrayLike, member_raw: ArrayLike) -> tupl
     (lo, hi), over the label-preserving candidates.
 
   Raises:
-    ValueError: no candidate keeps its label.
+    TypeError: logits are no floating-point numbers.
+    ValueError: no candidate keeps its label, shapes do not fit, or raw logits are NaN, +inf or
+      nothing but -inf.
   """
-  phi = _candidates_phi(*_phi_of_options(member_candidates, member_raw), "members")
+  phi = _candidates_phi(*_phi_of_options(member_candidates, member_raw, "member"), "members")
   return _widened(phi.min(), phi.mean())
 
 
@@ -91,11 +98,15 @@ def published_interval(
     of the members'.
 
   Raises:
-    ValueError: one of the two groups has no label-preserving candidate.
+    TypeError: logits are no floating-point numbers.
+    ValueError: one of the two groups has no label-preserving candidate, shapes do not fit, or
+      raw logits are NaN, +inf or nothing but -inf.
   """
-  members = _candidates_phi(*_phi_of_options(member_candidates, member_raw), "members")
+  members = _candidates_phi(
+    *_phi_of_options(member_candidates, member_raw, "member"), "members"
+  )
   nonmembers = _candidates_phi(
-    *_phi_of_options(nonmember_candidates, nonmember_raw), "non-members"
+    *_phi_of_options(nonmember_candidates, nonmember_raw, "nonmember"), "non-members"
   )
   return _widened(nonmembers.min(), members.max())
 
@@ -148,8 +159,15 @@ def _known(members, nonmembers):
   return members.candidates, members.raw, nonmembers.candidates, nonmembers.raw
 
 
-def _phi_of_options(candidates, raw):
+def _phi_of_options(candidates, raw, group):
   """Phi f64[N, M+1] of the candidates, then the raw prediction; and which are valid."""
+  candidates = check_answers(candidates, f"{group}_candidates", 3, values=False)
+  raw = check_answers(raw, f"{group}_raw", 2)
+  if raw.shape != candidates.shape[::2]:
+    raise ValueError(
+      f"{group}_candidates have shape {list(candidates.shape)} and {group}_raw "
+      f"{list(raw.shape)}; expected [N, M, K] and [N, K]."
+    )
   candidates, raw = np.asarray(candidates), np.asarray(raw)
   valid = np.asarray(keeps_label(candidates, raw))
   options = np.concatenate([candidates, raw[:, None]], axis=1)

@@ -15,7 +15,7 @@ from jax.typing import ArrayLike
 from diffence_jax.checks import check_positive, check_range, check_whole
 from diffence_jax.defense.memguard_attacker import Attacker, outputs, train_attacker
 from diffence_jax.defense.memguard_search import search
-from diffence_jax.predictor import Predict
+from diffence_jax.predictor import Predict, check_classes
 
 # The length of the compiled search's queue: fewer samples fill it up, more wait for the next.
 _QUEUE = 4096
@@ -226,8 +226,9 @@ fit_memguard.check_options = check_memguard
 
 def _check_logits(logits, num_classes=None):
   logits = jnp.asarray(logits, jnp.float32)
-  if logits.ndim != 2 or logits.shape[1] < 2:
-    raise ValueError(f"logits have shape {logits.shape}; expected [N, K], K at least 2.")
+  if logits.ndim != 2:
+    raise ValueError(f"logits have shape {logits.shape}; expected [N, K].")
+  check_classes(logits.shape[1])
   if num_classes not in (None, logits.shape[1]):
     raise ValueError(f"logits have {logits.shape[1]} classes; expected {num_classes}.")
   return logits

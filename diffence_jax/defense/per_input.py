@@ -15,7 +15,7 @@ def per_input(answer: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
   """Numbers samples by a hash of their images, so that equal images share their noise.
 
   Args:
-    answer: `(key, images f32[N,H,W,C] in [0,1], ids i32[N]) -> logits [N,K]`.
+    answer: `(key, images f32[N,H,W,C] in [0,1], ids i32[N]) -> answers`.
 
   Returns:
     The same function for `ids=None`; it raises ValueError where ids are given.

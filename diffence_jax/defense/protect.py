@@ -1,7 +1,8 @@
 """Diffence as a wrapper: a predictor in, a predictor with the same labels out."""
 
+import dataclasses
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,23 +11,55 @@ from jax.sharding import Mesh
 
 from diffence_jax import parallel
 from diffence_jax.batching import fill_devices, round_up
-from diffence_jax.checks import check_choice
-from diffence_jax.defense.candidates import candidate_logits, check_settings, chunk_size_for
+from diffence_jax.checks import check_choice, check_type
+from diffence_jax.defense.candidates import (
+  are_finite,
+  candidate_logits,
+  check_finite,
+  check_settings,
+  chunk_size_for,
+)
 from diffence_jax.defense.early_exit import make_early_selection
 from diffence_jax.defense.interval import interval_policy
 from diffence_jax.defense.per_input import per_input
 from diffence_jax.defense.policy import Policy, RankPolicy, check_policy
 from diffence_jax.diffusion.schedule import Schedule
-from diffence_jax.predictor import Denoise, Predict, as_argument, check_ids, check_images
+from diffence_jax.predictor import (
+  Denoise,
+  Predict,
+  as_argument,
+  ask,
+  check_answers,
+  check_function,
+  check_ids,
+  check_images,
+)
+from diffence_jax.rng import own_key
 
 
-class ProtectedPredict(Protocol):
+@dataclasses.dataclass(frozen=True, eq=False)
+class ProtectedPredict:
   """A predictor that can also be told the stable ids of its samples."""
+
+  _answer: Callable[..., tuple[jax.Array, jax.Array]]
 
   def __call__(
     self, key: jax.Array, images: jax.Array, ids: jax.Array | None = None
   ) -> jax.Array:
     """Logits [N,K] for images f[N,H,W,C] in [0, 1]."""
+    return self._answer(key, images, ids)[0]
+
+  def with_is_raw(
+    self, key: jax.Array, images: jax.Array, ids: jax.Array | None = None
+  ) -> tuple[jax.Array, jax.Array]:
+    """The same logits, and which of them are the raw prediction's: how often nothing is hidden.
+
+    Returns:
+      Logits [N,K], and bool[N], True where they are bit for bit those of `predict`: no
+      candidate kept the label, or none was nearer to the interval. Not for clients to see.
+    """
+    logits, raw = self._answer(key, images, ids)
+    return logits, jnp.all(logits == raw, axis=-1)
 
 
 def protect(
@@ -85,12 +118,21 @@ def protect(
   Returns:
     `protected(key, images, ids=None) -> logits [N,K]`. The key draws the noise. `ids` i32[N]
     are the samples' stable ids; None numbers the batch, or is what there is "per_input".
+    `protected.with_is_raw(...)` also tells which answers are the raw prediction. It raises
+    FloatingPointError where candidates, and ValueError where raw predictions, are not finite.
+    Under a caller's `jit`, and so in an exported program, nothing can be raised: there the
+    answer to such an image is NaN throughout. Look with `isnan` before an answer goes out.
 
   Raises:
-    TypeError: there is no such setting, or the policy is none.
+    TypeError: there is no such setting, or an argument is of another type.
     ValueError: a setting is out of its range, or two do not go together.
   """
+  check_function("predict", predict, "key, images")
+  check_function("denoise", denoise, "x, t")
   check_choice("randomness", randomness, ("per_call", "per_input"))
+  check_type("constant_time", constant_time, bool)
+  if not isinstance(mesh, Mesh | None):
+    raise TypeError(f"mesh is a {type(mesh).__name__}; expected one of parallel.batch_mesh.")
   if policy is None:
     policy = interval_policy(interval)
   elif interval is not None:
@@ -106,22 +148,31 @@ def protect(
   choose = make(networks, check_policy(policy), chunk_size, mesh, settings)
 
   def answer(key, images, ids):
-    raw = predict(key, images)
-    return choose(key, images, ids, raw) if policy.draws else policy.answer(None, raw)
-
-  if randomness == "per_input":
-    answer_alike = per_input(answer)
-    return lambda key, images, ids=None: answer_alike(key, check_images(images), ids)
+    raw = check_answers(ask(predict, key, images), "predict's answers")
+    finite = are_finite(raw)
+    if not policy.draws:
+      logits = policy.answer(None, raw)
+    else:
+      logits, drawn_finite = choose(key, images, ids, raw)
+      check_finite(drawn_finite)
+      finite &= drawn_finite
+    # Where it is traced nothing was raised; never answer as if all were well.
+    return jnp.where(finite[:, None], logits, jnp.nan), raw
 
   def protected(key, images, ids=None):
     images = check_images(images)
+    if policy.draws or randomness == "per_input":
+      own_key(key)
+    if randomness == "per_input":
+      return per_input(answer)(key, images, ids)
     return answer(key, images, check_ids(ids, images.shape[0]))
 
-  return protected
+  return ProtectedPredict(protected)
 
 
-# `(key, images f32[N,H,W,C], ids i32[N], raw f[N,K]) -> logits [N,K]`.
-_Choose = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
+# `(key, images f32[N,H,W,C], ids i32[N], raw f[N,K]) -> (logits [N,K], bool[N])`: the answers,
+# and whether all candidates that were drawn are finite.
+_Choose = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 
 
 def _draw_early(networks, policy, chunk_size, mesh, settings) -> _Choose:
@@ -129,7 +180,12 @@ def _draw_early(networks, policy, chunk_size, mesh, settings) -> _Choose:
   select = make_early_selection(
     *networks, policy=policy, chunk_size=chunk_size, mesh=mesh, **settings
   )
-  return lambda *asked: select(*asked).logits
+
+  def choose(*asked):
+    selection = select(*asked)
+    return selection.logits, selection.finite
+
+  return choose
 
 
 def _draw_all(networks, policy, chunk_size, mesh, settings) -> _Choose:
@@ -149,7 +205,7 @@ def _draw_all(networks, policy, chunk_size, mesh, settings) -> _Choose:
       num_images=num_images,
       **settings,
     )
-    return policy.answer(candidates, raw)
+    return policy.answer(candidates, raw), jnp.all(are_finite(candidates), axis=1)
 
   choose = jax.jit(choose if mesh is None else parallel.map_over_batch(choose, mesh))
   kept = policy, networks
@@ -172,7 +228,9 @@ def _draw_all(networks, policy, chunk_size, mesh, settings) -> _Choose:
     shared = key, jnp.int32(own)
     if mesh is not None:
       shared, batch = parallel.replicate(mesh, shared), parallel.shard_batch(mesh, batch)
-    logits = choose((*shared, *placed), batch)
-    return logits if is_filled else jnp.asarray(np.asarray(logits)[back])
+    answers = choose((*shared, *placed), batch)
+    if is_filled:
+      return answers
+    return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)[back]), answers)
 
   return choose_filled

@@ -5,7 +5,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.tree_util import Partial
+
+from diffence_jax.predictor import check_answers, check_classes, to_array
 
 # The rank of an option that is taken at once; all others' are at least 0.
 ACCEPTED = -1.0
@@ -39,15 +42,11 @@ def scaled_logit(logits: jax.Array, labels: jax.Array | None = None) -> jax.Arra
     f32[...].
 
   Raises:
-    ValueError: fewer than two classes.
+    TypeError: logits or labels are no such numbers.
+    ValueError: fewer than two classes, or a label that is none of them.
   """
-  logits = jnp.asarray(logits)
-  if logits.shape[-1] < 2:
-    raise ValueError(
-      f"logits have shape {logits.shape}; phi needs at least 2 classes in the last axis."
-    )
-  logits = logits.astype(jnp.float32)
-  chosen = jnp.argmax(logits, axis=-1) if labels is None else jnp.asarray(labels)
+  logits = check_answers(logits, values=False).astype(jnp.float32)
+  chosen = jnp.argmax(logits, axis=-1) if labels is None else _check_labels(labels, logits)
   is_chosen = jax.nn.one_hot(chosen, logits.shape[-1], dtype=bool)
   own = jnp.sum(jnp.where(is_chosen, logits, 0.0), axis=-1)
   return own - jax.nn.logsumexp(jnp.where(is_chosen, -jnp.inf, logits), axis=-1)
@@ -90,9 +89,12 @@ def select(
     The selection.
 
   Raises:
-    ValueError: the shapes do not fit, or the interval is not one.
+    TypeError: logits are no floating-point numbers.
+    ValueError: the shapes do not fit, the interval is not one, or raw logits are NaN, +inf or
+      nothing but -inf. (Candidates that are so are passed over, and are not `kept`.)
   """
-  candidate_logits, raw_logits = jnp.asarray(candidate_logits), jnp.asarray(raw_logits)
+  candidate_logits = check_answers(candidate_logits, "candidate_logits", 3, values=False)
+  raw_logits = check_answers(raw_logits, "raw_logits", 2)
   return select_by_rank(candidate_logits, raw_logits, interval_rank(interval))
 
 
@@ -163,7 +165,10 @@ def interval_rank(interval: tuple[float, float] | None) -> Partial:
 
 def check_interval(interval: tuple[float, float]) -> tuple[float, float]:
   """Returns (lo, hi) as floats; raises ValueError unless finite in float32 and lo <= hi."""
-  lo, hi = (float(end) for end in interval)
+  try:
+    lo, hi = (float(end) for end in (() if isinstance(interval, str) else interval))
+  except (TypeError, ValueError) as error:
+    raise ValueError(f"interval is {interval!r}; expected two numbers, (lo, hi).") from error
   largest = float(jnp.finfo(jnp.float32).max)
   if not -largest <= lo <= hi <= largest:
     raise ValueError(f"interval is {interval}; expected finite (lo, hi) with lo <= hi.")
@@ -182,6 +187,24 @@ def _rank(interval, logits):
   return jnp.where((phi >= lo) & (phi <= hi), ACCEPTED, distance)
 
 
+def _check_labels(labels, logits):
+  labels, num_classes = to_array(labels, "labels"), logits.shape[-1]
+  if not jnp.issubdtype(labels.dtype, jnp.integer):
+    raise TypeError(f"labels have dtype {labels.dtype}; expected integers.")
+  if labels.shape != logits.shape[:-1]:
+    raise ValueError(
+      f"labels have shape {list(labels.shape)}; expected {list(logits.shape[:-1])}, that of "
+      "the logits without their last axis."
+    )
+  if labels.size and not isinstance(labels, jax.core.Tracer):
+    lowest, highest = int(np.min(labels)), int(np.max(labels))
+    if lowest < 0 or highest >= num_classes:
+      raise ValueError(
+        f"labels range from {lowest} to {highest}; expected 0 to {num_classes - 1}."
+      )
+  return labels
+
+
 def _check_shapes(candidate_logits, raw_logits):
   if (
     candidate_logits.ndim != 3
@@ -193,3 +216,4 @@ def _check_shapes(candidate_logits, raw_logits):
       f"raw_logits {raw_logits.dtype}{list(raw_logits.shape)}; expected [N, M, K] and "
       "[N, K] of one dtype."
     )
+  check_classes(raw_logits.shape[-1], "raw_logits")

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from diffence_jax import rng
 from diffence_jax.diffusion.schedule import Schedule, add_noise
-from diffence_jax.predictor import Denoise
+from diffence_jax.predictor import Denoise, asked, to_array
 
 
 def predicted_noise(
@@ -26,12 +26,13 @@ def predicted_noise(
   Raises:
     ValueError: the network gives neither shape.
   """
-  noise = denoise(x, schedule.timesteps[t])
+  with asked(f"denoise cannot be called with images of shape {list(x.shape)}"):
+    noise = to_array(denoise(x, schedule.timesteps[t]), "denoise's answers")
   *places, channels = x.shape
   if noise.shape not in (x.shape, (*places, 2 * channels)):
     raise ValueError(
       f"The network turns images of shape {x.shape} into {noise.shape}; expected the same "
-      "shape, or twice the channels where it learns a variance too."
+      "shape, or twice the channels where it learns a variance too. Is it the denoiser?"
     )
   return noise[..., :channels].astype(jnp.float32)
 

@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffence_jax import rng
+from diffence_jax.checks import check_type
 from diffence_jax.diffusion.loss import predicted_noise
 from diffence_jax.diffusion.resize import fit_images
-from diffence_jax.diffusion.schedule import Schedule, add_noise
-from diffence_jax.predictor import Denoise
+from diffence_jax.diffusion.schedule import Schedule, add_noise, check_schedule
+from diffence_jax.predictor import Denoise, check_function, check_images, to_array
 
 
 def ddim_timesteps(start: int, num_ddim_steps: int) -> np.ndarray:
@@ -61,6 +62,8 @@ def ddim(
   def step(x, inputs):
     t, now, after = inputs
     noise = predicted_noise(denoise, schedule, x, jnp.full((x.shape[0],), t)).astype(x.dtype)
+    # Clipping would make an image of infinity.
+    noise = jnp.where(jnp.isfinite(noise), noise, jnp.nan)
     clean = (x - jnp.sqrt(1.0 - now) * noise) / jnp.sqrt(now)
     if clip:
       clean = jnp.clip(clean, -1.0, 1.0)
@@ -106,12 +109,15 @@ def reconstruct(
       antialiased, and back, gray ones repeated in all channels. None: that of the images.
 
   Returns:
-    f32[N,H,W,C] in [0, 1].
+    f32[N,H,W,C] in [0, 1]; NaN where the network's noise is not finite.
 
   Raises:
+    TypeError: an argument is of another type.
     ValueError: `step` or `num_ddim_steps` out of range, no source of noise, noise of a wrong
       shape, or a gray network for images in colour.
   """
+  images = check_images(images)
+  check_function("denoise", denoise, "x, t")
   check_sampler(
     schedule,
     images.shape[1:],
@@ -128,6 +134,7 @@ def reconstruct(
     if key is None:
       raise ValueError("reconstruct got neither a key nor noise; pass one of them.")
     noise = jax.random.normal(rng.own_key(key), clean.shape, clean.dtype)
+  noise = to_array(noise, "noise")
   if noise.shape != clean.shape:
     raise ValueError(f"noise has shape {noise.shape}; expected {clean.shape}.")
   noised = add_noise(schedule, clean, noise, jnp.full((clean.shape[0],), step - 1))
@@ -159,6 +166,10 @@ def sample(
   Raises:
     ValueError: `num_ddim_steps` is out of its range.
   """
+  check_schedule(schedule)
+  check_function("denoise", denoise, "x, t")
+  check_type("shape", shape, tuple[int, int, int, int])
+  check_type("num_ddim_steps", num_ddim_steps, int)
   noise = jax.random.normal(rng.own_key(key), shape, jnp.float32)
   timesteps = ddim_timesteps(schedule.num_steps - 1, num_ddim_steps)
   return to_unit(ddim(denoise, schedule, noise, timesteps, clip=True))
@@ -180,7 +191,12 @@ def check_sampler(
   model_shape: tuple[int, int, int] | None = None,
 ) -> None:
   """Raises ValueError unless `reconstruct` can use its settings on such images."""
-  del clip
+  check_schedule(schedule)
+  check_type("step", step, int)
+  check_type("num_ddim_steps", num_ddim_steps, int)
+  check_type("clip", clip, bool)
+  check_type("to_clean", to_clean, bool)
+  check_type("model_shape", model_shape, tuple[int, int, int] | None)
   most = schedule.num_steps - 1 + int(to_clean)
   if not 1 <= step <= most:
     raise ValueError(

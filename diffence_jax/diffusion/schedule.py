@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffence_jax.checks import check_positive, check_whole
+from diffence_jax.checks import check_positive, check_type, check_whole
 
 
 class Schedule(NamedTuple):
@@ -67,6 +67,21 @@ def check_linear(*, num_steps: int, beta_start: float, beta_end: float) -> None:
 linear_schedule.check_options = check_linear
 
 
+def check_schedule(schedule: Schedule) -> Schedule:
+  """Returns the schedule; raises TypeError unless it is one, ValueError if it does not fit."""
+  if not isinstance(schedule, Schedule):
+    raise TypeError(
+      f"schedule is a {type(schedule).__name__}; expected a Schedule, as linear_schedule gives."
+    )
+  shapes = [np.shape(values) for values in schedule]
+  if len(shapes[0]) != 1 or shapes[0] != shapes[1]:
+    raise ValueError(
+      f"schedule has alpha_bar {list(shapes[0])} and timesteps {list(shapes[1])}; expected one "
+      "number a step in both."
+    )
+  return schedule
+
+
 def respaced(schedule: Schedule, respacing: str) -> Schedule:
   """Keeps some of a schedule's steps, at which its network can be asked as before.
 
@@ -83,6 +98,8 @@ def respaced(schedule: Schedule, respacing: str) -> Schedule:
   Raises:
     ValueError: neither form, or the schedule cannot be divided so.
   """
+  check_type("respacing", respacing, str)
+  check_schedule(schedule)
   found = re.fullmatch(r"(ddim)?([1-9]\d*)", respacing)
   num_steps = schedule.num_steps
   if not found or int(found[2]) > num_steps:

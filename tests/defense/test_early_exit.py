@@ -92,7 +92,7 @@ def test_it_selects_what_drawing_all_candidates_selects(case, seed, rows):
   # Any raw answer, and for some images one whose label is rare among the candidates.
   raw = table[np.where(random.random(NUM) < 0.7, *random.integers(0, [[512], [8]], (2, NUM)))]
   candidates = draw_all(key, ids)
-  expected = dj.select(candidates, jnp.asarray(raw), interval)
+  expected = interval_policy(interval).select(candidates, jnp.asarray(raw))
   selection = early(key, gray[rows], ids[rows], raw[rows])
   np.testing.assert_array_equal(selection.index, expected.index[np.array(rows)])
   equal_but_nan(selection.logits, expected.logits[np.array(rows)])
@@ -112,7 +112,7 @@ def test_it_does_with_any_interval(ends, seed):
   early, draw_all, gray, table = fake_of(tuple(ends), 5, 3, 4)
   key, ids = jax.random.key(seed), np.arange(NUM)
   raw = table[np.random.default_rng(seed).integers(0, 512, NUM)]
-  expected = dj.select(draw_all(key, ids), jnp.asarray(raw), tuple(ends))
+  expected = interval_policy(tuple(ends)).select(draw_all(key, ids), jnp.asarray(raw))
   selection = early(key, gray, ids, raw)
   np.testing.assert_array_equal(selection.index, expected.index)
   equal_but_nan(selection.logits, expected.logits)

@@ -262,7 +262,7 @@ def test_the_interval_search_selects_as_select_does(num_classes, seed, steps):
   candidates = draw(15, 5, num_classes).astype(np.float32)
   odd = rng.random(candidates.shape) < 0.1
   candidates[odd] = rng.choice([-np.inf, np.inf, np.nan], odd.sum())
-  phi, valid = interval_module._phi_of_options(candidates, raw)
+  phi, valid = interval_module._phi_of_options(candidates, raw, "member")
   pairs = np.array([(i, j) for i in range(steps + 1) for j in range(i + 1, steps + 1)])
   found = interval_module._selected_phi(phi, valid, grid, pairs)
   for own, (i, j) in zip(found, pairs, strict=True):
