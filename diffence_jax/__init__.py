@@ -20,7 +20,14 @@ if TYPE_CHECKING:
     scaled_logit,
     select,
   )
-  from diffence_jax.diffusion import Schedule, linear_schedule, reconstruct, respaced, sample
+  from diffence_jax.diffusion import (
+    Schedule,
+    linear_schedule,
+    make_schedule,
+    reconstruct,
+    respaced,
+    sample,
+  )
   from diffence_jax.experiment.run import run
 
 _MODULES = (
@@ -40,6 +47,7 @@ _HOMES = {
   "candidate_logits": "defense",
   "fit_interval": "defense",
   "linear_schedule": "diffusion",
+  "make_schedule": "diffusion",
   "member_interval": "defense",
   "protect": "defense",
   "reconstruct": "diffusion",
@@ -65,6 +73,7 @@ __all__ = [  # noqa: RUF022, modules first
   "candidate_logits",
   "fit_interval",
   "linear_schedule",
+  "make_schedule",
   "member_interval",
   "protect",
   "reconstruct",

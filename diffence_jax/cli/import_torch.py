@@ -4,7 +4,7 @@ import argparse
 import ast
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,7 @@ def run(argv: Sequence[str]) -> None:
   saved_model.check_free(given.output)
   _say(f"reading {given.file}")
   network = read_network(given.kind, given.file, **settings)
-  files = diffusers.find_files(given.file) if given.file.is_dir() else (given.file,)
+  files = diffusers.find_files(given.file).all if given.file.is_dir() else (given.file,)
   _say("computing the digest")
   source = {file.name: file_digest(file) for file in files}
   _say(f"writing {given.output}")
@@ -83,6 +83,7 @@ def run(argv: Sequence[str]) -> None:
     image_channels=network.image_channels,
     kind=given.kind,
     source=source,
+    schedule=network.schedule,
   )
   _say("")
   print(
@@ -90,6 +91,8 @@ def run(argv: Sequence[str]) -> None:
     f"{num_parameters(network.variables):,} parameters, for images of "
     f"{network.image_channels} channel{'s' if network.image_channels > 1 else ''}."
   )
+  if manifest.role == "denoiser":
+    print(_about_schedule(manifest.schedule))
   assumed = [name for name in LAYOUTS[given.kind].untold if name not in settings]
   if assumed:
     values = ", ".join(f"{name}={getattr(network.module, name)}" for name in assumed)
@@ -97,6 +100,19 @@ def run(argv: Sequence[str]) -> None:
       f"The weights do not tell {values}, which was assumed: where it was trained otherwise, "
       "import it again with --set FIELD=VALUE."
     )
+
+
+def _about_schedule(schedule: Mapping[str, Any] | None) -> str:
+  """Which noise schedule is taken for the network."""
+  if schedule is None:
+    return (
+      "Its noise schedule is not told: where it is not the linear one of 1,000 steps, say so "
+      "in config.diffusion.schedule."
+    )
+  words = [
+    f"{name} {value}" for name, value in schedule.items() if name not in ("kind", "betas")
+  ]
+  return f"Noise schedule: {', '.join([schedule.get('kind', 'linear'), *words])}."
 
 
 def _parse_settings(pairs: Sequence[str]) -> dict[str, Any]:

@@ -3,7 +3,13 @@
 from diffence_jax.diffusion.loss import ddpm_loss, predicted_noise
 from diffence_jax.diffusion.resize import fit_images
 from diffence_jax.diffusion.sampler import ddim, ddim_timesteps, reconstruct, sample
-from diffence_jax.diffusion.schedule import Schedule, add_noise, linear_schedule, respaced
+from diffence_jax.diffusion.schedule import (
+  Schedule,
+  add_noise,
+  linear_schedule,
+  make_schedule,
+  respaced,
+)
 
 __all__ = [
   "Schedule",
@@ -13,6 +19,7 @@ __all__ = [
   "ddpm_loss",
   "fit_images",
   "linear_schedule",
+  "make_schedule",
   "predicted_noise",
   "reconstruct",
   "respaced",

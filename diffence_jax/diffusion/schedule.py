@@ -1,13 +1,17 @@
 """The noise schedule: how much of an image is left after t diffusion steps."""
 
 import re
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from diffence_jax.checks import check_positive, check_type, check_whole
+from diffence_jax.named import options_of, unknown_name
+
+_MOST_STEPS = 1_000_000
 
 
 class Schedule(NamedTuple):
@@ -46,14 +50,103 @@ def linear_schedule(
     ValueError: a setting is out of its range.
   """
   check_linear(num_steps=num_steps, beta_start=beta_start, beta_end=beta_end)
-  beta = np.linspace(beta_start, beta_end, num_steps, dtype=np.float64)
-  alpha_bar = jnp.asarray(np.cumprod(1.0 - beta), jnp.float32)
-  return Schedule(alpha_bar, jnp.arange(num_steps, dtype=jnp.int32))
+  return schedule_of_betas(np.linspace(beta_start, beta_end, num_steps, dtype=np.float64))
+
+
+def scaled_linear_schedule(
+  num_steps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02
+) -> Schedule:
+  """Noise variances whose roots grow linearly (Rombach et al. 2022); as `linear_schedule`."""
+  check_linear(num_steps=num_steps, beta_start=beta_start, beta_end=beta_end)
+  roots = np.linspace(beta_start**0.5, beta_end**0.5, num_steps, dtype=np.float64)
+  return schedule_of_betas(roots**2)
+
+
+def sigmoid_schedule(
+  num_steps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02
+) -> Schedule:
+  """Noise variances along a sigmoid from -6 to 6 (Xu et al. 2022); as `linear_schedule`."""
+  check_linear(num_steps=num_steps, beta_start=beta_start, beta_end=beta_end)
+  rise = 1.0 / (1.0 + np.exp(-np.linspace(-6.0, 6.0, num_steps, dtype=np.float64)))
+  return schedule_of_betas(rise * (beta_end - beta_start) + beta_start)
+
+
+def cosine_schedule(num_steps: int = 1000) -> Schedule:
+  """A share of the signal that falls as a squared cosine (Nichol & Dhariwal 2021, equation 17).
+
+  Args:
+    num_steps: diffusion steps, at least 2.
+
+  Returns:
+    The schedule; no step adds a variance of more than 0.999.
+
+  Raises:
+    ValueError: the number of steps is out of its range.
+  """
+  check_whole("num_steps", num_steps, 2, _MOST_STEPS)
+  time = np.arange(num_steps + 1) / num_steps
+  left = np.cos((time + 0.008) / 1.008 * np.pi / 2) ** 2
+  return schedule_of_betas(np.minimum(1.0 - left[1:] / left[:-1], 0.999))
+
+
+def schedule_of_betas(betas: Sequence[float] | np.ndarray) -> Schedule:
+  """Any noise variances.
+
+  Args:
+    betas: the variance that each step adds, at least 2 in (0, 1).
+
+  Returns:
+    The schedule, `alpha_bar` f32[num_steps], multiplied up in float64.
+
+  Raises:
+    ValueError: one is out of this range, or nothing is left of the signal in float32.
+  """
+  betas = np.asarray(betas, np.float64)
+  if betas.ndim != 1:
+    raise ValueError(f"betas has shape {betas.shape}; expected one number a step.")
+  check_whole("num_steps", len(betas), 2, _MOST_STEPS)
+  if not ((betas > 0) & (betas < 1)).all():  # nor are they NaN
+    raise ValueError("betas has values outside of (0, 1); expected the variance of each step.")
+  alpha_bar = np.cumprod(1.0 - betas).astype(np.float32)
+  if alpha_bar[-1] < np.finfo(np.float32).tiny:
+    raise ValueError(
+      f"After num_steps {len(betas)} nothing is left of the signal in float32; expected fewer "
+      "steps or less noise."
+    )
+  return Schedule(jnp.asarray(alpha_bar), jnp.arange(len(betas), dtype=jnp.int32))
+
+
+SCHEDULES: Mapping[str, Callable[..., Schedule]] = {
+  "linear": linear_schedule,
+  "scaled_linear": scaled_linear_schedule,
+  "sigmoid": sigmoid_schedule,
+  "cosine": cosine_schedule,
+  "betas": schedule_of_betas,
+}
+
+
+def make_schedule(kind: str = "linear", **options: Any) -> Schedule:
+  """A schedule by name, as the manifest of a saved model has it.
+
+  Args:
+    kind: a key of `SCHEDULES`.
+    **options: of its function, such as `num_steps`.
+
+  Raises:
+    ValueError: there is no such kind or option, or an option is out of its range.
+  """
+  if kind not in SCHEDULES:
+    raise unknown_name("kind of schedule", kind, SCHEDULES)
+  known = options_of(SCHEDULES[kind], 0)
+  for option in options:
+    if option not in known:
+      raise unknown_name(f"option of a {kind} schedule called", option, known)
+  return SCHEDULES[kind](**options)
 
 
 def check_linear(*, num_steps: int, beta_start: float, beta_end: float) -> None:
   """Raises ValueError where a setting of `linear_schedule` is out of its range."""
-  check_whole("num_steps", num_steps, 2, 1_000_000)
+  check_whole("num_steps", num_steps, 2, _MOST_STEPS)
   check_positive("beta_start", beta_start)
   check_positive("beta_end", beta_end)
   for name, value, least in (("beta_start", beta_start, 0), ("beta_end", beta_end, beta_start)):

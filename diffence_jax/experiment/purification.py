@@ -6,7 +6,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from diffence_jax.diffusion import Schedule, linear_schedule, respaced
+from diffence_jax.diffusion import Schedule, make_schedule, respaced
 from diffence_jax.predictor import Bound
 
 DTYPES = ("", "float32", "bfloat16", "float16")
@@ -17,7 +17,7 @@ class Purification:
   """All that re-generations depend on besides the network; checked when it is used.
 
   Attributes:
-    schedule: options of `linear_schedule`, that the network is trained for.
+    schedule: options of `make_schedule`, that the network is trained for.
     step: diffusion steps of noise.
     num_ddim_steps: evaluations of the network on the way back.
     respacing: "ddim5": steps are counted among 5 of the schedule's; "" for all of them.
@@ -38,7 +38,7 @@ class Purification:
 
   def full_schedule(self) -> Schedule:
     """The schedule that the network is trained for."""
-    return linear_schedule(**self.schedule)
+    return make_schedule(**self.schedule)
 
   def sampler_schedule(self) -> Schedule:
     """The schedule that steps are counted in."""

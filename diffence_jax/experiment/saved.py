@@ -2,11 +2,14 @@
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 from diffence_jax.data import Dataset
+from diffence_jax.diffusion import linear_schedule
 from diffence_jax.experiment.sections import Settings
 from diffence_jax.experiment.stages.network import SavedModel, find_saved_model
 from diffence_jax.models.saved import Manifest
+from diffence_jax.named import defaults_of
 
 # Section to the role that its saved model must have.
 _ROLES = {"classifier": "classifier", "diffusion": "denoiser"}
@@ -21,8 +24,9 @@ def resolve(settings: Settings, dataset: Dataset) -> tuple[Settings, Mapping[str
 
   Returns:
     The settings, with `model` and `fields` of "classifier" and "diffusion" those of the saved
-    models, and `diffusion.image_shape` set where the network is for other channels than the
-    images have; and section to saved model, where there is one.
+    models, `diffusion.schedule` that of its saved model where that is known, and
+    `diffusion.image_shape` set where the network is for other channels than the images have;
+    and section to saved model, where there is one.
 
   Raises:
     FileNotFoundError: there is no such saved model.
@@ -41,13 +45,11 @@ def resolve(settings: Settings, dataset: Dataset) -> tuple[Settings, Mapping[str
     if name == "classifier":
       _check_classifier(settings, manifest, given, dataset)
       _check_normalisation(settings, fields)
-    elif not own.image_shape and given != dataset.images.shape[-1]:
-      changed["image_shape"] = (*dataset.images.shape[1:3], given)
-    elif own.image_shape and given != own.image_shape[-1]:
-      raise ValueError(
-        f"diffusion.image_shape is {tuple(own.image_shape)}, and the network in "
-        f"{own.checkpoint} is for images of {given} channels."
-      )
+    else:
+      changed |= {
+        "image_shape": _image_shape(settings, given, dataset),
+        "schedule": _schedule(settings, manifest),
+      }
     settings = dataclasses.replace(settings, **{name: dataclasses.replace(own, **changed)})
   return settings, found
 
@@ -81,6 +83,41 @@ def _check_classifier(
       "shadow.num_canaries asks for canaries that the target is trained on, and "
       "classifier.checkpoint names one that is trained already; set it to 0."
     )
+
+
+def _image_shape(settings: Settings, channels: int, dataset: Dataset) -> tuple[int, ...]:
+  """(H,W,C) of the images that the network is for; () for that of the data."""
+  own = settings.diffusion
+  if not own.image_shape and channels != dataset.images.shape[-1]:
+    return (*dataset.images.shape[1:3], channels)
+  if own.image_shape and channels != own.image_shape[-1]:
+    raise ValueError(
+      f"diffusion.image_shape is {tuple(own.image_shape)}, and the network in "
+      f"{own.checkpoint} is for images of {channels} channels."
+    )
+  return own.image_shape
+
+
+def _schedule(settings: Settings, manifest: Manifest) -> Mapping[str, Any]:
+  """The noise schedule: the saved model's, or where that is not known the config's."""
+  asked, saved = settings.diffusion.schedule, manifest.schedule
+  if saved is None:
+    return asked
+  if asked not in (saved, defaults_of(linear_schedule, 0)):
+    raise ValueError(
+      f"diffusion.schedule is {dict(asked)}, and the network in "
+      f"{settings.diffusion.checkpoint} is for another one: {_shown(saved)}. "
+      "Leave it out; the saved model's is taken."
+    )
+  return saved
+
+
+def _shown(schedule: Mapping[str, Any]) -> str:
+  """A schedule in words, without its numbers where these are one a step."""
+  return ", ".join(
+    f"{name} {f'({len(value)} numbers)' if isinstance(value, list) else value}"
+    for name, value in schedule.items()
+  )
 
 
 def _check_normalisation(settings: Settings, fields: Mapping) -> None:

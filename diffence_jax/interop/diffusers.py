@@ -7,12 +7,49 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from diffence_jax.diffusion.schedule import Schedule, make_schedule
 from diffence_jax.interop.files import read_state_dict
 from diffence_jax.interop.layout import Layout
+from diffence_jax.interop.scheduler import schedule_options
 from diffence_jax.models.registry import make_denoiser
 
 _CONFIG = "config.json"
+_SCHEDULER = "scheduler/scheduler_config.json"
 _WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+
+
+class Files(NamedTuple):
+  """The files of a U-Net in a folder.
+
+  Attributes:
+    config: its options.
+    weights: its state dict.
+    scheduler: the options of its pipeline's scheduler; None where it is not in a pipeline.
+  """
+
+  config: Path
+  weights: Path
+  scheduler: Path | None
+
+  @property
+  def all(self) -> tuple[Path, ...]:
+    """Those that there are."""
+    return tuple(filter(None, self))
+
+
+class Folder(NamedTuple):
+  """What a folder holds.
+
+  Attributes:
+    layout: of the network.
+    state_dict: as `read_state_dict` gives it.
+    schedule: that the network is for, options of `diffusion.make_schedule`; None where the
+      folder does not say.
+  """
+
+  layout: Layout
+  state_dict: dict[str, Any]
+  schedule: dict[str, Any] | None
 
 
 class _Option(NamedTuple):
@@ -113,23 +150,21 @@ _OLD_ATTENTION = {"query": "query", "key": "key", "value": "value", "out": "proj
 _NEW_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "out": "to_out.0"}
 
 
-def read_folder(path: str | os.PathLike) -> tuple[Layout, dict[str, Any]]:
+def read_folder(path: str | os.PathLike) -> Folder:
   """Opens the folder of a U-Net, or of a pipeline that holds one in `unet/`.
 
   Args:
     path: a folder with `config.json` and `diffusion_pytorch_model.safetensors` or `.bin`.
 
-  Returns:
-    (layout, state_dict), the state dict as `read_state_dict` gives it.
-
   Raises:
     FileNotFoundError: the folder lacks the config or the weights.
-    ValueError: a file is damaged, or the network is not one that `DDPMUNet` can be; the message
-      lists the options.
+    ValueError: a file is damaged, the schedule is not one that we have, or the network is not
+      one that `DDPMUNet` can be; the message lists the options.
   """
-  config_path, weights_path = find_files(path)
-  config = _read_config(config_path)
-  state_dict = dict(read_state_dict(weights_path))
+  files = find_files(path)
+  config = _read_config(files.config)
+  schedule = files.scheduler and schedule_options(_read_json(files.scheduler), files.scheduler)
+  state_dict = dict(read_state_dict(files.weights))
   is_old = any(re.search(r"\.attentions\.\d+\.query\.", name) for name in state_dict)
   projections = _OLD_ATTENTION if is_old else _NEW_ATTENTION
   matrices = tuple(f".{name}.weight" for name in projections.values())
@@ -143,14 +178,14 @@ def read_folder(path: str | os.PathLike) -> tuple[Layout, dict[str, Any]]:
     image_channels=lambda module, shapes: module.out_channels,
     names=_names(len(config["block_out_channels"]), config["layers_per_block"], projections),
   )
-  return layout, state_dict
+  return Folder(layout, state_dict, schedule)
 
 
-def find_files(path: str | os.PathLike) -> tuple[Path, Path]:
-  """The files of the U-Net in a folder: (config, weights).
+def find_files(path: str | os.PathLike) -> Files:
+  """The files of the U-Net in a folder.
 
   Raises:
-    FileNotFoundError: one of them is missing.
+    FileNotFoundError: the config or the weights are missing.
   """
   path = Path(path)
   folder = next((f for f in (path, path / "unet") if (f / _CONFIG).is_file()), None)
@@ -164,20 +199,28 @@ def find_files(path: str | os.PathLike) -> tuple[Path, Path]:
     raise FileNotFoundError(
       f"{folder} has a {_CONFIG} but no weights; expected {' or '.join(_WEIGHTS)}."
     )
-  for pipeline in (folder, folder.parent):
-    _check_scheduler(pipeline / "scheduler" / "scheduler_config.json")
-  return folder / _CONFIG, weights
+  places = (folder / _SCHEDULER, folder.parent / _SCHEDULER)
+  scheduler = next((place for place in places if place.is_file()), None)
+  return Files(folder / _CONFIG, weights, scheduler)
 
 
-def _check_scheduler(path: Path) -> None:
-  """Raises ValueError if a pipeline's network predicts something else than the noise."""
-  if not path.is_file():
-    return
-  predicts = _read_json(path).get("prediction_type", "epsilon")
-  if predicts != "epsilon":
-    raise ValueError(
-      f"The network predicts {predicts!r}, says {path}; expected 'epsilon', the noise."
+def read_schedule(path: str | os.PathLike) -> Schedule:
+  """The noise schedule that the network in a folder is for.
+
+  Args:
+    path: as `read_folder` takes it.
+
+  Raises:
+    FileNotFoundError: the folder lacks the config, the weights or a scheduler.
+    ValueError: the schedule is not one that we have.
+  """
+  scheduler = find_files(path).scheduler
+  if scheduler is None:
+    raise FileNotFoundError(
+      f"{path} has no {_SCHEDULER}; expected the folder of a Diffusers pipeline. Where the "
+      "schedule is known, make it with dj.make_schedule."
     )
+  return make_schedule(**schedule_options(_read_json(scheduler), scheduler))
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -186,7 +229,7 @@ def _read_json(path: Path) -> dict[str, Any]:
   except ValueError as error:
     raise ValueError(f"{path} is damaged, it is not JSON: {error}.") from error
   if not isinstance(config, dict):
-    raise ValueError(f"{path} holds a {type(config).__name__}; expected the network's options.")
+    raise ValueError(f"{path} holds a {type(config).__name__}; expected options.")
   return config
 
 

@@ -3,6 +3,7 @@
 import functools
 import os
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffence_jax import rng
+from diffence_jax.diffusion import linear_schedule
 from diffence_jax.interop import diffusers
 from diffence_jax.interop.adm_unet import ADM_UNET
 from diffence_jax.interop.ddpm_unet import DDPM_UNET
@@ -24,7 +26,7 @@ from diffence_jax.interop.resnet18 import RESNET18
 from diffence_jax.interop.vgg16_bn import VGG16_BN
 from diffence_jax.interop.vit import VIT
 from diffence_jax.models.binding import init
-from diffence_jax.named import unknown_name
+from diffence_jax.named import defaults_of, unknown_name
 
 LAYOUTS: Mapping[str, Layout] = {
   "adm_unet": ADM_UNET,
@@ -53,11 +55,14 @@ class Network(NamedTuple):
     module: the module.
     variables: float32, all collections.
     image_channels: channels of its images.
+    schedule: of a denoiser, the noise schedule that it is for, as options of
+      `diffusion.make_schedule`; None where its files do not say.
   """
 
   module: nn.Module
   variables: dict[str, Any]
   image_channels: int
+  schedule: dict[str, Any] | None = None
 
 
 def from_torch(
@@ -80,7 +85,8 @@ def from_torch(
       defaults, or in a Diffusers folder what its config says.
 
   Returns:
-    (module, variables), the variables float32, all collections.
+    (module, variables), the variables float32, all collections. Where a Diffusers folder names
+    another schedule than `linear_schedule()`, a warning says so: see `read_schedule`.
 
   Raises:
     FileNotFoundError: there is no such file, or a folder lacks one.
@@ -91,6 +97,12 @@ def from_torch(
       them.
   """
   network = read_network(kind, state_dict_or_path, **settings)
+  if network.schedule not in (None, defaults_of(linear_schedule, 0)):
+    warnings.warn(
+      f"The network of {state_dict_or_path} is for another noise schedule than "
+      f"dj.linear_schedule(): use dj.interop.read_schedule({str(state_dict_or_path)!r}).",
+      stacklevel=2,
+    )
   return network.module, network.variables
 
 
@@ -104,7 +116,7 @@ def read_network(
   """
   if kind not in LAYOUTS:
     raise unknown_name("kind of network", kind, LAYOUTS)
-  layout, state_dict = _open(kind, state_dict_or_path)
+  layout, state_dict, schedule = _open(kind, state_dict_or_path)
   weights = _weights(state_dict, layout)
   shapes = {name: np.shape(value) for name, value in weights.items()}
   try:
@@ -139,18 +151,19 @@ def read_network(
         "checkpoint from before the training diverged."
       )
     variables[path] = jnp.asarray(_copy(_from_torch_axes(path[-1], weight)))
-  return Network(module, flax.traverse_util.unflatten_dict(variables), image_channels)
+  nested = flax.traverse_util.unflatten_dict(variables)
+  return Network(module, nested, image_channels, schedule)
 
 
 def _open(
   kind: str, state_dict_or_path: Mapping[str, Any] | str | os.PathLike
-) -> tuple[Layout, Mapping[str, Any]]:
-  """The layout and the state dict, wherever that is."""
+) -> tuple[Layout, Mapping[str, Any], dict[str, Any] | None]:
+  """The layout and the state dict, wherever that is, and the schedule where it is known."""
   if not isinstance(state_dict_or_path, str | os.PathLike):
-    return LAYOUTS[kind], unwrap(state_dict_or_path)
+    return LAYOUTS[kind], unwrap(state_dict_or_path), None
   path = Path(state_dict_or_path)
   if not path.is_dir():
-    return LAYOUTS[kind], read_state_dict(path)
+    return LAYOUTS[kind], read_state_dict(path), None
   if kind != "ddpm_unet":
     raise ValueError(
       f"{path} is a folder; expected a checkpoint file. Only the kind 'ddpm_unet' is read from "

@@ -48,6 +48,8 @@ class Manifest(NamedTuple):
       made of files.
     shapes: the variables' shapes and dtypes, by "collection/submodule/.../leaf".
     files: the model's own files, by name, with their SHA-256.
+    schedule: of a denoiser, the noise schedule that it is for, as options of
+      `diffusion.make_schedule`; None where that is not known.
   """
 
   role: str
@@ -58,12 +60,18 @@ class Manifest(NamedTuple):
   source: dict[str, str]
   shapes: dict[str, list]
   files: dict[str, str]
+  schedule: dict[str, Any] | None = None
 
   @property
   def digest(self) -> str:
     """SHA-256, in hexadecimal, of the network and its variables, wherever they came from."""
     about = [self.role, self.name, self.fields, self.image_channels, self.shapes, self.files]
-    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+    return _sha256(about)
+
+  @property
+  def checksum(self) -> str:
+    """What the manifest is known again by: the digest, and the schedule where there is one."""
+    return self.digest if self.schedule is None else _sha256([self.digest, self.schedule])
 
   @property
   def variable_shapes(self) -> dict[str, Any]:
@@ -93,6 +101,7 @@ def save_model(
   image_channels: int,
   kind: str | None = None,
   source: Mapping[str, str] | None = None,
+  schedule: Mapping[str, Any] | None = None,
 ) -> Manifest:
   """Writes a model to a new folder, which is there whole or not at all.
 
@@ -103,6 +112,7 @@ def save_model(
     image_channels: channels of the images it is for.
     kind: the kind of network that it was read as; None for its name in the registry.
     source: the files that it was made of, name to SHA-256.
+    schedule: the noise schedule that it is for, options of `diffusion.make_schedule`.
 
   Returns:
     What was written.
@@ -139,8 +149,9 @@ def save_model(
       source=dict(source or {}),
       shapes={leaf: [list(array.shape), str(array.dtype)] for leaf, array in flat.items()},
       files={_VARIABLES: file_digest(partial / _VARIABLES)},
+      schedule=None if schedule is None else dict(schedule),
     )
-    about = {"format": _FORMAT, "digest": manifest.digest, **manifest._asdict()}
+    about = {"format": _FORMAT, "digest": manifest.checksum, **manifest._asdict()}
     check_free(path)  # renaming would replace an empty folder made in the meantime
     disk.commit(partial, path, _MANIFEST, about)
   except BaseException:
@@ -201,7 +212,7 @@ def read_manifest(path: str | os.PathLike) -> Manifest:
     manifest = Manifest(**content)
   except TypeError as error:
     raise disk.damaged(file, "lacks something or holds something else", _REMEDY) from error
-  if manifest.digest != digest:
+  if manifest.checksum != digest:
     raise disk.damaged(file, "is not what was written", _REMEDY)
   return manifest
 
@@ -212,6 +223,10 @@ def check_free(path: str | os.PathLike) -> None:
     raise FileExistsError(
       f"{path} is there already, and is not overwritten. Delete it, or choose another folder."
     )
+
+
+def _sha256(value: Any) -> str:
+  return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def _registered(module: nn.Module) -> tuple[str, str]:

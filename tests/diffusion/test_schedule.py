@@ -1,5 +1,7 @@
 """The noise schedule against its closed form."""
 
+import math
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -13,6 +15,48 @@ def test_alpha_bar_is_the_product_of_what_each_step_leaves():
   for t in range(1000):
     product *= 1.0 - (1e-4 + (0.02 - 1e-4) * t / 999)
     assert alpha_bar[t] == pytest.approx(product, rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["scaled_linear", "sigmoid", "cosine"])
+def test_other_schedules_are_the_products_of_their_variances(kind):
+  """Step by step, as Diffusers writes them down."""
+  num, start, end = 500, 1e-3, 0.015
+  share = lambda t: math.cos((t / num + 0.008) / 1.008 * math.pi / 2) ** 2
+  beta = {
+    "scaled_linear": lambda t: (start**0.5 + (end**0.5 - start**0.5) * t / (num - 1)) ** 2,
+    "sigmoid": lambda t: start + (end - start) / (1 + math.exp(6 - 12 * t / (num - 1))),
+    "cosine": lambda t: min(1 - share(t + 1) / share(t), 0.999),
+  }[kind]
+  options = {} if kind == "cosine" else {"beta_start": start, "beta_end": end}
+  alpha_bar, product = dj.make_schedule(kind, num_steps=num, **options).alpha_bar, 1.0
+  for t in range(num):
+    product *= 1.0 - beta(t)
+    assert float(alpha_bar[t]) == pytest.approx(product, rel=1e-5)
+
+
+def test_the_linear_schedule_is_the_same_by_name_and_by_its_variances():
+  expected = np.asarray(dj.linear_schedule().alpha_bar)
+  betas = np.linspace(1e-4, 0.02, 1000).tolist()
+  for schedule in (dj.make_schedule(), dj.make_schedule("betas", betas=betas)):
+    np.testing.assert_array_equal(schedule.alpha_bar, expected)
+    np.testing.assert_array_equal(schedule.timesteps, np.arange(1000))
+
+
+@pytest.mark.parametrize(
+  "options, message",
+  [
+    ({"kind": "cosin"}, "did you mean 'cosine'"),
+    ({"kind": "cosine", "beta_start": 0.1}, "option of a cosine schedule called 'beta_start'"),
+    ({"kind": "betas", "betas": [0.1, 1.0]}, r"outside of \(0, 1\)"),
+    ({"kind": "betas", "betas": [0.1, float("nan")]}, r"outside of \(0, 1\)"),
+    ({"kind": "betas", "betas": [[0.1, 0.2]]}, "one number a step"),
+    ({"num_steps": 10**12}, "2 to 1000000"),
+    ({"num_steps": 20_000}, "nothing is left of the signal"),
+  ],
+)
+def test_what_is_no_schedule_is_refused(options, message):
+  with pytest.raises(ValueError, match=message):
+    dj.make_schedule(**options)
 
 
 def test_noise_keeps_the_variance_of_unit_variance_images():

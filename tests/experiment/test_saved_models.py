@@ -99,6 +99,53 @@ def test_what_a_saved_diffusion_model_was_trained_for_is_of_the_queries(saved, c
     assert before[name].fingerprint != after[name].fingerprint, name
 
 
+@pytest.fixture
+def with_schedule(saved, tmp_path):
+  """`with_schedule(schedule) -> folder` of the saved denoiser, for that schedule."""
+  module, variables = saved_model.load_model(saved / "denoiser")
+
+  def save(schedule):
+    folder = tmp_path / f"denoiser-{len(list(tmp_path.iterdir()))}"
+    saved_model.save_model(folder, module, variables, image_channels=3, schedule=schedule)
+    return str(folder)
+
+  return save
+
+
+def test_the_schedule_of_a_saved_model_is_the_experiments(saved, with_schedule):
+  schedule = {"kind": "cosine", "num_steps": 1000}
+  own = plan(named(saved, **{"diffusion.checkpoint": with_schedule(schedule)}))
+  expected = dj.make_schedule(**schedule)
+  np.testing.assert_array_equal(own.purification.full_schedule().alpha_bar, expected.alpha_bar)
+  assert as_json(own.settings)["diffusion"]["schedule"] == schedule
+  before = plan(named(saved)).stages
+  assert own.stages["diffusion"].fingerprint == before["diffusion"].fingerprint
+  assert own.stages["queries"].fingerprint != before["queries"].fingerprint
+
+
+def test_the_usual_schedule_is_the_same_told_and_untold(saved, with_schedule):
+  linear = {"num_steps": 1000, "beta_start": 1e-4, "beta_end": 0.02}
+  told, untold = (
+    plan(named(saved, **changes)).stages
+    for changes in ({"diffusion.checkpoint": with_schedule(linear)}, {})
+  )
+  assert {n: s.fingerprint for n, s in told.items()} == {
+    n: s.fingerprint for n, s in untold.items()
+  }
+
+
+def test_another_schedule_than_the_saved_models_is_refused(saved, with_schedule):
+  linear = {"num_steps": 1000, "beta_start": 1e-4, "beta_end": 0.03}
+  changes = {"diffusion.checkpoint": with_schedule({"kind": "cosine", "num_steps": 1000})}
+  with pytest.raises(ValueError, match=r"schedule is .*0\.03.*another one: kind cosine"):
+    plan(named(saved, **changes, **{"diffusion.schedule.beta_end": 0.03}))
+  changes = {"diffusion.checkpoint": with_schedule(linear)}
+  plan(named(saved, **changes, **{"diffusion.schedule.beta_end": 0.03}))
+  short = {"diffusion.checkpoint": with_schedule({"kind": "betas", "betas": [0.1, 0.2]})}
+  with pytest.raises(ValueError, match="step"):  # of which there are two
+    plan(named(saved, **short))
+
+
 @pytest.mark.parametrize(
   "changes, error, message",
   [

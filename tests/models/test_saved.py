@@ -101,6 +101,25 @@ def test_the_digest_is_that_of_the_network_and_its_variables(denoiser, saved, tm
   assert len(digests | {digest}) == 3
 
 
+def test_a_schedule_is_kept_beside_the_digest_and_checked(denoiser, saved, tmp_path):
+  path, schedule = tmp_path / "cosine", {"kind": "cosine", "num_steps": 400}
+  save_model(path, *denoiser, image_channels=1, schedule=schedule)
+  manifest = read_manifest(path)
+  assert manifest.schedule == schedule and read_manifest(saved).schedule is None
+  assert manifest.digest == read_manifest(saved).digest  # of the network alone
+  text = (path / "model.json").read_text()
+  (path / "model.json").write_text(text.replace("400", "500"))
+  with pytest.raises(ValueError, match="is not what was written"):
+    read_manifest(path)
+
+
+def test_a_manifest_of_before_schedules_is_read(saved):
+  content = json.loads((saved / "model.json").read_text())
+  del content["schedule"]
+  (saved / "model.json").write_text(json.dumps(content))
+  assert read_manifest(saved).schedule is None
+
+
 def test_nothing_is_overwritten(denoiser, saved, tmp_path):
   before = (saved / "model.json").read_bytes()
   (tmp_path / "empty").mkdir()
