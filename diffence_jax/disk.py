@@ -83,7 +83,8 @@ def check_room(folder: Path, num_bytes: int) -> None:
 def full(folder: Path, what: str) -> OSError:
   """The error for a disk, or a quota, that has no room left."""
   return OSError(
-    f"The disk of {folder}, or the quota there, is full: {what}. Make room and run the same again."
+    f"The disk of {folder}, or the quota there, is full: {what}. Make room and run the same "
+    "again."
   )
 
 
