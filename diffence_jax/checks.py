@@ -102,6 +102,29 @@ def check_type(name: str, value: Any, annotation: Any, default: Any = None) -> A
   return float(value) if matches and type(value) is int and int not in kinds else value
 
 
+def check_instance(name: str, value: Any, *kinds: type) -> None:
+  """Raises TypeError unless a value is of one of these kinds."""
+  if not isinstance(value, kinds):
+    expected = " or ".join(kind.__name__ for kind in kinds)
+    raise TypeError(f"{name} is a {type(value).__name__}; expected a {expected}.")
+
+
+def check_numbers(name: str, value: Any) -> np.ndarray:
+  """An argument as an array of real numbers, f, i or bool, as they are.
+
+  Raises:
+    ValueError: it is none, such as text, objects or lists of several lengths.
+  """
+  try:
+    array = np.asarray(value)
+  except (ValueError, TypeError) as error:
+    raise ValueError(f"{name} are no array; expected numbers of one shape.") from error
+  if array.dtype.kind not in "fiub" and "float" not in array.dtype.name:
+    what = f"a {type(value).__name__}, {array.dtype}{list(array.shape)}"
+    raise ValueError(f"{name} are {what}; expected an array of numbers.")
+  return array
+
+
 def check_plain(name: str, value: Any) -> None:
   """Raises ValueError unless a setting is what JSON has: plain values, lists and sections.
 

@@ -24,6 +24,9 @@ from diffence_jax.predictor import Predict, check_ids, check_images
 # No id of a sample, so its stream is free for the predictor's own randomness.
 PREDICTOR_ID = rng.MAX_ID + 1
 
+# In place of a count where the predictor answered NaN, which has no label.
+_LOST = -1
+
 
 def augmentation_robustness(
   key: jax.Array,
@@ -67,13 +70,15 @@ def augmentation_robustness(
     own_key = jax.random.fold_in(predictor_key, rows[0])
     logits = predict(rng.as_given(own_key, key), versions.reshape(-1, *images.shape[1:]))
     kept = jnp.argmax(logits, axis=-1).reshape(-1, num_versions) == labels[rows][:, None]
-    return jnp.sum(kept, axis=-1)
+    lost = jnp.isnan(logits).any(axis=-1).reshape(-1, num_versions)
+    return jnp.where(lost.any(axis=-1), _LOST, jnp.sum(kept, axis=-1))
 
   counts = in_batches(
     lambda rows: count_kept(images, labels, rows),
     len(images),
     max(1, chunk_size // num_versions),
   )
+  _refuse_lost(counts)
   return counts / num_versions
 
 
@@ -125,14 +130,25 @@ def noise_robustness(
     # Neither the noise's key nor another chunk's: a predictor may be randomised itself.
     predictor_key = jax.random.fold_in(rng.own_key(key), PREDICTOR_ID)
     own_key = rng.candidate_keys(predictor_key, ids[samples[:1]], draws[:1])[0]
-    return jnp.argmax(predict(rng.as_given(own_key, key), noisy), axis=-1) == labels[samples]
+    logits = predict(own_key, noisy)
+    kept = jnp.argmax(logits, axis=-1) == labels[samples]
+    return jnp.where(jnp.isnan(logits).any(axis=-1), _LOST, kept.astype(jnp.int32))
 
   kept = in_batches(
     lambda positions: is_kept(images, labels, ids, *np.divmod(positions, num_draws)),
     len(images) * num_draws,
     chunk_size,
   )
+  _refuse_lost(kept)
   return kept.reshape(-1, num_draws).mean(axis=1)
+
+
+def _refuse_lost(counts):
+  if lost := np.sum(counts == _LOST):
+    raise ValueError(
+      f"The predictor answers NaN to {lost} of {len(counts)} images or noisy copies; expected "
+      "numbers."
+    )
 
 
 def predictor_of(view: View) -> Predict:

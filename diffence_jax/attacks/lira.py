@@ -14,7 +14,7 @@ from jax.typing import ArrayLike
 
 from diffence_jax.attacks.attack import View, attack
 from diffence_jax.attacks.signals import phi_and_log_p
-from diffence_jax.checks import check_choice
+from diffence_jax.checks import check_choice, check_numbers
 
 VARIANCES = ("per_example", "global", "shrunk")
 
@@ -181,7 +181,8 @@ def check_membership(
 
 def _check_phi(target, shadow):
   """Returns target f64[N,Q] and shadow f[S,N,Q], a view."""
-  target, shadow = np.asarray(target, np.float64), np.asarray(shadow)
+  target = check_numbers("target_phi", target).astype(np.float64)
+  shadow = check_numbers("shadow_phi", shadow)
   if target.ndim not in (1, 2) or shadow.shape[1:] != target.shape or 0 in shadow.shape:
     raise ValueError(
       f"Got target_phi {list(target.shape)} and shadow_phi {list(shadow.shape)}; expected [N] "

@@ -18,7 +18,7 @@ from jax.typing import ArrayLike
 
 from diffence_jax import rng
 from diffence_jax.attacks.attack import View, attack
-from diffence_jax.checks import check_positive, check_whole
+from diffence_jax.checks import check_instance, check_positive, check_whole
 from diffence_jax.metrics.predictions import check_predictions
 from diffence_jax.models.perceptron import dense, relu_layers
 from diffence_jax.rng import balanced_epoch
@@ -67,6 +67,7 @@ def network_inputs(group: Group) -> Inputs:
   Raises:
     ValueError: the shapes do not fit, a logit is NaN, or a sample's largest is infinite.
   """
+  check_instance("A group", group, tuple)
   logits, labels = check_predictions(*group)
   if not np.isfinite(logits.max(axis=-1)).all():
     raise ValueError("Some samples' largest logit is infinite; expected a number.")

@@ -16,7 +16,7 @@ from sklearn.metrics.pairwise import euclidean_distances
 from threadpoolctl import threadpool_limits
 
 from diffence_jax.attacks.attack import View, attack
-from diffence_jax.checks import check_whole
+from diffence_jax.checks import check_numbers, check_whole
 from diffence_jax.metrics.predictions import true_label_phi
 
 # Landmarks of the kernel: with fewer known samples than this it is exact.
@@ -192,7 +192,8 @@ def _fit_mean(features, phi, width, seed):
 
 
 def _check(features, phi, kind):
-  features, phi = np.asarray(features, np.float64), np.asarray(phi, np.float64)
+  features = check_numbers(f"{kind}features", features).astype(np.float64)
+  phi = check_numbers(f"{kind}phi", phi).astype(np.float64)
   if features.ndim != 2 or phi.shape != features.shape[:1] or not phi.size:
     raise ValueError(
       f"Got {kind}features {list(features.shape)} and {kind}phi {list(phi.shape)}; expected "

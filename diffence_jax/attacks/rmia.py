@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 from diffence_jax.attacks.attack import View, attack
 from diffence_jax.attacks.lira import check_membership
 from diffence_jax.attacks.signals import log_mean, phi_and_log_p
-from diffence_jax.checks import check_positive, check_range
+from diffence_jax.checks import check_numbers, check_positive, check_range
 
 # Probabilities below the smallest normal number, 0 among them, count as that number.
 _LEAST_LOG_P = np.log(np.finfo(np.float64).tiny)
@@ -149,7 +149,8 @@ def _mean_probabilities(shadow, membership):
 
 def _check_shapes(target, shadow, prefix):
   """Returns target f64[N], checked, and shadow f[S,N], not yet read."""
-  target, shadow = np.asarray(target), np.asarray(shadow)
+  target = check_numbers(f"{prefix}target_log_p", target)
+  shadow = check_numbers(f"{prefix}shadow_log_p", shadow)
   if target.ndim != 1 or shadow.shape[1:] != target.shape or 0 in shadow.shape:
     raise ValueError(
       f"Got {prefix}target_log_p {list(target.shape)} and {prefix}shadow_log_p "

@@ -7,10 +7,13 @@ import numpy as np
 import scipy.special
 from jax.typing import ArrayLike
 
+from diffence_jax.checks import check_numbers
+
 
 def check_predictions(outputs: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
   """Returns outputs f64[N,K] and labels i64[N]; raises ValueError unless they fit."""
-  outputs, labels = np.asarray(outputs, np.float64), np.asarray(labels)
+  outputs = check_numbers("outputs", outputs).astype(np.float64)
+  labels = check_numbers("labels", labels)
   if outputs.ndim != 2 or labels.shape != outputs.shape[:1] or not labels.size:
     raise ValueError(
       f"Got outputs {list(outputs.shape)} and labels {list(labels.shape)}; "

@@ -9,9 +9,10 @@ import numpy as np
 from jax.sharding import Mesh
 
 from diffence_jax import rng
+from diffence_jax.checks import check_instance
 from diffence_jax.data import Images
 from diffence_jax.training.ensemble import teach
-from diffence_jax.training.feed import feed
+from diffence_jax.training.feed import check_examples, check_run, feed
 from diffence_jax.training.loop import fit
 from diffence_jax.training.recipe import Recipe
 
@@ -47,11 +48,17 @@ def train_classifier(
 
   Raises:
     FloatingPointError: the loss is no longer finite.
-    ValueError: the recipe needs a reference set and there is none, `steps_per_call` is less
-      than 1, or a batch cannot be split over the devices.
+    TypeError: the recipe, the mesh or a group of examples is of another kind.
+    ValueError: examples or a number are not right, the recipe needs a reference set and there
+      is none, or a batch cannot be split over the devices.
   """
-  examples = {"members": dict(members), "reference": dict(reference or {})}
-  sizes = {group: len(next(iter(values.values()), ())) for group, values in examples.items()}
+  check_instance("recipe", recipe, Recipe)
+  check_run(seed=seed, mesh=mesh, checkpoint_every=checkpoint_every)
+  num_classes = getattr(recipe.module, "num_classes", None)
+  examples = {"members": check_examples("members", members, num_classes), "reference": {}}
+  if reference and len(reference.get("images", ())):
+    examples["reference"] = check_examples("reference", reference, num_classes)
+  sizes = {group: len(values.get("images", ())) for group, values in examples.items()}
   if recipe.needs_reference and not sizes["reference"]:
     raise ValueError(
       "This defense trains with a reference set, and there is none; raise data.num_reference."

@@ -11,12 +11,11 @@ from jax.sharding import Mesh
 
 from diffence_jax import models, rng
 from diffence_jax.batching import shuffled, to_float
-from diffence_jax.checks import check_positive, check_range, check_whole
+from diffence_jax.checks import check_instance, check_positive, check_range, check_whole
 from diffence_jax.data import Images
 from diffence_jax.diffusion import Schedule, ddpm_loss, fit_images
-from diffence_jax.training.feed import feed
+from diffence_jax.training.feed import check_image_array, check_run, feed
 from diffence_jax.training.loop import Loss, fit, init_state, train_step
-from diffence_jax.training.recipe import MAX_RATE
 
 _MAX_STEPS = 1_000_000_000
 
@@ -44,7 +43,7 @@ class DenoiserSettings:
   def __post_init__(self):
     check_whole("num_steps", self.num_steps, 1, _MAX_STEPS)
     check_whole("batch_size", self.batch_size, 1, 1_000_000)
-    check_positive("learning_rate", self.learning_rate, MAX_RATE)
+    check_positive("learning_rate", self.learning_rate)
     check_whole("warmup_steps", self.warmup_steps, 0, _MAX_STEPS)
     check_positive("clip_norm", self.clip_norm)
     check_range("ema_decay", self.ema_decay, 0.0, 1.0)
@@ -81,7 +80,18 @@ def train_denoiser(
 
   Returns:
     The variables, {"params": the moving average}.
+
+  Raises:
+    FloatingPointError: the loss is no longer finite.
+    TypeError: the module, the schedule, the settings or the mesh is of another kind.
+    ValueError: the images or a number are not right, or a batch cannot be split over the
+      devices.
   """
+  check_instance("module", module, nn.Module)
+  check_instance("schedule", schedule, Schedule)
+  check_instance("settings", settings, DenoiserSettings)
+  check_run(seed=seed, mesh=mesh, checkpoint_every=checkpoint_every)
+  check_image_array("images", images)
   model_shape = model_shape or images.shape[1:]
   learning_rate = settings.learning_rate
   if settings.warmup_steps:

@@ -19,10 +19,11 @@ from jax.sharding import Mesh
 
 from diffence_jax import models, parallel, rng
 from diffence_jax.batching import batches, even_size, filled, in_batches, to_float
+from diffence_jax.checks import check_whole
 from diffence_jax.data import Images
 from diffence_jax.disk import read_checked, write_checked
 from diffence_jax.progress import progress_bar
-from diffence_jax.training.feed import check_steps_per_call, on_rows
+from diffence_jax.training.feed import check_ensemble, check_steps_per_call, on_rows
 from diffence_jax.training.loop import Step, grouped, stack_rows
 from diffence_jax.training.recipe import Recipe, Teachers
 
@@ -44,8 +45,7 @@ def _check_models_at_once(models_at_once: int | None, mesh: Mesh) -> int:
   """Returns the number, the default of the mesh's backend for None; ValueError if below 1."""
   if models_at_once is None:
     return default_models_at_once(mesh.devices.flat[0].platform)
-  if models_at_once < 1:
-    raise ValueError(f"models_at_once is {models_at_once}; expected at least 1.")
+  check_whole("models_at_once", models_at_once, 1)
   return models_at_once
 
 
@@ -121,12 +121,8 @@ def train_ensemble(
     FloatingPointError: the loss of a model is no longer finite.
     ValueError: `models_at_once` or `steps_per_call` is less than 1, or the shapes do not fit.
   """
-  expected = len(names), len(members["images"])
-  if membership.shape != expected:
-    raise ValueError(
-      f"membership is {list(membership.shape)}; expected {list(expected)}, a row a name and a "
-      "column an image."
-    )
+  num_classes = getattr(recipe.module, "num_classes", None)
+  members = check_ensemble(members, num_classes, membership, len(names), seed=seed, mesh=mesh)
   models_at_once = _check_models_at_once(models_at_once, mesh)
   steps_per_call = check_steps_per_call(steps_per_call, mesh)
   if not len(names):

@@ -13,7 +13,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from diffence_jax import parallel
+from diffence_jax.checks import check_instance, check_numbers, check_whole
 from diffence_jax.data import Images, StreamedImages
+from diffence_jax.rng import MAX_ID
 from diffence_jax.training.loop import Step, compile_step, take
 
 # On CPU the gradient of a convolution is some 40 times slower in a loop than alone.
@@ -30,9 +32,95 @@ def check_steps_per_call(steps_per_call: int | None, mesh: Mesh) -> int:
   """Returns the number, the default of the mesh's backend for None; ValueError if below 1."""
   if steps_per_call is None:
     return default_steps_per_call(mesh.devices.flat[0].platform)
-  if steps_per_call < 1:
-    raise ValueError(f"steps_per_call is {steps_per_call}; expected at least 1.")
+  check_whole("steps_per_call", steps_per_call, 1)
   return steps_per_call
+
+
+def check_examples(
+  name: str, examples: Mapping[str, Images], num_classes: int | None = None
+) -> dict[str, Images]:
+  """A group of examples as training takes them.
+
+  Args:
+    name: of the group, for errors.
+    examples: "images" u8[n,H,W,C] and "labels" i[n], n at least 1.
+    num_classes: labels are below it; None where it is not known.
+
+  Returns:
+    The group.
+
+  Raises:
+    TypeError: it is no mapping.
+    ValueError: something is missing, or of another type, shape or range.
+  """
+  check_instance(name, examples, Mapping)
+  for part in ("images", "labels"):
+    if part not in examples:
+      raise ValueError(f"{name} have no {part!r}; expected images u8[n,H,W,C] and labels i[n].")
+  check_image_array(f"{name}' images", examples["images"])
+  labels = check_numbers(f"{name}' labels", examples["labels"])
+  num = len(examples["images"])
+  if labels.shape != (num,) or labels.dtype.kind not in "iu":
+    what = f"{labels.dtype}{list(labels.shape)}"
+    raise ValueError(f"{name}' labels are {what}; expected integers, [{num}].")
+  if labels.min() < 0 or (num_classes is not None and labels.max() >= num_classes):
+    most = " or more" if num_classes is None else f" to {num_classes - 1}"
+    raise ValueError(
+      f"{name}' labels range from {labels.min()} to {labels.max()}; expected 0{most}."
+    )
+  # JAX takes the machine's own byte order only.
+  return {**examples, "labels": labels.astype(labels.dtype.newbyteorder("="), copy=False)}
+
+
+def check_image_array(name: str, images: Images) -> None:
+  """Raises ValueError unless images are u8[n,H,W,C], in memory or on disk, n at least 1."""
+  if not isinstance(images, StreamedImages):
+    images = check_numbers(name, images)
+  if images.dtype != np.uint8 or images.ndim != 4 or 0 in images.shape:
+    raise ValueError(
+      f"{name} are {images.dtype}{list(images.shape)}; expected uint8[n,H,W,C], n at least 1."
+    )
+
+
+def check_ensemble(
+  members: Mapping[str, Images],
+  num_classes: int | None,
+  membership: np.ndarray,
+  num_models: int,
+  *,
+  seed: int,
+  mesh: Mesh,
+) -> dict[str, Images]:
+  """The members that S models are trained on; TypeError or ValueError where all is not right.
+
+  Args:
+    members: as in `check_examples`.
+    num_classes: likewise.
+    membership: bool[S,N], with a member of every model.
+    num_models: S.
+    seed: as in `check_run`.
+    mesh: likewise.
+  """
+  check_run(seed=seed, mesh=mesh)
+  members = check_examples("members", members, num_classes)
+  expected = [num_models, len(members["images"])]
+  membership = check_numbers("membership", membership)
+  if list(membership.shape) != expected or membership.dtype != bool:
+    raise ValueError(
+      f"membership is {membership.dtype}{list(membership.shape)}; expected bool{expected}, a "
+      "row a name and a column an image."
+    )
+  if not membership.any(axis=1).all():
+    empty = np.flatnonzero(~membership.any(axis=1))
+    raise ValueError(f"Row {empty[0]} of membership has no member; expected one at least.")
+  return members
+
+
+def check_run(*, seed: int, mesh: Mesh, checkpoint_every: int = 1) -> None:
+  """Raises TypeError or ValueError where what all training takes is not right."""
+  check_whole("seed", seed, 0, MAX_ID)
+  check_instance("mesh", mesh, Mesh)
+  check_whole("checkpoint_every", checkpoint_every, 1)
 
 
 def on_rows(step: Step) -> Callable[..., Any]:

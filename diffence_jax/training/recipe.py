@@ -28,9 +28,6 @@ LogitLoss = Callable[[jax.Array, Mapping[str, jax.Array]], jax.Array]
 # Of a classifier, whose schedule is in memory.
 MAX_STEPS = 10_000_000
 
-# Of learning and of weight decay; it only tells slips of the pen from settings.
-MAX_RATE = 1000.0
-
 
 @dataclasses.dataclass(frozen=True)
 class TrainSettings:
@@ -40,8 +37,8 @@ class TrainSettings:
     num_members: examples that it is trained on.
     epochs: how often it sees each of them.
     batch_size: examples a step, over all devices.
-    learning_rate: of Adam (AMSGrad), above 0 and at most `MAX_RATE`.
-    weight_decay: the L2 coefficient, added to the gradient; 0 to `MAX_RATE`.
+    learning_rate: of Adam (AMSGrad), above 0.
+    weight_decay: the L2 coefficient, added to the gradient, at least 0.
     microbatch_size: in training that has a gradient of every example, so many of them are in
       memory at a time, one lot after another; None for the whole batch's. It changes rounding
       only. Leave it None on CPU, where XLA's convolutions are many times slower inside a loop.
@@ -63,8 +60,8 @@ class TrainSettings:
         f"epochs is {self.epochs}, {self.num_steps} steps of {self.batch_size} examples; "
         f"expected at most {MAX_STEPS} steps."
       )
-    check_positive("learning_rate", self.learning_rate, MAX_RATE)
-    check_range("weight_decay", self.weight_decay, 0.0, MAX_RATE)
+    check_positive("learning_rate", self.learning_rate)
+    check_range("weight_decay", self.weight_decay, 0.0, None)
     if self.microbatch_size is not None:
       check_whole("microbatch_size", self.microbatch_size, 1)
 

@@ -225,3 +225,10 @@ def test_settings_of_the_noise_that_are_not_right_are_refused(options, match):
 def test_an_unknown_augmentation_is_refused():
   with pytest.raises(ValueError, match="kind is 'crop'; expected one of 'none'"):
     augmentation_robustness(KEY, predict, *samples_of(4), kind="crop")
+
+
+@pytest.mark.parametrize("attack", [augmentation_robustness, noise_robustness])
+def test_a_predictor_that_answers_nan_has_no_labels(attack):
+  lost = lambda key, x: jnp.where(jnp.arange(len(x))[:, None] == 0, jnp.nan, predict(key, x))
+  with pytest.raises(ValueError, match="The predictor answers NaN to"):
+    attack(KEY, lost, *samples_of(4))

@@ -224,9 +224,9 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
 
 def test_less_than_one_step_a_call_is_refused():
   mesh = parallel.batch_mesh()
-  with pytest.raises(ValueError, match="steps_per_call is 0; expected at least 1"):
+  with pytest.raises(ValueError, match="steps_per_call is 0; expected a whole number"):
     feed({}, {}, lambda first: iter(()), mesh, 0)
-  with pytest.raises(ValueError, match="steps_per_call is 0; expected at least 1"):
+  with pytest.raises(ValueError, match="steps_per_call is 0; expected a whole number"):
     train_ensemble(
       relaxloss(),
       EXAMPLES,
