@@ -66,7 +66,6 @@ def get_config(variant: str = "") -> ConfigDict:
     config.shadow.queries = (1, 4, 16, 64)
     config.shadow.num_recorded = 80
     config.shadow.near_duplicates = True
-    config.shadow.num_resamples = 300
     config.audit.num_label_only = 100
   if variant.endswith("smoke"):
     shrink(config)

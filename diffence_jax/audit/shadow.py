@@ -53,7 +53,7 @@ class InTurnRow:
     family: attacks of one kind.
     queries: k, how often each image was asked about.
     num_models: S.
-    auc: with its interval over pairs of models.
+    auc: with its interval over pairs of models and over samples.
     auc_change: to the undefended predictor's, at one query; None for that itself.
     tpr_at_fpr: at each of `judge.LIMITS`.
   """
@@ -215,31 +215,29 @@ def in_turn_tables(
   main_attack: Choice,
   *,
   reported: np.ndarray,
-  num_resamples: int,
   seed: int,
 ) -> tuple[dict[str, list], dict[str, np.ndarray]]:
   """Figures pooled over all shadow models as targets, each against all pairs but its own.
 
   There are S times as many scores as for the target alone, so low false-positive rates can be
-  told; the intervals resample pairs of models.
+  told; the intervals are about other pairs of models and other samples.
 
   Args:
     ensemble: the shadow models.
     attacks: those that are run, `main_attack` among them.
     main_attack: the one that the arrays, single examples and bounds are of.
     reported: bool[N], the samples that figures are about; canaries have a table of their own.
-    num_resamples: of the bootstrap.
-    seed: of the bootstrap.
+    seed: of the memberships by chance.
 
   Returns:
     "samples" and "canaries" (those at one query only): `InTurnRow`s; "vulnerability" and
     "epsilon": a row a predictor. And the arrays of the figures, for every predictor p the ROC
     of the main attack with its band: "p/loo_fpr", "p/loo_tpr", "p/loo_low", "p/loo_high".
   """
-  resample = {"seed": seed, "num_resamples": num_resamples}
   tables = {"samples": [], "canaries": [], "vulnerability": [], "epsilon": []}
   arrays, undefended = {}, {}
   pool, membership = ensemble.pool, ensemble.membership
+  pairs = np.arange(len(membership)) // 2
   chosen = {"samples": ~pool.is_canary & reported, "canaries": pool.is_canary}
   for name in ensemble.names:
     for at in range(ensemble.num_queries(name)):
@@ -252,8 +250,8 @@ def in_turn_tables(
         for table, samples in chosen.items():
           if not samples.any() or (at and table == "canaries"):
             continue
-          own, members = _by_pair(scored[:, samples]), _by_pair(membership[:, samples])
-          roc = metrics.clustered_roc(own, members, **resample, limits=LIMITS)
+          own, members = scored[:, samples], membership[:, samples]
+          roc = metrics.clustered_roc(own, members, models=pairs, limits=LIMITS)
           before = undefended.setdefault((table, choice.name), own)
           tables[table].append(
             InTurnRow(
@@ -266,20 +264,17 @@ def in_turn_tables(
               auc=roc.auc,
               auc_change=None
               if before is own
-              else metrics.clustered_difference(own, before, members, **resample),
+              else metrics.clustered_difference(own, before, members, models=pairs),
               tpr_at_fpr=tuple(roc.tpr_at_fpr(limit) for limit in LIMITS),
             )
           )
           if table == "samples" and choice.name == main_attack.name and not at:
-            for figure in ("fpr", "tpr", "low", "high"):
-              arrays[f"{name}/loo_{figure}"] = getattr(roc.band, figure)
+            band = metrics.clustered_band(own, members, models=pairs)
+            arrays |= {
+              f"{name}/loo_{figure}": values for figure, values in band._asdict().items()
+            }
       if not at:
         scored = np.stack(scores[main_attack.name])
         tables["vulnerability"].append(vulnerability(name, scored, membership, pool, seed))
         tables["epsilon"] += epsilon(name, scored, membership)
   return tables, arrays
-
-
-def _by_pair(values):
-  """[S,N] to [S/2,2N]: two models that share a pair are resampled together."""
-  return values.reshape(len(values) // 2, -1)

@@ -202,6 +202,5 @@ def plan_shadow_audit(
     attacks=tuple(used),
     main_attack=main,
     num_queries=own.queries,
-    num_resamples=own.num_resamples,
     **judged,
   )

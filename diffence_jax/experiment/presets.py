@@ -99,7 +99,6 @@ def shrink(config: ConfigDict) -> None:
     config.shadow.num_canaries = min(config.shadow.num_canaries, 4)
     config.shadow.queries = (1, 2)
     config.shadow.num_recorded = 5
-    config.shadow.num_resamples = 100
   config.attacks.nn.epochs = 3
   config.audit.num_label_only = min(config.audit.num_label_only, 4)
   config.samples.num_images = 4

@@ -146,7 +146,6 @@ class Shadow:
   queries: tuple[int, ...] = (1,)  # how often the attacker asks the same, such as (1, 4, 16)
   num_recorded: int | None = None  # candidates; None: what purify has
   near_duplicates: bool = False  # also ask about near-duplicates instead of the same
-  num_resamples: int = 1000  # of the bootstrap over models
   main_attack: str = "lira_online"  # of figures, single examples and bounds on epsilon
 
   def __post_init__(self):
@@ -162,7 +161,6 @@ class Shadow:
       )
     if self.num_recorded is not None:
       check_whole("num_recorded", self.num_recorded, 1, 1_000_000)
-    check_whole("num_resamples", self.num_resamples, 100, 1_000_000)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,6 +9,7 @@ from diffence_jax.metrics.calibration import (
 from diffence_jax.metrics.clustered import (
   Band,
   ClusteredRoc,
+  clustered_band,
   clustered_difference,
   clustered_roc,
 )
@@ -31,6 +32,7 @@ __all__ = [
   "accuracy",
   "balanced_accuracy",
   "clopper_pearson",
+  "clustered_band",
   "clustered_difference",
   "clustered_roc",
   "epsilon_lower_bound",

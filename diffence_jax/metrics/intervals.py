@@ -95,8 +95,8 @@ def auc_interval(
   variance = sum(
     np.var(placements, ddof=1) / len(placements) if len(placements) > 1 else 0.25
     for placements in (
-      _placements(members, nonmembers),
-      _placements(nonmembers, members),
+      placements(members, nonmembers),
+      placements(nonmembers, members),
     )
   )
   if variance <= 1e-12 or not 0.0 < auc < 1.0:
@@ -109,7 +109,7 @@ def auc_interval(
   return tuple(float(scipy.special.expit(end)) for end in (logit - margin, logit + margin))
 
 
-def _placements(scores, others):
+def placements(scores, others):
   """For every score, the share of `others` that lie below it, ties counted half."""
   others = np.sort(others)
   below = np.searchsorted(others, scores, "left") + np.searchsorted(others, scores, "right")

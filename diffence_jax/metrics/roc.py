@@ -10,8 +10,8 @@ from diffence_jax.metrics.intervals import (
   Estimate,
   auc_interval,
   balanced_accuracy,
-  clopper_pearson,
 )
+from diffence_jax.metrics.rates import rate_interval
 
 # Below this many expected errors a rate hangs on single samples.
 _ENOUGH_ERRORS = 10
@@ -21,8 +21,11 @@ class Rate(NamedTuple):
   """How often an attack is right while it is wrong at most so often.
 
   Attributes:
-    value: the rate, TPR (or TNR).
-    low: lower end of its 95% Clopper-Pearson interval.
+    value: the rate, TPR (or TNR), of a threshold chosen on the very sample, as everybody
+      reports it. It is a little high: a new non-member lies above the threshold with chance
+      (count + 1) / (num + 1), not `limit`.
+    low: lower end of its 95% interval, which allows for the threshold's own sampling and so
+      for that (`rates.rate_interval`).
     high: upper end.
     limit: the FPR (FNR) asked for.
     realised: the largest FPR (FNR) up to the limit that a threshold on this sample gives.
@@ -170,11 +173,12 @@ def _rate(limit, strict, errors, num, hits, num_hits):
     raise ValueError("No rate is below 0; expected a limit above 0, or strict=False.")
   # A limit such as 0.29 of 100 must allow 29 errors, or 28 if strict, in spite of rounding.
   last = np.flatnonzero(errors <= limit * num + (-1e-9 if strict else 1e-9))[-1]
-  low, high = clopper_pearson(int(hits[last]), num_hits)
+  value = float(hits[last] / num_hits)
+  low, high = rate_interval(hits, errors, limit)
   return Rate(
-    value=float(hits[last] / num_hits),
-    low=low,
-    high=high,
+    value=value,
+    low=min(low, value),
+    high=max(high, value),
     limit=limit,
     realised=float(errors[last] / num),
     count=int(errors[last]),

@@ -73,7 +73,7 @@ def _attacked(row):
 
 
 def _difference(row):
-  """The difference to the undefended predictor with its interval, models being resampled."""
+  """The difference to the undefended predictor with its interval."""
   change = row.auc_change
   chance = ", which includes 0" if change.low <= 0.0 <= change.high else ""
   return f", difference {change.value:+.3f} {interval(change)}{chance}"

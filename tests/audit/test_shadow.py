@@ -58,7 +58,6 @@ def rows_of(world):
     CHOICES,
     ATTACKS.choose("lira_online"),
     reported=~world.pool.is_known,
-    num_resamples=200,
     seed=0,
   )
   # Above one query under a name of its own.

@@ -1,4 +1,4 @@
-"""Pooled ROCs: resamples against plain loops, coverage, and what must always hold."""
+"""Pooled ROCs: against plain loops, coverage, and what must always hold."""
 
 import numpy as np
 import pytest
@@ -7,10 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffence_jax import metrics
-from diffence_jax.metrics import clustered
-from diffence_jax.metrics.clustered import clustered_difference, clustered_roc
-
-FEW = 100
+from diffence_jax.metrics.clustered import clustered_band, clustered_difference, clustered_roc
+from diffence_jax.metrics.two_way import spread
 
 
 def example(seed, num_models=6, num=20, spread=0.5, digits=1):
@@ -22,63 +20,47 @@ def example(seed, num_models=6, num=20, spread=0.5, digits=1):
   return np.round(scores, digits), membership
 
 
-def slow_draws(scores, membership, seed, figure):
-  """The figure of every resample, each pooled anew from copies of the models drawn."""
-  num_models = len(scores)
-  rng = np.random.default_rng(seed)
-  draws = []
-  for weight in rng.multinomial(num_models, np.full(num_models, 1 / num_models), size=FEW):
-    members, nonmembers = [], []
-    for model, copies in enumerate(weight):
-      for _ in range(copies):
-        members.extend(scores[model][membership[model]])
-        nonmembers.extend(scores[model][~membership[model]])
-    draws.append(figure(metrics.roc(members, nonmembers)))
-  return draws
-
-
-def expanded(draws, num_models):
-  quantile = scipy.stats.t(num_models - 1).ppf(0.975) * np.sqrt(num_models / (num_models - 1))
-  tail = scipy.stats.norm.sf(quantile)
-  return np.quantile(draws, [tail, 1 - tail])
+def slow_shares(scores, membership):
+  """Every score's chance to be in the right order with the other side's, from the mean."""
+  auc = metrics.roc(scores[membership], scores[~membership]).auc
+  shares = np.zeros(scores.shape)
+  for place in np.ndindex(*scores.shape):
+    own, is_member = scores[place], membership[place]
+    others = scores[membership != is_member]
+    ahead = (own > others).mean() + (own == others).mean() / 2
+    shares[place] = (ahead if is_member else 1 - ahead) - auc
+    shares[place] /= np.sum(membership == is_member)
+  return shares
 
 
 @settings(max_examples=6, deadline=None)
 @given(seed=st.integers(0, 1000))
-def test_intervals_are_those_of_slow_resamples(seed):
-  # 100 non-members, of which 0.29 are 29 in spite of rounding.
-  scores, membership = example(seed, num_models=5, num=40)
-  curve = clustered_roc(
-    scores, membership, seed=seed, num_resamples=FEW, limits=(0.0, 0.1, 0.29)
-  )
-  point = 20 * 4  # FPR 0.1 of the band
-  assert curve.band.fpr[point] == pytest.approx(0.1)
-  for interval, figure in [
-    (curve.auc, lambda roc: roc.auc),
-    *((rate, lambda roc, at=rate.limit: roc.tpr_at_fpr(at).value) for rate in curve.rates),
-    (
-      metrics.Estimate(*(column[point] for column in curve.band[1:])),
-      lambda roc: roc.tpr_at_fpr(0.1).value,
-    ),
-  ]:
-    low, high = expanded(slow_draws(scores, membership, seed, figure), len(scores))
-    if 0.0 < interval.value < 1.0 and high > low:
-      assert interval.low == pytest.approx(min(low, interval.value), abs=1e-12)
-      assert interval.high == pytest.approx(max(high, interval.value), abs=1e-12)
+def test_the_areas_interval_is_two_way_on_the_logit_scale(seed):
+  scores, membership = example(seed, num_models=5, num=20)
+  models = np.array([0, 0, 1, 2, 2])
+  curve = clustered_roc(scores, membership, models=models)
+  own = spread(slow_shares(scores, membership), models)
+  auc = curve.auc.value
+  logit, scale = np.log(auc / (1 - auc)), np.sqrt(own.variance) / (auc * (1 - auc))
+  ends = logit + np.array([-1, 1]) * own.quantile * scale
+  np.testing.assert_allclose(curve.auc[1:], 1 / (1 + np.exp(-ends)), atol=1e-9)
 
 
 def test_figures_are_those_of_the_pooled_scores():
   scores, membership = example(0, num_models=10, num=200)
-  curve = clustered_roc(scores, membership, num_resamples=FEW)
+  curve = clustered_roc(scores, membership)
   pooled = metrics.roc(scores[membership], scores[~membership])
   assert curve.num_models == 10 and curve.auc.value == pooled.auc
   for limit in (0.001, 0.01):
     rate = curve.tpr_at_fpr(limit)
     assert rate._replace(low=0, high=0) == pooled.tpr_at_fpr(limit)._replace(low=0, high=0)
-  expected = [pooled.tpr_at_fpr(fpr).value for fpr in curve.band.fpr]
-  np.testing.assert_array_equal(curve.band.tpr, expected)
-  assert np.all(curve.band.low <= expected) and np.all(expected <= curve.band.high)
-  assert np.all(np.diff(curve.band.low) >= 0) and np.all(np.diff(curve.band.high) >= 0)
+  band = clustered_band(scores, membership)
+  expected = [pooled.tpr_at_fpr(fpr).value for fpr in band.fpr]
+  np.testing.assert_array_equal(band.tpr, expected)
+  assert np.all(band.low <= expected) and np.all(expected <= band.high)
+  point = 20 * 4  # FPR 0.1
+  rate = clustered_roc(scores, membership, limits=(band.fpr[point],)).rates[0]
+  assert rate[:3] == (band.tpr[point], band.low[point], band.high[point])
   with pytest.raises(ValueError, match=r"expected one of \[0.001, 0.01\]"):
     curve.tpr_at_fpr(0.1)
 
@@ -88,36 +70,30 @@ def test_figures_are_those_of_the_pooled_scores():
 def test_only_order_and_model_count(seed):
   scores, membership = example(seed)
   order = np.random.default_rng(seed).permutation(scores.shape[1])
-  expected = clustered_roc(scores, membership, num_resamples=FEW)
+  expected = clustered_roc(scores, membership)
   for same in (
-    clustered_roc(scores[:, order], membership[:, order], num_resamples=FEW),
-    clustered_roc(np.arctan(scores), membership, num_resamples=FEW),
+    clustered_roc(scores[:, order], membership[:, order]),
+    clustered_roc(np.arctan(scores), membership),
   ):
-    assert same.auc == expected.auc and same.rates == expected.rates
-    np.testing.assert_array_equal(same.band, expected.band)
+    np.testing.assert_allclose(same.auc, expected.auc, atol=1e-12)
+    np.testing.assert_allclose(same.rates, expected.rates, atol=1e-12)
 
 
 def test_asking_a_model_twice_adds_no_information():
   scores, membership = example(0, digits=6)
-  once = clustered_roc(scores, membership, num_resamples=FEW)
-  again = clustered_roc(np.tile(scores, (1, 4)), np.tile(membership, (1, 4)), num_resamples=FEW)
+  once = clustered_roc(scores, membership)
+  again = clustered_roc(
+    np.tile(scores, (4, 1)), np.tile(membership, (4, 1)), models=np.tile(np.arange(6), 4)
+  )
   np.testing.assert_allclose(again.auc, once.auc, atol=1e-12)
+  np.testing.assert_allclose(
+    [r[1:3] for r in again.rates], [r[1:3] for r in once.rates], atol=0.02
+  )
 
   def width(interval):
     return interval[1] - interval[0]
 
   assert width(again.roc.auc_interval) < 0.6 * width(once.roc.auc_interval)
-
-
-def test_many_scores_are_resampled_at_fewer_thresholds(monkeypatch):
-  scores, membership = example(0, num_models=6, num=8000, digits=12)
-  curve = clustered_roc(scores, membership, num_resamples=FEW)
-  monkeypatch.setattr(clustered, "_MAX_THRESHOLDS", scores.size)
-  exact = clustered_roc(scores, membership, num_resamples=FEW)
-  assert curve.auc.value == exact.auc.value and curve.rates == exact.rates
-  assert curve.auc != exact.auc  # fewer thresholds were taken
-  np.testing.assert_allclose(curve.auc, exact.auc, atol=1e-5)
-  np.testing.assert_allclose(curve.band, exact.band, atol=1e-3)
 
 
 def test_intervals_cover_the_truth_where_independent_scores_do_not():
@@ -127,10 +103,10 @@ def test_intervals_cover_the_truth_where_independent_scores_do_not():
   auc = scipy.stats.norm.cdf(1 / np.sqrt(3))
   tpr = scipy.stats.norm.cdf((1 - scipy.stats.norm.ppf(1 - limit)) / np.sqrt(2))
   hits = np.zeros(4)
-  for run in range(runs):
+  for _ in range(runs):
     leak = rng.normal(1, 1, (40, 1))
     scores = rng.normal(0, 1, membership.shape) + leak * membership
-    curve = clustered_roc(scores, membership, seed=run, num_resamples=300, limits=(limit,))
+    curve = clustered_roc(scores, membership, limits=(limit,))
     rate, delong = curve.tpr_at_fpr(limit), curve.roc.auc_interval
     binomial = curve.roc.tpr_at_fpr(limit)
     hits += [
@@ -150,10 +126,10 @@ def test_no_leak_seen_does_not_exclude_a_rare_one():
   rng, runs, share = np.random.default_rng(0), 300, 0.1
   membership = np.tile([True, False], (20, 5))
   hits = unseen = 0
-  for run in range(runs):
+  for _ in range(runs):
     leaks = rng.random((20, 1)) < share
     scores = 1.0 * (leaks & membership)
-    curve = clustered_roc(scores, membership, seed=run, num_resamples=200, limits=(0.0,))
+    curve = clustered_roc(scores, membership, limits=(0.0,))
     rate = curve.tpr_at_fpr(0.0)
     assert rate.value == leaks.mean()
     unseen += not leaks.any()
@@ -172,32 +148,33 @@ def test_no_variance_is_not_certainty(num_models):
     (-1.0 * membership, (0, 0, share), (0, 0, share)),
     (0.0 * membership, (0.5, 0.5 - share / 2, 0.5 + share / 2), (0, 0, share)),
   ]:
-    curve = clustered_roc(scores, membership, num_resamples=FEW)
+    curve = clustered_roc(scores, membership)
     np.testing.assert_allclose(curve.auc, auc, atol=1e-12)
-    np.testing.assert_allclose(curve.rates[1][:3], tpr, atol=1e-12)
+    value, low, high = curve.rates[1][:3]
+    assert value == tpr[0] and low <= tpr[1] + 1e-12 and high >= tpr[2] - 1e-12
 
 
-def test_resamples_without_a_side_are_drawn_again():
+def test_models_of_one_side_only_are_fine():
   membership = np.array([[True] * 4, [False] * 4, [False] * 4])
-  curve = clustered_roc(np.arange(12.0).reshape(3, 4)[::-1], membership, num_resamples=500)
+  curve = clustered_roc(np.arange(12.0).reshape(3, 4)[::-1], membership)
   assert curve.auc.value == 1.0 and np.all(np.isfinite(curve.auc))
-  assert np.all(np.isfinite(curve.band))
+  assert np.all(np.isfinite(clustered_band(np.arange(12.0).reshape(3, 4), membership)))
 
 
 def test_infinite_scores_are_fine():
   scores, membership = example(0)
-  expected = clustered_roc(scores, membership, num_resamples=FEW)
+  expected = clustered_roc(scores, membership)
   scores[scores == scores.max()], scores[scores == scores.min()] = np.inf, -np.inf
-  assert clustered_roc(scores, membership, num_resamples=FEW).auc == expected.auc
+  assert clustered_roc(scores, membership).auc == expected.auc
 
 
 def test_without_a_leak_half_lies_in_the_interval():
   rng, membership = np.random.default_rng(0), example(0, num_models=30, num=60)[1]
   runs, hits = 60, 0
-  for run in range(runs):
+  for _ in range(runs):
     offset = rng.normal(0, 2, (30, 1))  # shifts both sides of a model alike
     scores = rng.normal(0, 1, membership.shape) + offset
-    low, high = clustered_roc(scores, membership, seed=run, num_resamples=300).auc[1:]
+    low, high = clustered_roc(scores, membership).auc[1:]
     hits += low <= 0.5 <= high
   assert hits / runs >= 0.95 - 3 * np.sqrt(0.95 * 0.05 / runs)
 
@@ -215,12 +192,14 @@ def test_differences_are_paired():
   )
 
 
-def test_differences_are_of_the_same_slow_resamples():
+def test_a_differences_interval_is_of_the_difference_of_the_shares():
   scores, membership = example(2)
   other, _ = example(3)
-  a, b = (slow_draws(s, membership, 5, lambda roc: roc.auc) for s in (scores, other))
-  difference = clustered_difference(scores, other, membership, seed=5, num_resamples=FEW)
-  np.testing.assert_allclose(difference[1:], expanded(np.subtract(a, b), 6), atol=1e-12)
+  found = clustered_difference(scores, other, membership)
+  shares = slow_shares(scores, membership) - slow_shares(other, membership)
+  own = spread(shares, np.arange(len(scores)))
+  margin = own.quantile * np.sqrt(own.variance)
+  np.testing.assert_allclose(found[1:], [found.value - margin, found.value + margin], atol=1e-9)
 
 
 def test_equal_scores_differ_by_nothing_up_to_unseen_models():
@@ -245,7 +224,9 @@ def test_arguments_that_are_not_right_are_refused():
       clustered_roc(*bad)
     with pytest.raises(ValueError, match=match):
       clustered_difference(bad[0], *bad)
-  with pytest.raises(ValueError, match="expected at least 100"):
-    clustered_roc(scores, membership, num_resamples=1)
+  with pytest.raises(ValueError, match="Got 1 independent model"):
+    clustered_roc(scores, membership, models=np.zeros(len(scores)))
+  with pytest.raises(ValueError, match=r"Got models \[2\]; expected \[6\]"):
+    clustered_roc(scores, membership, models=[0, 1])
   with pytest.raises(ValueError, match=r"rate in \[0, 1\]"):
     clustered_roc(scores, membership, limits=(1.5,))

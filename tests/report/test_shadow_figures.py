@@ -135,7 +135,7 @@ def test_figure_draws_the_intervals_of_all_models():
   (k, value, low, high) = points[-1]
   points[-1] = (k, value, low - 0.05, high)
   assert shadow_figures.repeated_queries(series, NAMES) != drawn
-  # An interval of resamples need not contain the value.
+  # An interval of other samples need not contain the value.
   points[-1] = (k, value, value + 0.01, high + 0.01)
   assert shadow_figures.repeated_queries(series, NAMES) != drawn
 

@@ -41,6 +41,7 @@ class Audit(Stage):
   """
 
   name: ClassVar[str] = "audit"
+  version: ClassVar[int] = 2
 
   pool: Pool
   samples: Samples

@@ -55,12 +55,12 @@ class ShadowAudit(Stage):
     protocol: as in `Pool.reported`.
     num_candidates: M, that the defense draws for a query.
     num_queries: the numbers k of repeated queries.
-    num_resamples: of the bootstrap over models.
     seed: of the run.
     has_epsilon: whether jax-privacy is there: with it there is a bound on epsilon.
   """
 
   name: ClassVar[str] = "shadow_audit"
+  version: ClassVar[int] = 2
 
   pool: Pool
   queries: Queries
@@ -74,7 +74,6 @@ class ShadowAudit(Stage):
   protocol: str
   num_candidates: int
   num_queries: tuple[int, ...]
-  num_resamples: int
   seed: int
   has_epsilon: bool = dataclasses.field(
     default_factory=lambda: importlib.util.find_spec("jax_privacy") is not None
@@ -116,7 +115,6 @@ class ShadowAudit(Stage):
       in_turn,
       self.main_attack,
       reported=self.pool.reported(self.protocol),
-      num_resamples=self.num_resamples,
       seed=self.seed,
     )
     scores = {
