@@ -66,8 +66,10 @@ class _Option(NamedTuple):
   expected: str
 
 
-def _whole(default: int | None, least: int) -> _Option:
-  return _Option(default, lambda n, _: type(n) is int and n >= least, f"{least} or more")
+def _whole(default: int | None, least: int, most: int) -> _Option:
+  return _Option(
+    default, lambda n, _: type(n) is int and least <= n <= most, f"{least} to {most}"
+  )
 
 
 def _one_of(*values: Any) -> _Option:
@@ -78,7 +80,8 @@ def _one_of(*values: Any) -> _Option:
 def _levels_fit(levels: Any, config: Mapping[str, Any]) -> bool:
   first = levels[0]
   return (
-    first > 0
+    0 < first <= 100_000
+    and len(levels) <= 30
     and first % 2 == 0
     and (first <= 32 or first % 32 == 0)
     and all(type(n) is int and n > 0 and n % first == 0 for n in levels)
@@ -98,7 +101,7 @@ _OPTIONS = {
     _levels_fit,
     "multiples of the first of them, and that even and up to 32, or a multiple of 32",
   ),
-  "layers_per_block": _whole(2, 1),
+  "layers_per_block": _whole(2, 1, 1000),
   "down_block_types": _Option(
     ("DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"),
     lambda types, config: len(_attends(types, "Down")) == len(config["block_out_channels"]),
@@ -111,7 +114,7 @@ _OPTIONS = {
     ),
     "'UpBlock2D' or 'AttnUpBlock2D', in the reverse order of down_block_types",
   ),
-  "out_channels": _whole(3, 1),
+  "out_channels": _whole(3, 1, 1024),
   "in_channels": _Option(
     3, lambda channels, config: channels == config["out_channels"], "as many as out_channels"
   ),
@@ -121,11 +124,11 @@ _OPTIONS = {
     "the first of block_out_channels, or 32 if that is less",
   ),
   "attention_head_dim": _Option(
-    8, lambda n, _: n is None or (type(n) is int and n > 0), "null, or 1 or more"
+    8, lambda n, _: n is None or (type(n) is int and 0 < n <= 100_000), "null, or 1 to 100000"
   ),
   "norm_eps": _Option(1e-5, lambda value, _: value > 0, "above 0"),
   "dropout": _Option(0.0, lambda value, _: 0 <= value < 1, "0 or more, less than 1"),
-  "freq_shift": _whole(0, 0),
+  "freq_shift": _whole(0, 0, 1),
   "flip_sin_to_cos": _one_of(True, False),
   "downsample_padding": _one_of(1, 0),
   "center_input_sample": _one_of(False),

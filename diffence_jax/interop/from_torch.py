@@ -26,6 +26,8 @@ from diffence_jax.interop.resnet18 import RESNET18
 from diffence_jax.interop.vgg16_bn import VGG16_BN
 from diffence_jax.interop.vit import VIT
 from diffence_jax.models.binding import init
+from diffence_jax.models.fields import CLASSES
+from diffence_jax.models.registry import make_classifier
 from diffence_jax.named import defaults_of, unknown_name
 
 LAYOUTS: Mapping[str, Layout] = {
@@ -46,6 +48,8 @@ _LEAVES = {
   "mean": "running_mean",
   "var": "running_var",
 }
+
+_FLOATS = ("float32", "float16", "bfloat16", "float64")
 
 
 class Network(NamedTuple):
@@ -120,7 +124,9 @@ def read_network(
   weights = _weights(state_dict, layout)
   shapes = {name: np.shape(value) for name, value in weights.items()}
   try:
-    module = layout.make(kind, **{**layout.infer_settings(shapes), **settings})
+    inferred = layout.infer_settings(shapes)
+    _check_classes(layout, inferred)
+    module = layout.make(kind, **{**inferred, **settings})
     image_channels = layout.image_channels(module, shapes)
     size = layout.image_size(module, shapes)
   except (KeyError, IndexError) as error:
@@ -145,11 +151,7 @@ def read_network(
   variables = {}
   for path in expected:
     weight = _to_numpy(names[path], weights.pop(names[path]))
-    if not np.isfinite(weight).all():
-      raise ValueError(
-        f"{names[path]} holds values that are not finite; expected trained weights. Take a "
-        "checkpoint from before the training diverged."
-      )
+    _check_values(names[path], path, weight)
     variables[path] = jnp.asarray(_copy(_from_torch_axes(path[-1], weight)))
   nested = flax.traverse_util.unflatten_dict(variables)
   return Network(module, nested, image_channels, schedule)
@@ -178,26 +180,72 @@ def _weights(state_dict: Mapping[str, Any], layout: Layout) -> dict[str, Any]:
   if len(bare) < len(state_dict):
     raise ValueError("Some weights are there twice, with the prefix 'module.' and without.")
   return {
-    name: value if hasattr(value, "shape") else _to_numpy(name, value)
+    name: value if hasattr(value, "shape") else _array(name, value)
     for name, value in bare.items()
     if name not in layout.ignored and not name.endswith(".num_batches_tracked")
   }
 
 
+def _check_classes(layout: Layout, inferred: Mapping[str, Any]) -> None:
+  """Raises ValueError, with the parameter's name, where a head has not 2 classes or many."""
+  if layout.make is not make_classifier:
+    return
+  least, most = CLASSES["classifier"]
+  if not least <= inferred["num_classes"] <= most:
+    name = _torch_name(("params", "head", "bias"), layout)
+    raise ValueError(
+      f"{name} has {inferred['num_classes']} values, one a class; expected {least} to "
+      f"{most:,}. Of a head of one sigmoid make two classes: put a row of zeros before its own."
+    )
+
+
+def _check_values(name: str, path: tuple[str, ...], weight: np.ndarray) -> None:
+  """Raises ValueError unless a parameter's values can be those of trained weights."""
+  if not np.isfinite(weight).all():
+    raise ValueError(
+      f"{name} holds values that are not finite; expected trained weights. Take a checkpoint "
+      "from before the training diverged."
+    )
+  if path[0] == "batch_stats" and path[-1] == "var" and (weight < 0).any():
+    raise ValueError(
+      f"{name} holds negative values, which no variance has; expected the running variance of "
+      "a batch normalisation. Fetch or copy the checkpoint again."
+    )
+
+
 def _to_numpy(name: str, value: Any) -> np.ndarray:
-  """A tensor, wherever it lies, or anything else that is an array of numbers, as f32."""
+  """A parameter, wherever it lies, as f32."""
+  _check_dtype(name, value)
   if hasattr(value, "detach"):
-    value = value.detach().cpu().float()  # NumPy has no bfloat16
-  if hasattr(value, "numpy"):
-    value = value.numpy()
+    value = value.detach().cpu()
+    value = value.float()  # NumPy has no bfloat16
+  array = _array(name, value)
+  _check_dtype(name, array)
+  with np.errstate(over="ignore"):  # what becomes infinite is refused
+    return array.astype(np.float32, copy=False)
+
+
+def _array(name: str, value: Any) -> np.ndarray:
+  """A tensor, or anything else that is an array of numbers, as an array."""
   try:
-    return np.asarray(value, np.float32)
-  except (TypeError, ValueError) as error:
+    array = np.asarray(value.numpy() if hasattr(value, "numpy") else value)
+    return array if hasattr(value, "shape") else array.astype(np.float32)
+  except (TypeError, ValueError, RuntimeError) as error:
     raise ValueError(
       f"{name!r} is a {type(value).__name__}; expected an array or a tensor. Pass the state "
       "dict of the network itself, not the checkpoint around it; there it was looked for under "
       f"{', '.join(WRAPPERS)}."
     ) from error
+
+
+def _check_dtype(name: str, value: Any) -> None:
+  """Raises ValueError where the numbers of a parameter are not floating-point ones."""
+  dtype = str(getattr(value, "dtype", _FLOATS[0])).removeprefix("torch.")
+  if dtype not in _FLOATS:
+    raise ValueError(
+      f"{name} is of the type {dtype}; expected {', '.join(_FLOATS)}. Save the weights as they "
+      "were before they were quantised or otherwise packed: they are not scaled back here."
+    )
 
 
 def _torch_name(path: tuple[str, ...], layout: Layout) -> str:

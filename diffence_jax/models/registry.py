@@ -1,17 +1,15 @@
 """Models by name, with their fields checked."""
 
 import dataclasses
-import numbers
-import typing
 from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
-import jax.numpy as jnp
 
 from diffence_jax.models.adm_unet import ADMUNet
 from diffence_jax.models.ddpm_unet import DDPMUNet
 from diffence_jax.models.densenet121 import DenseNet121
+from diffence_jax.models.fields import field_value
 from diffence_jax.models.resnet18 import ResNet18
 from diffence_jax.models.small_resnet import SmallResNet
 from diffence_jax.models.vgg16_bn import VGG16BN
@@ -43,7 +41,7 @@ def make_classifier(name: str, *, num_classes: int, **fields: Any) -> nn.Module:
     A module, `(images f32[N,H,W,C] in [0,1], *, train=False) -> logits f32[N,K]`.
 
   Raises:
-    ValueError: no classifier has this name, or it has no such field.
+    ValueError: no classifier has this name, it has no such field, or one is out of its range.
   """
   return _make("classifier", CLASSIFIERS, name, {"num_classes": num_classes, **fields})
 
@@ -61,7 +59,7 @@ def make_denoiser(name: str, *, out_channels: int, **fields: Any) -> nn.Module:
     or f32[N,H,W,2C] where it has learned variances, which come second.
 
   Raises:
-    ValueError: no network has this name, or it has no such field.
+    ValueError: no network has this name, it has no such field, or one is out of its range.
   """
   return _make("denoiser", DENOISERS, name, {"out_channels": out_channels, **fields})
 
@@ -76,34 +74,7 @@ def _make(
   for field in fields:
     if field not in valid:
       raise unknown_name(f"field of {name!r} called", field, valid)
-  checked = {field: _field_value(name, valid[field], value) for field, value in fields.items()}
+  checked = {
+    field: field_value(what, name, valid[field], value) for field, value in fields.items()
+  }
   return models[name](**checked)
-
-
-def _field_value(name: str, field: dataclasses.Field, value: Any) -> Any:
-  """What a config can hold, as a module's field: hashable, dtypes resolved, of its type."""
-  if field.name == "dtype":
-    try:
-      return jnp.dtype(value)
-    except TypeError as error:
-      raise _wrong(name, field, value, "a dtype such as float32 or bfloat16") from error
-  default, is_number = field.default, _is_number(value)
-  if value is None and type(None) in typing.get_args(field.type):
-    return None
-  if isinstance(default, tuple):
-    value = tuple(value) if isinstance(value, list | tuple) else (value,)
-    if not all(map(_is_number, value)):
-      raise _wrong(name, field, value, "numbers")
-  elif isinstance(default, bool | str) and not isinstance(value, type(default)):
-    raise _wrong(name, field, value, "True or False" if isinstance(default, bool) else "text")
-  elif _is_number(default) and not is_number:
-    raise _wrong(name, field, value, "a number")
-  return tuple(value) if isinstance(value, list) else value
-
-
-def _is_number(value: Any) -> bool:
-  return isinstance(value, numbers.Real) and not isinstance(value, bool)
-
-
-def _wrong(name: str, field: dataclasses.Field, value: Any, expected: str) -> ValueError:
-  return ValueError(f"{field.name} of {name!r} is {value!r}; expected {expected}.")

@@ -103,7 +103,11 @@ def test_a_folder_of_diffusers_records_both_of_its_files(tmp_path):
     (["ddpm_unet", "{file}", "--output={new}", "--overwrite"], "--overwrite; see diffence"),
     (
       ["ddpm_unet", "{file}", "--output={new}", "--set=channels=wide"],
-      "channels of 'ddpm_unet' is 'wide'; expected a number",
+      "channels of 'ddpm_unet' is 'wide'; expected a whole number",
+    ),
+    (
+      ["ddpm_unet", "{file}", "--output={new}", "--set=dropout=1"],
+      "dropout of 'ddpm_unet' is 1, which leaves nothing; expected less than 1.",
     ),
     (
       ["ddpm_unet", "{file}", "--output={new}", "--set=dtype=bfloat"],

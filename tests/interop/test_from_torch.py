@@ -325,3 +325,38 @@ def test_unknown_kinds_and_settings_are_met_with_the_nearest(unet):
 def test_what_is_no_mapping_is_refused():
   with pytest.raises(TypeError, match=r"is a list; expected a mapping"):
     from_torch("ddpm_unet", [1.0])
+
+
+def resnet_with(**changes):
+  """The state dict of the ResNet fixture with functions of some parameters."""
+  state_dict = dict(pseudo_state_dict(load_fixture("resnet18")[0]))
+  for name, change in changes.items():
+    state_dict[name] = change(state_dict[name])
+  return state_dict
+
+
+@pytest.mark.parametrize(
+  ("name", "change", "message"),
+  [
+    ("conv1.0.weight", lambda w: w.astype(np.int8), "is of the type int8; expected float32"),
+    ("conv1.0.weight", lambda w: w.astype(np.complex64), "is of the type complex64"),
+    ("conv1.0.weight", lambda w: w > 0, "is of the type bool"),
+    ("conv1.0.weight", lambda w: w * np.float32(np.nan), "values that are not finite"),
+    ("conv1.0.weight", lambda w: w.astype(np.float64) + 1e300, "values that are not finite"),
+    ("conv1.1.running_var", lambda w: -w - 1, "negative values, which no variance has"),
+    ("fc.bias", lambda w: w[:1], "has 1 values, one a class; expected 2 to 1,000,000"),
+    ("fc.bias", lambda w: w[:0], "has 0 values, one a class"),
+    ("fc.bias", lambda w: np.broadcast_to(w[:1], 10**7), "has 10000000 values, one a class"),
+  ],
+)
+def test_weights_that_no_training_leaves_are_refused_by_name(name, change, message):
+  with pytest.raises(ValueError, match=f"^{re.escape(name)} .*{re.escape(message)}"):
+    from_torch("resnet18", resnet_with(**{name: change}))
+
+
+@pytest.mark.parametrize("dtype", ["int8", "complex64", "float8_e4m3fn", "bool"])
+def test_tensors_of_other_types_are_refused_by_name(dtype):
+  torch = pytest.importorskip("torch", reason="makes tensors")
+  change = lambda w: torch.from_numpy(np.array(w)).to(getattr(torch, dtype))
+  with pytest.raises(ValueError, match=rf"^conv1\.0\.weight is of the type {dtype}; expected"):
+    from_torch("resnet18", resnet_with(**{"conv1.0.weight": change}))
