@@ -58,7 +58,8 @@ def test_page_tells_everything_that_shadow_models_show(rendered):
     f"{own.vulnerability[0].auc_quantiles['0.99']:.3f} chance {chance:.3f}",
     "not a guarantee", "over 4 runs", "0.250", "0.125", "1.500", "not themselves bounds at 95%",
     "leaks through the diffusion model itself", "favours the attacker slightly",
-    "Only the 48 samples", "other pairs of models and other samples", "With 6 models they are rough", 'randomness="per_input"',
+    "Only the 48 samples", "other pairs of models and other samples",
+    "With 6 models they are rough", 'randomness="per_input"',
   ):  # fmt: skip
     assert expected in page.text
   details = [tag for tag, _ in page.tags].count("details")
