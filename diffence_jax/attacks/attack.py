@@ -11,6 +11,7 @@ of its signature; what also checks their ranges, before anything is computed, is
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -193,7 +194,7 @@ class View:
     """Takes what there is; see the attributes.
 
     Args:
-      logits: f32[N,Q,K]; or what computes them when they are asked for.
+      logits: f32[N,Q,K]; or what computes them, once, when they are asked for.
       labels: i[N].
       versions: A.
       statistic: a `Statistic` to what it reads off `logits`, where that is known already.
@@ -208,7 +209,8 @@ class View:
     """
     self.labels, self.versions, self.seed, self.name = labels, versions, seed, name
     self.ids = np.arange(len(labels)) if ids is None else ids
-    self._logits, self._statistic = logits, statistic
+    self._logits = functools.cache(logits) if callable(logits) else logits
+    self._statistic = statistic
     self._all = {
       "is_known": is_known,
       "is_member": is_member,

@@ -21,6 +21,7 @@ from diffence_jax.audit.predictors import (
   Predictor,
   fit_predictors,
 )
+from diffence_jax.data import Images, view
 from diffence_jax.defense.policy import Record
 from diffence_jax.progress import progress_bar
 
@@ -76,6 +77,7 @@ class DefendedEnsemble:
     seed: int,
     versions: int = 1,
     fit_answers: Callable[[int], FitAnswers | None] | None = None,
+    images: Images | None = None,
   ):
     """Reads nothing yet.
 
@@ -89,13 +91,15 @@ class DefendedEnsemble:
       seed: of where each model's queries begin in the shared record.
       versions: A, in how many versions every image is asked about.
       fit_answers: model to how a defense of its answers is fitted; None for none.
+      images: u8[N,H,W,C], the samples', for attacks that look at them.
     """
     self.pool, self.membership, self.queries = pool, membership, queries
+    self.images, self.seed = images, seed
     self.names = tuple(predictor.name for predictor in predictors)
     self.versions = versions
-    self.reused = dict.fromkeys(self.names, 0.0)
+    self._reused: dict[str, dict[int, float]] = {name: {} for name in self.names}
     self._read, self._predictors = read, predictors
-    self._num_candidates, self._seed = num_candidates, seed
+    self._num_candidates = num_candidates
     self._fit_answers = fit_answers
     known = np.flatnonzero(pool.is_known)
     sizes = membership[:, known].sum(axis=1)
@@ -119,9 +123,20 @@ class DefendedEnsemble:
       return self
     first = copy.copy(self)
     first.versions, first._found = 1, {}
+    first._reused = {name: {} for name in self.names}
     read = self._read
     first._read = lambda model: ModelRecord(*(values[:, :1] for values in read(model)))
     return first
+
+  @functools.cached_property
+  def natural_images(self) -> Images | None:
+    """The images without the canaries."""
+    return None if self.images is None else view(self.images, ~self.pool.is_canary)
+
+  def reused(self, name: str) -> float:
+    """As in `predictors.Repeated`, the mean over the models that have answered so far."""
+    shares = self._reused[name].values()
+    return float(np.mean(list(shares))) if shares else 0.0
 
   def num_queries(self, name: str) -> int:
     """How many of `queries` tell apart: one where the answer is always the same."""
@@ -161,8 +176,9 @@ class DefendedEnsemble:
       record,
       num_candidates=self._num_candidates,
       num_queries=max(self.queries),
-      seed=rng.numpy_seed(self._seed, f"shadow/{model}/first"),
+      seed=rng.numpy_seed(self.seed, f"shadow/{model}/first"),
     )
+    self._reused[defended.name][model] = repeated.reused
     return Answers(repeated.logits, self.pool.labels, repeated.reused)
 
   def _statistics(self, function: Statistic) -> dict[str, list[np.ndarray]]:
@@ -171,18 +187,15 @@ class DefendedEnsemble:
       return self._found[function]
     num_models = len(self.membership)
     found = {name: [[] for _ in self.queries] for name in self.names}
-    reused = {name: [] for name in self.names}
     with progress_bar(num_models, "shadow answers", "model") as bar:
       for model in range(num_models):
         record = self._read(model)
         for defended in self._fitted(model, record, self._predictors):
           answers = self._answers(model, record, defended)
-          reused[defended.name].append(answers.reused)
           last = len(self.queries) if defended.policy.draws else 1
           for own, k in zip(found[defended.name][:last], self.queries, strict=False):
             own.append(np.asarray(answers.statistic(function, k), np.float32))
         bar.update()
-    self.reused = {name: float(np.mean(shares)) for name, shares in reused.items()}
     self._found[function] = {
       name: [np.stack(values) for values in own if values] for name, own in found.items()
     }

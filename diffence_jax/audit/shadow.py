@@ -100,8 +100,6 @@ def target_view(
   ensemble: DefendedEnsemble,
   shadow_name: str,
   at: int,
-  *,
-  seed: int = 0,
 ) -> View:
   """The target against the shadow models, all asked `queries[at]` times.
 
@@ -112,7 +110,6 @@ def target_view(
     ensemble: the shadow models.
     shadow_name: the policy that they stand behind.
     at: the place among the numbers of queries.
-    seed: of the attack's randomness.
   """
   natural = ~ensemble.pool.is_canary
   pool, k = ensemble.pool.natural, ensemble.queries[at]
@@ -125,8 +122,9 @@ def target_view(
     is_known=pool.is_known,
     is_member=pool.is_member,
     shadows=shadows,
+    images=ensemble.natural_images,
     ids=pool.ids,
-    seed=seed,
+    seed=ensemble.seed,
     name=shadow_name,
   )
 
@@ -204,7 +202,9 @@ def views_in_turn(ensemble: DefendedEnsemble, name: str, at: int = 0) -> Iterato
       is_known=pool.is_known,
       is_member=models.membership[target],
       shadows=models.take(pair != pair[target]),
+      images=ensemble.images,
       ids=pool.ids,
+      seed=ensemble.seed,
       name=f"{name}/{target}",
     )
 
@@ -215,7 +215,7 @@ def in_turn_tables(
   main_attack: Choice,
   *,
   reported: np.ndarray,
-  seed: int,
+  has_epsilon: bool,
 ) -> tuple[dict[str, list], dict[str, np.ndarray]]:
   """Figures pooled over all shadow models as targets, each against all pairs but its own.
 
@@ -227,7 +227,7 @@ def in_turn_tables(
     attacks: those that are run, `main_attack` among them.
     main_attack: the one that the arrays, single examples and bounds are of.
     reported: bool[N], the samples that figures are about; canaries have a table of their own.
-    seed: of the memberships by chance.
+    has_epsilon: whether there are bounds on epsilon; they need jax-privacy.
 
   Returns:
     "samples" and "canaries" (those at one query only): `InTurnRow`s; "vulnerability" and
@@ -275,6 +275,8 @@ def in_turn_tables(
             }
       if not at:
         scored = np.stack(scores[main_attack.name])
-        tables["vulnerability"].append(vulnerability(name, scored, membership, pool, seed))
-        tables["epsilon"] += epsilon(name, scored, membership)
+        row = vulnerability(name, scored, membership, pool, ensemble.seed)
+        tables["vulnerability"].append(row)
+        if has_epsilon:
+          tables["epsilon"].append(epsilon(name, scored, membership))
   return tables, arrays

@@ -78,22 +78,19 @@ def vulnerability(
   return VulnerabilityRow(name, scores.shape[1], describe(membership), describe(shuffled))
 
 
-def epsilon(name: str, scores: np.ndarray, membership: np.ndarray) -> list[EpsilonRow]:
-  """Lower bounds for the first models; empty without jax-privacy.
+def epsilon(name: str, scores: np.ndarray, membership: np.ndarray) -> EpsilonRow:
+  """Lower bounds for the first models; they need jax-privacy.
 
   Args:
     name: of the predictor.
     scores: f64[S,N], of every model in turn.
     membership: bool[S,N].
   """
-  try:
-    bounds = [
-      metrics.epsilon_lower_bound(own[members], own[~members])
-      for own, members in zip(scores[:_EPSILON_MODELS], membership, strict=False)
-    ]
-  except ModuleNotFoundError:
-    return []
-  return [EpsilonRow(name, len(bounds), scores.shape[1], bounds[0], min(bounds), max(bounds))]
+  bounds = [
+    metrics.epsilon_lower_bound(own[members], own[~members])
+    for own, members in zip(scores[:_EPSILON_MODELS], membership, strict=False)
+  ]
+  return EpsilonRow(name, len(bounds), scores.shape[1], bounds[0], min(bounds), max(bounds))
 
 
 def example_aucs(scores: np.ndarray, membership: np.ndarray) -> np.ndarray:

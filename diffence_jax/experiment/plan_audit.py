@@ -1,5 +1,6 @@
 """The audit of an experiment: what is attacked, by what, and how it is asked."""
 
+import importlib.util
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ from diffence_jax.experiment.sections import Settings
 from diffence_jax.experiment.stage import Stage
 from diffence_jax.experiment.stages.label_only import LabelOnly
 from diffence_jax.experiment.stages.network import Network
-from diffence_jax.experiment.stages.shadow_audit import ShadowAudit
+from diffence_jax.experiment.stages.shadow_audit import ShadowAudit, is_in_turn
 from diffence_jax.experiment.stages.shadow_models import ShadowModel, ShadowModels
 from diffence_jax.experiment.stages.shadow_queries import (
   NearDuplicates,
@@ -78,6 +79,11 @@ def plan_attacks(
       lacking.append("shadow models (shadow.num_models)")
     if "ask" in declared.needs and not settings.audit.num_label_only:
       lacking.append("many queries about single images (audit.num_label_only)")
+    if {"ask", "shadows"} <= set(declared.needs):
+      raise ValueError(
+        f"The attack {name!r} needs both 'ask' and 'shadows'; of shadow models an experiment "
+        "keeps what they answered. Leave it out of audit.attacks."
+      )
     sides = [len(rows) for rows in pool.known()]
     if "known" in declared.needs and min(sides) < declared.least_known:
       raise ValueError(
@@ -184,15 +190,13 @@ def plan_shadow_audit(
   own = settings.shadow
   by_name = {stage.name: stage for stage in stages}
   main = ATTACKS.choose(own.main_attack, settings.options("attacks", own.main_attack))
-  declared = declaration_of(main.name)
-  if not declared.in_turn:
+  if not is_in_turn(main):
     raise ValueError(
       f"shadow.main_attack is {main.name!r}, which is not run with every model in turn; "
       "expected another, such as 'lira_online'."
     )
-  declared = {choice.name: declaration_of(choice.name) for choice in attacks}
-  used = [c for c in attacks if declared[c.name].in_turn or "shadows" in declared[c.name].needs]
-  if main.name not in declared:
+  used = [c for c in attacks if is_in_turn(c) or "shadows" in declaration_of(c.name).needs]
+  if main.name not in [choice.name for choice in attacks]:
     used.append(main)
   return ShadowAudit(
     pool=pool,
@@ -202,5 +206,6 @@ def plan_shadow_audit(
     attacks=tuple(used),
     main_attack=main,
     num_queries=own.queries,
+    has_epsilon=importlib.util.find_spec("jax_privacy") is not None,
     **judged,
   )

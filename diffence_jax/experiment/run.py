@@ -1,6 +1,7 @@
 """Runs an experiment, stage by stage, and leaves a report."""
 
 import contextlib
+import functools
 import importlib.metadata
 import json
 import os
@@ -51,6 +52,7 @@ def carry_out(experiment: Experiment, workdir: str | os.PathLike) -> Results:
   # what is independent, and else wait for what appears in the workdir.
   with private_files(), locked(workdir) if is_first else contextlib.nullcontext():
     if is_first:
+      store.prepare()
       started = {"settings": as_json(experiment.settings), **store.record}
       write_atomically(workdir / "run.json", json.dumps(started, indent=2))
       _say(_data_line(experiment))
@@ -88,8 +90,8 @@ def compute(
     if not cached:
       _compute_items(stage, store, experiment.settings.compute)
     if parallel.is_first():
-      own = experiment.settings.compute
-      store.compute(stage, lambda folder, s=stage, own=own: s.compute(folder, store, own))
+      given = {"store": store.for_inputs_of(stage), "compute": experiment.settings.compute}
+      store.compute(stage, functools.partial(stage.compute, **given))
     else:
       store.wait(stage)
     timings.append(Timing(name, stage.fingerprint, store.manifest(stage)["seconds"], cached))

@@ -1,6 +1,7 @@
 """The store of finished stages: content-addressed, committed by one rename, verified."""
 
 import contextlib
+import copy
 import dataclasses
 import fcntl
 import json
@@ -43,7 +44,26 @@ class Store:
     self.workdir = Path(workdir).expanduser()
     self.record = dict(record or {})
     self._verified: set[Path] = set()
+    self._readable: set[Path] | None = None  # all
     _check_format(self.workdir)
+
+  def prepare(self) -> None:
+    """Makes the workdir, if it is not there, and marks it as one of this version."""
+    make_private(self.workdir)
+    if not (self.workdir / _FORMAT_FILE).is_file():
+      content = json.dumps({"workdir_format": _FORMAT})
+      disk.write_atomically(self.workdir / _FORMAT_FILE, content + "\n")
+
+  def for_inputs_of(self, stage: Stage) -> "Store":
+    """The same store, but only what `stage` depends on can be read from it."""
+    own, waiting = copy.copy(self), list(stage.inputs)
+    own._readable = set()
+    while waiting:
+      other = waiting.pop()
+      if self.path(other) not in own._readable:
+        own._readable.add(self.path(other))
+        waiting += other.inputs
+    return own
 
   def path(self, stage: Stage) -> Path:
     """Where the artifact of `stage` is, or will be."""
@@ -59,7 +79,10 @@ class Store:
     Raises:
       FileNotFoundError: it is not there.
       ArtifactError: it is damaged; looked at once.
+      LookupError: see `for_inputs_of`.
     """
+    if self._readable is not None and self.path(stage) not in self._readable:
+      raise LookupError(f"The stage reads the {stage.name}, which is no field of it.")
     if not self.is_done(stage):
       raise FileNotFoundError(
         f"{self.workdir} has no {stage.name} of this config ({stage.fingerprint}); first run "
@@ -87,9 +110,8 @@ class Store:
         raise disk.damaged(path / _MANIFEST, "is missing", _remedy(path))
       partial = path.with_name(path.name + ".partial")
       resumed = partial.exists()
-      make_private(self.workdir)
+      self.prepare()
       partial.mkdir(parents=True, exist_ok=True)
-      _write_format(self.workdir)
       start = time.perf_counter()
       # The manifest is the last file written: a run killed after that needs only to commit.
       if not (partial / _MANIFEST).is_file():
@@ -204,16 +226,11 @@ def _check_format(workdir: Path) -> None:
     except (ValueError, KeyError, TypeError):
       found = "an unknown format"
   else:
-    # Older versions left no such file, but this one.
-    found = 1 if (workdir / "run.json").is_file() else _FORMAT
+    # Older versions left no such file, but their settings or finished stages.
+    is_used = (workdir / "run.json").is_file() or any(workdir.glob(f"*/*/{_MANIFEST}"))
+    found = 1 if is_used else _FORMAT
   if found != _FORMAT:
     raise ArtifactError(
       f"The workdir {workdir} is of format {found}, and this version of diffence_jax reads "
       f"format {_FORMAT}: another version made it. Take another workdir."
     )
-
-
-def _write_format(workdir: Path) -> None:
-  if not (workdir / _FORMAT_FILE).is_file():
-    content = json.dumps({"workdir_format": _FORMAT})
-    disk.write_atomically(workdir / _FORMAT_FILE, content + "\n")

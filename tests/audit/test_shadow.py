@@ -1,13 +1,18 @@
 """The audit with shadow models, on made-up records with and without a leak."""
 
+import copy
+import importlib.util
+
 import numpy as np
 import pytest
-from audit.shadow_world import ASKED, NUM, NUM_MODELS, make_world
+from audit.shadow_world import ASKED, NUM, NUM_MODELS, PREDICTORS, make_world
 
 import diffence_jax as dj
+from diffence_jax import attacks
 from diffence_jax.attacks import ATTACKS, View, run_attack
 from diffence_jax.attacks.attack import declaration_of
 from diffence_jax.attacks.signals import phi_and_log_p
+from diffence_jax.audit.answers import DefendedEnsemble
 from diffence_jax.audit.shadow import (
   InTurnRow,
   TargetRow,
@@ -52,13 +57,59 @@ def test_leaving_one_out_leaves_out_its_partner_and_knows_no_member(leaky):
   np.testing.assert_array_equal(views[7].shadow_logits[6], models[8])
 
 
+@attacks.attack("by all", needs=("known", "shadows", "images"))
+def by_all(view):
+  """Where what is asked about is of the pool: images, answers, and a number of the seed's."""
+  assert view.images.shape == (len(view.labels), 2, 2, 1)
+  assert len(view.is_known) == view.membership.shape[1] == len(view.labels)
+  own = np.random.default_rng(view.seed).random()
+  return view.images.mean(axis=(1, 2, 3)) + view.logits.mean(axis=(1, 2)) + own
+
+
+def test_an_attack_sees_what_it_declares_on_the_target_and_in_turn(leaky):
+  ensemble = copy.copy(leaky.ensemble)
+  images = np.arange(len(leaky.pool.ids) * 4) % 256
+  ensemble.images, ensemble.seed = images.reshape(-1, 2, 2, 1).astype(np.uint8), 3
+  choice = ATTACKS.choose(f"{__name__}:by_all")
+  natural = ~leaky.pool.is_canary
+  known = leaky.pool.natural.is_known
+  rows = target_rows(leaky.answers, ensemble, [choice], reported=~known)
+  assert {row.title for row in rows} == {"by all"} and len(rows) > len(leaky.answers)
+  view = target_view(leaky.answers["undefended"], ensemble, "undefended", 0)
+  np.testing.assert_array_equal(view.opened(("images",)).images, ensemble.images[natural])
+  assert view.seed == 3 and {v.seed for v in views_in_turn(ensemble, "undefended")} == {3}
+  tables, _ = in_turn_tables(
+    ensemble, [choice], choice, reported=~leaky.pool.is_known, has_epsilon=False
+  )
+  assert {row.attack for row in tables["samples"]} == {choice.name} and not tables["epsilon"]
+
+
+def test_answers_are_computed_once_for_all_attacks_on_a_view():
+  asked = []
+  view = View(lambda: asked.append(1) or np.zeros((4, 1, 3), np.float32), np.zeros(4, np.int64))
+  for name in ("loss", "entropy"):
+    run_attack(ATTACKS.choose(name), view)
+  assert asked == [1]
+
+
+def test_what_is_asked_too_often_is_counted_whatever_the_attack_reads(leaky):
+  asked = {"seed": 0, "num_candidates": 4, "queries": (1, 8)}
+  ensemble = DefendedEnsemble(
+    leaky.records.__getitem__, leaky.pool, leaky.membership, PREDICTORS, **asked
+  )
+  assert ensemble.reused("average") == 0.0
+  _ = ensemble.at("average", 1)[0]
+  # 12 are recorded, and 8 queries take 32.
+  assert ensemble.reused("average") == 1.0 and ensemble.reused("scenario 3") == 0.0
+
+
 def rows_of(world):
   tables, arrays = in_turn_tables(
     world.ensemble,
     CHOICES,
     ATTACKS.choose("lira_online"),
     reported=~world.pool.is_known,
-    seed=0,
+    has_epsilon=importlib.util.find_spec("jax_privacy") is not None,
   )
   # Above one query under a name of its own.
   found = {}

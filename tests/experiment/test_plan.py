@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from diffence_jax.attacks import attack
 from diffence_jax.experiment import plan as planning
 
 SHADOW = {"num_models": 6, "num_canaries": 10}
@@ -73,6 +74,27 @@ def test_attacks_that_lack_something_are_left_out_with_what_they_lack():
 def test_the_gap_attack_is_always_run_and_the_rest_as_asked():
   experiment = plan(audit={"attacks": ("nn", "loss")})
   assert [choice.name for choice in experiment.audit.attacks] == ["correctness", "nn", "loss"]
+
+
+@attack("asks and compares", needs=("ask", "shadows"))
+def asks_and_compares(view):
+  """Cannot be run: of shadow models there are answers only."""
+
+
+@attack("asks", needs=("ask",))
+def asks(view):
+  """Is run on the target, never with every model in turn."""
+
+
+def test_what_asks_is_run_on_the_target_alone():
+  own = f"{__name__}:asks"
+  experiment = plan(shadow=SHADOW, audit={"num_label_only": 3, "attacks": (own, "loss")})
+  named = lambda stage: {choice.name for choice in stage.attacks}
+  assert own in named(experiment.audit) and own in named(experiment.stages["label_only"])
+  assert own not in named(experiment.shadow_audit)
+  with pytest.raises(ValueError, match="needs both 'ask' and 'shadows'"):
+    attacks = (f"{__name__}:asks_and_compares",)
+    plan(shadow=SHADOW, audit={"num_label_only": 3, "attacks": attacks})
 
 
 def test_predictors_are_named_for_what_they_are():

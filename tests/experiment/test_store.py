@@ -49,6 +49,45 @@ def test_a_finished_artifact_is_never_computed_twice(tmp_path):
   assert set(manifest["files"]) == {"value.txt"}
 
 
+@dataclasses.dataclass(frozen=True)
+class Reads(Written):
+  """Depends on another stage."""
+
+  name: ClassVar[str] = "reads"
+
+  other: Stage | None = None
+
+
+def test_a_stage_reads_what_it_depends_on_and_nothing_else(tmp_path):
+  store, first = Store(tmp_path), Written("first")
+  second, stranger = Reads(other=first), Written("stranger")
+  third = Reads(other=second)
+  for stage in (first, second, stranger):
+    store.compute(stage, write("text"))
+  own = store.for_inputs_of(third)
+  assert own.open(first) == store.path(first) and own.open(second) == store.path(second)
+  with pytest.raises(LookupError, match="reads the train, which is no field of it"):
+    own.open(stranger)
+  assert store.open(stranger) == store.path(stranger)
+
+
+def test_a_run_that_was_killed_before_its_first_stage_is_not_another_versions(tmp_path):
+  Store(tmp_path).prepare()
+  (tmp_path / "run.json").write_text("{}")
+  Store(tmp_path)
+  (tmp_path / "format.json").unlink()
+  (tmp_path / "run.json").rename(tmp_path / "train")
+  Store(tmp_path)  # nothing of a run is there
+
+
+def test_a_workdir_of_an_old_table_of_defenses_is_refused(tmp_path):
+  """It had finished stages and no `run.json`."""
+  Store(tmp_path).compute(Written(), write("one"))
+  (tmp_path / "format.json").unlink()
+  with pytest.raises(ArtifactError, match="another version made it"):
+    Store(tmp_path)
+
+
 def test_what_a_killed_run_left_is_handed_to_the_next_and_not_mistaken(tmp_path):
   store, stage = Store(tmp_path), Written()
 

@@ -4,17 +4,21 @@ import dataclasses
 from pathlib import Path
 from typing import ClassVar
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from diffence_jax import models
 from diffence_jax.attacks import View, run_attack
 from diffence_jax.audit.pool import Pool
+from diffence_jax.batching import in_batches, to_float
+from diffence_jax.data import Images
 from diffence_jax.experiment.samples import Samples
 from diffence_jax.experiment.stage import Compute, Stage
 from diffence_jax.experiment.stages.classifier import SavedClassifier, TrainedClassifier
 from diffence_jax.experiment.store import Store
 from diffence_jax.named import Choice
+from diffence_jax.predictor import Predict
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,11 +43,9 @@ class LabelOnly(Stage):
 
   def compute(self, folder: Path, store: Store, compute: Compute) -> None:
     """Writes `scores.npz`, attack to f64[n]."""
-    del compute
     predict = models.predictor(*self.classifier.load(store))
-    logits = jnp.zeros((len(self.samples), 1, self.samples.num_classes))
     view = View(
-      logits,  # the attacks ask for labels instead
+      lambda: _answers(predict, self.samples.images, compute.batch_size),
       self.pool.labels,
       is_known=self.pool.is_known,
       is_member=self.pool.is_member,
@@ -63,3 +65,9 @@ class LabelOnly(Stage):
   def cost(self) -> str:
     """How many images are asked about."""
     return f"{len(self.samples)} images"
+
+
+def _answers(predict: Predict, images: Images, batch_size: int) -> np.ndarray:
+  """The classifier's own answers f32[n,1,K], one query about each image."""
+  asked = jax.jit(lambda images: predict(None, to_float(images)))
+  return in_batches(lambda rows: asked(images[rows]), len(images), batch_size)[:, None]

@@ -1,7 +1,6 @@
 """The stage of the attacks with shadow models."""
 
 import dataclasses
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any, ClassVar
@@ -75,9 +74,7 @@ class ShadowAudit(Stage):
   num_candidates: int
   num_queries: tuple[int, ...]
   seed: int
-  has_epsilon: bool = dataclasses.field(
-    default_factory=lambda: importlib.util.find_spec("jax_privacy") is not None
-  )
+  has_epsilon: bool
 
   def ensemble(self, store: Store) -> DefendedEnsemble:
     """The shadow models behind every policy, of stages that are computed."""
@@ -92,6 +89,7 @@ class ShadowAudit(Stage):
       seed=self.seed,
       versions=versions,
       fit_answers=lambda model: answers_defense(self.output, self.seed, f"shadow/{model}"),
+      images=self.shadow_queries.samples.images,
     )
 
   def compute(self, folder: Path, store: Store, compute: Compute) -> None:
@@ -102,7 +100,7 @@ class ShadowAudit(Stage):
     known = self.queries.load(store, self.num_candidates)
     record = self._target_record(store)
     target = self._answers(fit_target(self, known), record)
-    in_turn = [c for c in self.attacks if self._is_in_turn(c)]
+    in_turn = [choice for choice in self.attacks if is_in_turn(choice)]
     natural = self.pool.natural
     reported = natural.reported(self.protocol)
     rows = target_rows(target, ensemble, in_turn, reported=reported)
@@ -115,17 +113,15 @@ class ShadowAudit(Stage):
       in_turn,
       self.main_attack,
       reported=self.pool.reported(self.protocol),
-      seed=self.seed,
+      has_epsilon=self.has_epsilon,
     )
     scores = {
-      f"{name}/{choice.name}": run_attack(
-        choice, target_view(answers, ensemble, name, 0, seed=self.seed)
-      )
+      f"{name}/{choice.name}": run_attack(choice, target_view(answers, ensemble, name, 0))
       for name, answers in target.items()
       for choice in self.attacks
       if "shadows" in declaration_of(choice.name).needs
     }
-    shares = {name: {"target": own.reused, "shadow": ensemble.reused[name]}
+    shares = {name: {"target": own.reused, "shadow": ensemble.reused(name)}
               for name, own in target.items()}  # fmt: skip
     for name, own in near.items():
       shares[name]["near_duplicates"] = own.reused
@@ -165,9 +161,6 @@ class ShadowAudit(Stage):
     most = once * (2 + 3 * min(max(self.num_queries), self.queries.num_recorded))
     return f"{text}, {5 * once} to {most} of them through {self.output.name} first"
 
-  def _is_in_turn(self, choice: Choice) -> bool:
-    return declaration_of(choice.name).in_turn
-
   def _target_record(self, store: Store) -> ModelRecord:
     versions = self.shadow_queries.num_versions
     return (self.target_queries or self.queries).load_model(store, versions=versions)
@@ -190,6 +183,12 @@ class ShadowAudit(Stage):
     near = self.near_duplicates.load(store, record.raw[:, :1])
     selecting = [d for d in fit_target(self, known) if isinstance(d.policy, RankPolicy)]
     return self._answers(selecting, near, min(self.num_candidates, max(self.num_queries)))
+
+
+def is_in_turn(choice: Choice) -> bool:
+  """Whether an attack is run with every model in turn: models that are gone answer nothing."""
+  declared = declaration_of(choice.name)
+  return declared.in_turn and "ask" not in declared.needs
 
 
 def fit_target(stage: Any, known) -> tuple[Defended, ...]:
