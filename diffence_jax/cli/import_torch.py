@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from diffence_jax.cli.parsing import asks_for_help
+from diffence_jax.cli.terminal import printable, say
 
 _DESCRIPTION = """\
 Turns a network that was trained and published with PyTorch into a saved model: a folder that
@@ -16,11 +17,12 @@ config.classifier.checkpoint or config.diffusion.checkpoint of an experiment can
 
   KIND                the network, for example ddpm_unet or resnet18; an unknown one is met
                       with the list of them
-  FILE                its checkpoint: .pt, .pth, .pth.tar or .bin of torch.save (nothing in it
-                      is run; one that would need that is refused), or .safetensors; for
-                      ddpm_unet also the folder of a Diffusers UNet2DModel or of a pipeline
-                      with one. Where the file holds several sets of weights, those averaged
-                      over training (ema_model) are taken
+  FILE                its checkpoint: .pt, .pth, .pth.tar, .bin or .ckpt of torch.save (nothing
+                      in it is run; one that would need that is refused), .safetensors, or the
+                      .safetensors.index.json of several; for ddpm_unet also the folder of a
+                      Diffusers UNet2DModel or of a pipeline with one. Where the file holds
+                      several sets of weights, those averaged over training are taken, and a
+                      line says which
   --output=FOLDER     the folder to make; one that is there already is not overwritten
   --set FIELD=VALUE   fields of the network that its weights do not tell, any number of them,
                       for example --set mean=0.4914,0.4822,0.4465 std=0.2023,0.1994,0.201
@@ -58,6 +60,7 @@ def run(argv: Sequence[str]) -> None:
   parser.add_argument("--output", metavar="FOLDER", type=Path, required=True)
   parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="FIELD=VALUE")
   given = parser.parse_args(argv[1:])
+  given.file, given.output = given.file.expanduser(), given.output.expanduser()
   settings = _parse_settings(given.set)
 
   # Nothing here is for an accelerator, which may be busy.
@@ -65,6 +68,7 @@ def run(argv: Sequence[str]) -> None:
   # After parsing: importing jax takes a second that a misspelt flag need not wait for.
   from diffence_jax.disk import file_digest
   from diffence_jax.interop import diffusers
+  from diffence_jax.interop.files import files_of
   from diffence_jax.interop.from_torch import LAYOUTS, read_network
   from diffence_jax.models import num_parameters
   from diffence_jax.models import saved as saved_model
@@ -72,7 +76,8 @@ def run(argv: Sequence[str]) -> None:
   saved_model.check_free(given.output)
   _say(f"reading {given.file}")
   network = read_network(given.kind, given.file, **settings)
-  files = diffusers.find_files(given.file).all if given.file.is_dir() else (given.file,)
+  is_folder = given.file.is_dir()
+  files = diffusers.find_files(given.file).all if is_folder else files_of(given.file)
   _say("computing the digest")
   source = {file.name: file_digest(file) for file in files}
   _say(f"writing {given.output}")
@@ -86,20 +91,27 @@ def run(argv: Sequence[str]) -> None:
     schedule=network.schedule,
   )
   _say("")
-  print(
+  say(
     f"{given.output}: the {manifest.role} {manifest.name}, "
     f"{num_parameters(network.variables):,} parameters, for images of "
     f"{network.image_channels} channel{'s' if network.image_channels > 1 else ''}."
   )
+  if network.told:
+    say(network.told)
   if manifest.role == "denoiser":
-    print(_about_schedule(manifest.schedule))
+    say(_about_schedule(manifest.schedule))
   assumed = [name for name in LAYOUTS[given.kind].untold if name not in settings]
   if assumed:
-    values = ", ".join(f"{name}={getattr(network.module, name)}" for name in assumed)
-    print(
-      f"The weights do not tell {values}, which was assumed: where it was trained otherwise, "
-      "import it again with --set FIELD=VALUE."
-    )
+    say(_about_assumed({name: getattr(network.module, name) for name in assumed}))
+
+
+def _about_assumed(fields: Mapping[str, Any]) -> str:
+  """What is taken for fields that the weights do not tell."""
+  values = ", ".join(f"{name}={value}" for name, value in fields.items())
+  return (
+    f"The weights do not tell {values}, which was assumed: where it was trained otherwise, "
+    "import it again with --set FIELD=VALUE."
+  )
 
 
 def _about_schedule(schedule: Mapping[str, Any] | None) -> str:
@@ -134,4 +146,6 @@ def _parse_settings(pairs: Sequence[str]) -> dict[str, Any]:
 def _say(what: str) -> None:
   """Shows what is being done in a line that the next replaces; only where someone watches."""
   if sys.stderr.isatty():
-    print(f"\r\x1b[K{what}{' ...' if what else ''}", end="", file=sys.stderr, flush=True)
+    print(
+      f"\r\x1b[K{printable(what)}{' ...' if what else ''}", end="", file=sys.stderr, flush=True
+    )

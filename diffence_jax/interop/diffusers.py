@@ -8,14 +8,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from diffence_jax.diffusion.schedule import Schedule, make_schedule
-from diffence_jax.interop.files import read_state_dict
+from diffence_jax.interop.files import INDEX, files_of, read_state_dict
 from diffence_jax.interop.layout import Layout
 from diffence_jax.interop.scheduler import schedule_options
 from diffence_jax.models.registry import make_denoiser
 
 _CONFIG = "config.json"
 _SCHEDULER = "scheduler/scheduler_config.json"
-_WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+_WEIGHTS = (
+  "diffusion_pytorch_model.safetensors",
+  f"diffusion_pytorch_model.safetensors{INDEX}",
+  "diffusion_pytorch_model.bin",
+  f"diffusion_pytorch_model.bin{INDEX}",
+)
 
 
 class Files(NamedTuple):
@@ -33,8 +38,8 @@ class Files(NamedTuple):
 
   @property
   def all(self) -> tuple[Path, ...]:
-    """Those that there are."""
-    return tuple(filter(None, self))
+    """Those that there are, with the files that an index of weights names."""
+    return tuple(filter(None, (self.config, *files_of(self.weights), self.scheduler)))
 
 
 class Folder(NamedTuple):
@@ -128,7 +133,7 @@ _OPTIONS = {
   ),
   "norm_eps": _Option(1e-5, lambda value, _: value > 0, "above 0"),
   "dropout": _Option(0.0, lambda value, _: 0 <= value < 1, "0 or more, less than 1"),
-  "freq_shift": _whole(0, 0, 1),
+  "freq_shift": _whole(0, 0, 50_000),
   "flip_sin_to_cos": _one_of(True, False),
   "downsample_padding": _one_of(1, 0),
   "center_input_sample": _one_of(False),

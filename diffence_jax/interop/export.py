@@ -47,8 +47,8 @@ def export(
   follow is the program's own.
 
   The file holds the program with its constants, that is, weights, the noise schedule and the
-  interval, and no sample; it is as large as the weights. Images are not checked there: values
-  outside [0, 1] are the caller's mistake.
+  interval, no sample, and no paths of this machine; it is as large as the weights. Images are
+  not checked there: values outside [0, 1] are the caller's mistake.
 
   Args:
     path: the file, replaced if it is there.
@@ -94,6 +94,9 @@ def _trace(predict, image_shape, platforms):
     jax.ShapeDtypeStruct((2,), jnp.uint32),
     jax.ShapeDtypeStruct((num, *image_shape), jnp.float32),
   )
+  # Else the file tells the paths of the code here, with the name of whoever's home they are in.
+  before = jax.config.jax_traceback_in_locations_limit
+  jax.config.update("jax_traceback_in_locations_limit", 0)
   try:
     exported = jax.export.export(jax.jit(program), platforms=platforms)(*inputs)
   except (TypeError, ValueError, jax.errors.InconclusiveDimensionOperation) as error:
@@ -103,6 +106,8 @@ def _trace(predict, image_shape, platforms):
       "function that JAX can compile; write images.shape[0], not len(images), and leave out "
       "what runs on the host, such as MemGuard."
     ) from error
+  finally:
+    jax.config.update("jax_traceback_in_locations_limit", before)
   shapes = [leaf.shape for leaf in exported.out_avals]
   if len(shapes) != 1 or len(shapes[0]) != 2 or shapes[0][0] != num:
     raise ValueError(f"The predictor returns arrays of shapes {shapes}; expected one, [N, K].")

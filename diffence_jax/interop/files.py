@@ -1,9 +1,7 @@
 """Checkpoint files of PyTorch to state dicts; nothing that a file holds is ever run."""
 
+import json
 import os
-import pickle
-import re
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,16 +9,14 @@ from typing import Any
 import ml_dtypes  # noqa: F401, makes bfloat16 known to NumPy, and so to safetensors
 import numpy as np
 
-# What a checkpoint may hold the weights under, the better ones first: those averaged over
-# training (EMA) are the ones to sample with.
-WRAPPERS = ("ema_model", "state_dict", "model_state_dict", "model", "net_model")
+from diffence_jax.interop.pickles import INSTALL, damaged, read_pickle
+from diffence_jax.interop.weights import find_weights
 
-_PICKLES = (".pt", ".pth", ".pth.tar", ".bin")
+_PICKLES = (".pt", ".pth", ".pth.tar", ".bin", ".ckpt")
 _SAFETENSORS = ".safetensors"
-# Files made for the purpose get code past `weights_only` of older versions (CVE-2025-32434,
-# CVE-2026-24747).
-_SAFE_TORCH = (2, 10)
-_INSTALL = "pip install 'diffence_jax[torch]'"
+# Names the files that a large state dict is spread over.
+INDEX = ".index.json"
+_MOST_INDEX_BYTES = 100_000_000
 _LFS_POINTER = b"version https://git-lfs"
 
 
@@ -46,16 +42,22 @@ class StoredArray:
 
 
 def read_state_dict(path: str | os.PathLike) -> Mapping[str, Any]:
+  """Opens a checkpoint file, and finds the weights in it; see `read_checkpoint`."""
+  return find_weights(read_checkpoint(path)).state_dict
+
+
+def read_checkpoint(path: str | os.PathLike) -> Any:
   """Opens a checkpoint file.
 
   Args:
-    path: a file of `torch.save` (.pt, .pth, .pth.tar, .bin), read with `weights_only=True`, or
-      a .safetensors file. `unwrap` says where in it the weights may be.
+    path: a file of `torch.save` (.pt, .pth, .pth.tar, .bin, .ckpt), read with
+      `weights_only=True`, a .safetensors file, or the .index.json of several files.
+      `weights.find_weights` says where in it the weights may be.
 
   Returns:
-    The state dict: PyTorch's names to tensors that are mapped from the file where its format
-    allows, or to `StoredArray`s; so it takes (almost) no memory, and the file has to stay as it
-    is while the state dict is in use.
+    What the file holds: PyTorch's names to tensors that are mapped from the file where its
+    format allows, or to `StoredArray`s; so it takes (almost) no memory, and the file has to
+    stay as it is while the state dict is in use.
 
   Raises:
     FileNotFoundError: there is no such file.
@@ -67,96 +69,85 @@ def read_state_dict(path: str | os.PathLike) -> Mapping[str, Any]:
   if not path.exists():
     raise FileNotFoundError(f"There is no file {path}; expected a checkpoint.")
   name = path.name.lower()
-  if not path.is_file() or not name.endswith((*_PICKLES, _SAFETENSORS)):
-    what = "file with another ending" if path.is_file() else "folder"
+  if not path.is_file() or not name.endswith((*_PICKLES, _SAFETENSORS, INDEX)):
     raise ValueError(
-      f"{path} is a {what}; expected a checkpoint: {', '.join(_PICKLES)} or {_SAFETENSORS}."
+      f"{path} is a {_kind(path)}; expected a checkpoint: {', '.join(_PICKLES)}, "
+      f"{_SAFETENSORS} or {_SAFETENSORS}{INDEX}."
     )
+  _check_head(path)
+  if name.endswith(INDEX):
+    return _read_shards(path)
+  return _read_safetensors(path) if name.endswith(_SAFETENSORS) else read_pickle(path)
+
+
+def files_of(path: str | os.PathLike) -> tuple[Path, ...]:
+  """The files that a checkpoint is: itself, and what it names where it is an .index.json."""
+  path = Path(path)
+  if not path.name.lower().endswith(INDEX):
+    return (path,)
+  return (path, *(path.parent / name for name in sorted(set(_weight_map(path).values()))))
+
+
+def _kind(path: Path) -> str:
+  """What a path is that is no checkpoint."""
+  if path.is_file():
+    return "file with another ending"
+  return "folder" if path.is_dir() else "device, pipe or socket"
+
+
+def _check_head(path: Path) -> None:
+  """Raises ValueError where a file begins as none with weights does."""
   with open(path, "rb") as handle:
-    if handle.read(len(_LFS_POINTER)) == _LFS_POINTER:
-      raise ValueError(
-        f"{path} is not the checkpoint but Git LFS's pointer to it. Fetch it with: git lfs pull"
-      )
-  return unwrap(_read_safetensors(path) if name.endswith(_SAFETENSORS) else _read_pickle(path))
-
-
-def unwrap(checkpoint: Any) -> Mapping[str, Any]:
-  """Finds the state dict in a checkpoint.
-
-  Args:
-    checkpoint: a state dict, or a mapping that holds one under a name of `WRAPPERS`. Of several
-      the first of that order is taken, the weights averaged over training (`ema_model`) before
-      all others.
-
-  Returns:
-    The state dict, its names as they are.
-
-  Raises:
-    TypeError: `checkpoint` is no mapping.
-  """
-  if not isinstance(checkpoint, Mapping):
-    raise TypeError(
-      f"The checkpoint is a {type(checkpoint).__name__}; expected a mapping from parameter "
-      f"names to arrays, or one that holds such a mapping as {', '.join(WRAPPERS)}."
-    )
-  for name in WRAPPERS:
-    if isinstance(checkpoint.get(name), Mapping):
-      return unwrap(checkpoint[name])
-  return checkpoint
-
-
-def _read_pickle(path: Path) -> Any:
-  """What `torch.save` wrote, tensors and plain values only."""
-  torch = _import_torch(path)
-  # Only the zip format can be mapped, torch's since version 1.6.
-  is_zip = zipfile.is_zipfile(path)
-  if is_zip:
-    _check_zip(path)
-  try:
-    return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
-  except pickle.UnpicklingError as error:
-    # Of torch's advice, which goes on to loading it unsafely, only the reason is of use.
-    patterns = (r"GLOBAL \S+", r"[Uu]nsupported [^\n.]+")
-    reason = next(filter(None, (re.search(each, str(error)) for each in patterns)), None)
-    reason = f" ({reason[0]})" if reason else ""
+    head = handle.read(512)
+  if head.startswith(_LFS_POINTER):
     raise ValueError(
-      f"{path} holds more than tensors and plain values{reason}; loading it would run code, so "
-      "it was refused and nothing was run. Where the model was made, save the weights alone: "
-      "torch.save(model.state_dict(), path)."
-    ) from error
-  except Exception as error:  # damage shows as almost any exception
-    raise _damaged(path, error) from error
-
-
-def _check_zip(path: Path) -> None:
-  """Raises unless the checksums are right, which torch does not look at."""
-  try:
-    with zipfile.ZipFile(path) as file:
-      names, wrong = file.namelist(), file.testzip()
-  except Exception as error:  # as above
-    raise _damaged(path, error) from error
-  if wrong is not None:
-    raise _damaged(path, zipfile.BadZipFile(f"the checksum of {wrong} is wrong"))
-  if any(name.endswith("/constants.pkl") for name in names):
+      f"{path} is not the checkpoint but Git LFS's pointer to it. Fetch it with: git lfs pull"
+    )
+  text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+  if text.startswith((b"<!doctype", b"<html", b"<head", b"<?xml", b"<!--")):
     raise ValueError(
-      f"{path} is a TorchScript program, which was not run. Save the weights alone: "
-      "torch.save(model.state_dict(), path)."
+      f"{path} is a web page and not the checkpoint: the address was that of a page about it, "
+      "or the server asked for a login. Look at it in a browser, and fetch the file itself."
     )
 
 
-def _import_torch(path: Path) -> Any:
-  """The package torch, new enough to refuse code."""
+def _weight_map(path: Path) -> dict[str, str]:
+  """Parameter to file, of an index."""
+  if path.stat().st_size > _MOST_INDEX_BYTES:
+    raise ValueError(f"{path} has more than {_MOST_INDEX_BYTES:,} bytes; expected an index.")
   try:
-    import torch
-  except ImportError as error:
-    raise ImportError(f"Reading {path} needs the package torch: {_INSTALL}") from error
-  version = tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2])
-  if version < _SAFE_TORCH:
-    raise ImportError(
-      f"torch {torch.__version__} can be made to run code by the file that it reads; {path} "
-      f"needs {'.'.join(map(str, _SAFE_TORCH))} or later: {_INSTALL} --upgrade"
+    index = json.loads(path.read_text(encoding="utf-8"))
+    names = index["weight_map"]
+    are_plain = all(
+      isinstance(file, str) and file == os.path.basename(file) and file not in ("", ".", "..")
+      for file in names.values()
     )
-  return torch
+  except (ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
+    raise damaged(path, error) from error
+  if not (names and are_plain):
+    raise ValueError(
+      f"{path} names no files, or files outside of its folder; expected a weight_map from "
+      "parameters to the names of files beside it."
+    )
+  return names
+
+
+def _read_shards(path: Path) -> dict[str, Any]:
+  """The parameters of all files that an index names."""
+  weight_map, files = _weight_map(path), {}
+  for name in dict.fromkeys(weight_map.values()):
+    if name.lower().endswith(INDEX):
+      raise ValueError(f"{path} names {name}, an index as well; expected files of weights.")
+    if not (path.parent / name).exists():
+      raise FileNotFoundError(f"{path} names {name}, which is not beside it; fetch it as well.")
+    files[name] = read_state_dict(path.parent / name)
+  missing = [own for own, name in weight_map.items() if own not in files[name]]
+  if missing:
+    raise ValueError(
+      f"{path} says that {missing[0]!r} is in {weight_map[missing[0]]}, and it is not, nor are "
+      f"{len(missing) - 1} others. Fetch the index and its files from one place."
+    )
+  return {own: files[name][own] for own, name in weight_map.items()}
 
 
 def _read_safetensors(path: Path) -> dict[str, StoredArray]:
@@ -164,12 +155,12 @@ def _read_safetensors(path: Path) -> dict[str, StoredArray]:
   try:
     import safetensors
   except ImportError as error:
-    raise ImportError(f"Reading {path} needs the package safetensors: {_INSTALL}") from error
+    raise ImportError(f"Reading {path} needs the package safetensors: {INSTALL}") from error
   try:
     file = safetensors.safe_open(path, framework="numpy")
     shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
   except safetensors.SafetensorError as error:
-    raise _damaged(path, error) from error
+    raise damaged(path, error) from error
 
   def reader(name):
     def read():
@@ -185,12 +176,3 @@ def _read_safetensors(path: Path) -> dict[str, StoredArray]:
     return read
 
   return {name: StoredArray(shape, reader(name)) for name, shape in shapes.items()}
-
-
-def _damaged(path: Path, error: Exception) -> ValueError:
-  """The error for a file that its format's reader fails on."""
-  lines = str(error).strip().splitlines()
-  reason = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-  return ValueError(
-    f"{path} is damaged, truncated or no checkpoint ({reason}). Fetch or copy it again."
-  )

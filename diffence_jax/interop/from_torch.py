@@ -20,11 +20,12 @@ from diffence_jax.interop import diffusers
 from diffence_jax.interop.adm_unet import ADM_UNET
 from diffence_jax.interop.ddpm_unet import DDPM_UNET
 from diffence_jax.interop.densenet121 import DENSENET121
-from diffence_jax.interop.files import WRAPPERS, read_state_dict, unwrap
+from diffence_jax.interop.files import read_checkpoint
 from diffence_jax.interop.layout import Layout
 from diffence_jax.interop.resnet18 import RESNET18
 from diffence_jax.interop.vgg16_bn import VGG16_BN
 from diffence_jax.interop.vit import VIT
+from diffence_jax.interop.weights import WRAPPERS, Found, bare_weights, find_weights
 from diffence_jax.models.binding import init
 from diffence_jax.models.fields import CLASSES
 from diffence_jax.models.registry import make_classifier
@@ -61,12 +62,14 @@ class Network(NamedTuple):
     image_channels: channels of its images.
     schedule: of a denoiser, the noise schedule that it is for, as options of
       `diffusion.make_schedule`; None where its files do not say.
+    told: which of several sets of weights were taken.
   """
 
   module: nn.Module
   variables: dict[str, Any]
   image_channels: int
   schedule: dict[str, Any] | None = None
+  told: str | None = None
 
 
 def from_torch(
@@ -79,11 +82,11 @@ def from_torch(
     state_dict_or_path: a state dict, a checkpoint file, or for "ddpm_unet" also the folder of a
       Diffusers `UNet2DModel` or of a pipeline that holds one. A state dict has parameters by
       PyTorch's names, in PyTorch's layout: NumPy arrays or tensors. A file is one that
-      `files.read_state_dict` opens: of `torch.save` (.pt, .pth, .pth.tar, .bin; nothing in it
-      is run) or .safetensors. The state dict may lie in a checkpoint under a name such as
-      "ema_model", "state_dict", "model_state_dict", "model" or "net_model"; of several the
-      first of these is taken, so the weights averaged over training (EMA) before all others.
-      The prefix "module." of data-parallel training is dropped.
+      `files.read_checkpoint` opens: of `torch.save` (.pt, .pth, .pth.tar, .bin, .ckpt; nothing
+      in it is run), .safetensors, or the .safetensors.index.json of several. The state dict may
+      lie in a checkpoint under a name of `weights.WRAPPERS`; of several the first of these is
+      taken, so the weights averaged over training (EMA) before all others. Prefixes of wrappers
+      ("module.", "_orig_mod.", "model." and the like) are dropped.
     **settings: fields of the module. Those that shapes and names determine are inferred where
       not given; others (a U-Net's dropout, a classifier's mean and std) have the module's
       defaults, or in a Diffusers folder what its config says.
@@ -120,9 +123,12 @@ def read_network(
   """
   if kind not in LAYOUTS:
     raise unknown_name("kind of network", kind, LAYOUTS)
-  layout, state_dict, schedule = _open(kind, state_dict_or_path)
-  weights = _weights(state_dict, layout)
+  layout, found, schedule = _open(kind, state_dict_or_path)
+  weights = _weights(found.state_dict)
   shapes = {name: np.shape(value) for name, value in weights.items()}
+  layout = next((own for own in layout.variants if own.is_of(shapes)), layout)
+  weights = {name: value for name, value in weights.items() if name not in layout.ignored}
+  shapes = {name: shapes[name] for name in weights}
   try:
     inferred = layout.infer_settings(shapes)
     _check_classes(layout, inferred)
@@ -154,35 +160,32 @@ def read_network(
     _check_values(names[path], path, weight)
     variables[path] = jnp.asarray(_copy(_from_torch_axes(path[-1], weight)))
   nested = flax.traverse_util.unflatten_dict(variables)
-  return Network(module, nested, image_channels, schedule)
+  return Network(module, nested, image_channels, schedule, found.told)
 
 
 def _open(
   kind: str, state_dict_or_path: Mapping[str, Any] | str | os.PathLike
-) -> tuple[Layout, Mapping[str, Any], dict[str, Any] | None]:
-  """The layout and the state dict, wherever that is, and the schedule where it is known."""
+) -> tuple[Layout, Found, dict[str, Any] | None]:
+  """The layout and the weights, wherever they are, and the schedule where it is known."""
   if not isinstance(state_dict_or_path, str | os.PathLike):
-    return LAYOUTS[kind], unwrap(state_dict_or_path), None
+    return LAYOUTS[kind], find_weights(state_dict_or_path), None
   path = Path(state_dict_or_path)
   if not path.is_dir():
-    return LAYOUTS[kind], read_state_dict(path), None
+    return LAYOUTS[kind], find_weights(read_checkpoint(path)), None
   if kind != "ddpm_unet":
     raise ValueError(
       f"{path} is a folder; expected a checkpoint file. Only the kind 'ddpm_unet' is read from "
       "a folder, that of Diffusers."
     )
-  return diffusers.read_folder(path)
+  folder = diffusers.read_folder(path)
+  return folder.layout, Found(folder.state_dict), folder.schedule
 
 
-def _weights(state_dict: Mapping[str, Any], layout: Layout) -> dict[str, Any]:
+def _weights(state_dict: Mapping[str, Any]) -> dict[str, Any]:
   """The weights, not yet read where they are in a file, by their names in the bare network."""
-  bare = {str(name).removeprefix("module."): value for name, value in state_dict.items()}
-  if len(bare) < len(state_dict):
-    raise ValueError("Some weights are there twice, with the prefix 'module.' and without.")
   return {
     name: value if hasattr(value, "shape") else _array(name, value)
-    for name, value in bare.items()
-    if name not in layout.ignored and not name.endswith(".num_batches_tracked")
+    for name, value in bare_weights(state_dict).items()
   }
 
 
@@ -216,9 +219,6 @@ def _check_values(name: str, path: tuple[str, ...], weight: np.ndarray) -> None:
 def _to_numpy(name: str, value: Any) -> np.ndarray:
   """A parameter, wherever it lies, as f32."""
   _check_dtype(name, value)
-  if hasattr(value, "detach"):
-    value = value.detach().cpu()
-    value = value.float()  # NumPy has no bfloat16
   array = _array(name, value)
   _check_dtype(name, array)
   with np.errstate(over="ignore"):  # what becomes infinite is refused
@@ -228,13 +228,19 @@ def _to_numpy(name: str, value: Any) -> np.ndarray:
 def _array(name: str, value: Any) -> np.ndarray:
   """A tensor, or anything else that is an array of numbers, as an array."""
   try:
+    if hasattr(value, "untyped_storage") and value.numel() * value.element_size() > (
+      value.untyped_storage().nbytes()
+    ):
+      raise ValueError("it is larger than what is stored of it")
+    if hasattr(value, "detach"):
+      value = value.detach().cpu().float()  # NumPy has no bfloat16
     array = np.asarray(value.numpy() if hasattr(value, "numpy") else value)
     return array if hasattr(value, "shape") else array.astype(np.float32)
   except (TypeError, ValueError, RuntimeError) as error:
     raise ValueError(
-      f"{name!r} is a {type(value).__name__}; expected an array or a tensor. Pass the state "
-      "dict of the network itself, not the checkpoint around it; there it was looked for under "
-      f"{', '.join(WRAPPERS)}."
+      f"{name!r} is a {type(value).__name__} that cannot be read ({error}); expected an array "
+      "or a tensor. Pass the state dict of the network itself, not the checkpoint around it; "
+      f"there it was looked for under {', '.join(WRAPPERS)}."
     ) from error
 
 

@@ -22,6 +22,8 @@ class Layout(NamedTuple):
     image_size: `image_size(module, shapes)`, the height and width of images that the weights
       are for; where they are for any, one that will do.
     untold: fields that change what is computed and leave no trace in the weights.
+    marks: of a variant, parameters by which it is known.
+    variants: the same network by the names of other publishers.
   """
 
   make: Callable[..., nn.Module]
@@ -31,3 +33,9 @@ class Layout(NamedTuple):
   ignored: tuple[str, ...] = ()
   image_size: Callable[[nn.Module, Shapes], int] = lambda module, shapes: 32
   untold: tuple[str, ...] = ()
+  marks: tuple[str, ...] = ()
+  variants: tuple["Layout", ...] = ()
+
+  def is_of(self, shapes: Shapes) -> bool:
+    """Whether a state dict with these shapes is of this variant."""
+    return all(mark in shapes for mark in self.marks)

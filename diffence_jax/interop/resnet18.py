@@ -1,31 +1,95 @@
-"""The state dict of the ResNet-18 of weiaicunzai/pytorch-cifar100, which Diffence trains."""
+"""The state dicts of ResNet-18s for small images, by the names of three publishers.
 
+Those of weiaicunzai/pytorch-cifar100, which Diffence trains; of torchvision and timm, where the
+stem is a 3x3 convolution and nothing is pooled after it; and of kuangliu/pytorch-cifar. They
+are the same network, and so are their deeper ones of the same blocks, such as ResNet-34.
+"""
+
+import re
 from typing import Any
 
 from diffence_jax.interop.layout import Layout, Shapes
 from diffence_jax.models.registry import make_classifier
 
 
-def _infer_settings(shapes: Shapes) -> dict[str, Any]:
-  """Classes and width; the normalisation of the images is not in the weights."""
-  return {"num_classes": shapes["fc.bias"][0], "width": shapes["conv1.1.weight"][0]}
+def _layout(
+  stem: tuple[str, str],
+  stage: tuple[int, str],
+  layers: tuple[str, str, str, str],
+  shortcut: str,
+  head: str,
+  **more: Any,
+) -> Layout:
+  """The layout by one publisher's names.
+
+  Args:
+    stem: of the first convolution and its normalisation.
+    stage: the number of the first one, and what its number is put into.
+    layers: of a block's convolutions and normalisations, in their order.
+    shortcut: of a block's shortcut.
+    head: of the linear layer.
+    **more: further attributes.
+  """
+  first, prefix = stage
+  conv, bias = f"{stem[0]}.weight", f"{head}.bias"
+
+  def infer_settings(shapes: Shapes) -> dict[str, Any]:
+    """Classes, width and blocks; the normalisation of the images is not in the weights."""
+    size = shapes[conv][2:]
+    if size != (3, 3):
+      raise ValueError(
+        f"{conv} is a convolution of {list(size)}; expected 3x3: this is a network for large "
+        "images, which pools after its stem, and none of ours."
+      )
+    blocks: dict[int, set[str]] = {}
+    pattern = re.compile(prefix.format(r"(\d+)") + r"\.(\d+)\.")
+    for name in shapes:
+      if found := pattern.match(name):
+        blocks.setdefault(int(found[1]), set()).add(found[2])
+    stages = tuple(len(blocks[number]) for number in sorted(blocks))
+    return {"num_classes": shapes[bias][0], "width": shapes[conv][0], "stages": stages}
+
+  return Layout(
+    make=make_classifier,
+    infer_settings=infer_settings,
+    image_channels=lambda module, shapes: shapes[conv][1],
+    untold=("mean", "std"),
+    names=(
+      (r"^stem_conv$", stem[0]),
+      (r"^stem_norm$", stem[1]),
+      (r"^head$", head),
+      *(
+        (rf"^stage{number}_block(\d+)", rf"{prefix.format(number + first)}.\1")
+        for number in range(_MOST_STAGES)
+      ),
+      *((rf"\.{own}$", f".{name}") for own, name in zip(_LAYERS, layers, strict=True)),
+      (r"\.shortcut_conv$", f".{shortcut}.0"),
+      (r"\.shortcut_norm$", f".{shortcut}.1"),
+    ),
+    **more,
+  )
 
 
-RESNET18 = Layout(
-  make=make_classifier,
-  infer_settings=_infer_settings,
-  image_channels=lambda module, shapes: shapes["conv1.0.weight"][1],
-  untold=("mean", "std"),
-  names=(
-    (r"^stem_conv$", "conv1.0"),
-    (r"^stem_norm$", "conv1.1"),
-    (r"^head$", "fc"),
-    *((rf"^stage{stage}_block(\d+)", rf"conv{stage + 2}_x.\1") for stage in range(4)),
-    (r"\.conv1$", ".residual_function.0"),
-    (r"\.norm1$", ".residual_function.1"),
-    (r"\.conv2$", ".residual_function.3"),
-    (r"\.norm2$", ".residual_function.4"),
-    (r"\.shortcut_conv$", ".shortcut.0"),
-    (r"\.shortcut_norm$", ".shortcut.1"),
+_MOST_STAGES = 8
+_LAYERS = ("conv1", "norm1", "conv2", "norm2")
+_THEIRS = {
+  "stem": ("conv1", "bn1"),
+  "stage": (1, "layer{}"),
+  "layers": ("conv1", "bn1", "conv2", "bn2"),
+}
+
+RESNET18 = _layout(
+  stem=("conv1.0", "conv1.1"),
+  stage=(2, "conv{}_x"),
+  layers=tuple(f"residual_function.{place}" for place in (0, 1, 3, 4)),
+  shortcut="shortcut",
+  head="fc",
+  variants=tuple(
+    _layout(**_THEIRS, shortcut=shortcut, head=head, marks=(mark, f"{head}.bias"))
+    for shortcut, mark in (
+      ("shortcut", "layer2.0.shortcut.0.weight"),
+      ("downsample", "layer1.0.conv1.weight"),
+    )
+    for head in ("fc", "linear")
   ),
 )

@@ -26,7 +26,7 @@ _WHOLE = {
   "stages": _LAYERS,
   "attention_levels": (0, 30),
   "num_res_blocks": (0, 1000),
-  "time_shift": (0, 1),
+  "time_shift": (0, 50_000),
 }
 _REAL = {
   "multipliers": (1e-3, 1000.0),

@@ -65,6 +65,38 @@ def test_a_classifier_and_its_fields(tmp_path, capsys):
   assert (module.mean, module.std, module.norm) == ((0.1, 0.2, 0.3), (0.2,), "batch")
 
 
+def test_which_weights_were_taken_is_said_and_home_is_found(tmp_path, capsys, monkeypatch):
+  torch = pytest.importorskip("torch", reason="writes a checkpoint")
+  state_dict = pseudo_state_dict(load_fixture("resnet18")[0])
+  own = {name: torch.from_numpy(np.array(value)) for name, value in state_dict.items()}
+  raw = {name: torch.zeros_like(value) for name, value in own.items()}
+  torch.save({"state_dict": raw, "state_dict_ema": own}, tmp_path / "a.ckpt")
+  monkeypatch.setenv("HOME", str(tmp_path))
+  monkeypatch.chdir(tmp_path)
+  assert run("resnet18", "~/a.ckpt", "--output=~/saved", "--set", "mean=0.5", "std=0.2") == 0
+  told = "Taken: the weights under state_dict_ema, averaged over training; left: state_dict."
+  assert told in capsys.readouterr().out
+  variables = load_model(tmp_path / "saved")[1]
+  expected = from_torch("resnet18", state_dict)[1]
+  assert jax.tree.all(jax.tree.map(np.array_equal, variables, expected))
+
+
+def test_names_of_parameters_are_shown_without_escape_codes(tmp_path, capsys):
+  weights = {"\x1b[31mred": np.ones(2, np.float32)}
+  safetensors.save_file(weights, tmp_path / "a.safetensors")
+  assert run("resnet18", tmp_path / "a.safetensors", f"--output={tmp_path / 'saved'}") == 2
+  told = capsys.readouterr().err
+  assert "\\x1b[31mred" in told and "\x1b" not in told
+
+
+def test_a_normalisation_of_bytes_is_refused_with_the_remedy(tmp_path, capsys):
+  state_dict = pseudo_state_dict(load_fixture("resnet18")[0])
+  safetensors.save_file(state_dict, tmp_path / "resnet.safetensors")
+  arguments = ["resnet18", tmp_path / "resnet.safetensors", f"--output={tmp_path / 'saved'}"]
+  assert run(*arguments, "--set", "mean=125.3", "std=63") == 2
+  assert "images are in [0, 1]: divide by 255, 0.4914" in capsys.readouterr().err
+
+
 def test_what_the_weights_do_not_tell_is_said(tmp_path, capsys):
   state_dict = pseudo_state_dict(load_fixture("resnet18")[0])
   safetensors.save_file(state_dict, tmp_path / "resnet.safetensors")

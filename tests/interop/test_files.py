@@ -1,8 +1,14 @@
 """Checkpoint files: what is in them arrives bit for bit, and nothing in them is run."""
 
+import argparse
+import io
+import json
 import os
+import pathlib
 import pickle
+import struct
 import sys
+import zipfile
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +16,8 @@ import numpy as np
 import pytest
 from fixtures.load import load_fixture, pseudo_state_dict
 
-from diffence_jax.interop import files, from_torch
-from diffence_jax.interop.files import read_state_dict, unwrap
+from diffence_jax.interop import from_torch
+from diffence_jax.interop.files import files_of, read_checkpoint, read_state_dict
 from diffence_jax.interop.from_torch import LAYOUTS
 
 
@@ -95,20 +101,39 @@ def test_a_network_in_half_precision_arrives_as_float32(
     assert_same(variables, expected)
 
 
-@pytest.mark.parametrize("wrapper", files.WRAPPERS)
+@pytest.mark.parametrize("wrapper", ["ema_model", "state_dict", "net_model"])
 def test_wrapped_and_prefixed_weights_are_found(torch, unet, tmp_path, wrapper):
   inner = {f"module.{name}": value for name, value in tensors(torch, unet[0]).items()}
   torch.save({wrapper: inner, "step": 5, "optim": {"state": {0: 1.0}}}, tmp_path / "a.pt")
   assert_same(from_torch("ddpm_unet", tmp_path / "a.pt")[1], unet[1])
 
 
-def test_averaged_weights_are_preferred_wherever_they_lie():
-  averaged, others = {"w": np.ones(2)}, {"w": np.zeros(2)}
-  assert unwrap({"net_model": others, "ema_model": averaged}) is averaged
-  assert unwrap({"model": others, "state_dict": averaged}) is averaged
-  assert unwrap({"model": {"net_model": others, "ema_model": averaged}}) is averaged
-  assert unwrap({"ema_model": None, "net_model": others}) is others
-  assert unwrap(others) is others
+@pytest.mark.parametrize("beside", ["numpy", "namespace", "path"])
+def test_plain_values_beside_the_weights_are_no_hindrance(torch, tmp_path, beside):
+  """They are not made: what stands for them holds what they were given."""
+  value = {
+    "numpy": {"acc": np.float64(93.5), "n": np.int64(3), "half": np.float16(1.5)},
+    "namespace": argparse.Namespace(lr=0.1, out=pathlib.Path("runs/a"), best=np.float32(0.5)),
+    "path": pathlib.Path("runs/a"),
+  }[beside]
+  for is_zip in (True, False):
+    path = tmp_path / f"{is_zip}.ckpt"
+    content = {"state_dict": {"w": torch.ones(2)}, "args": value}
+    torch.save(content, path, _use_new_zipfile_serialization=is_zip)
+    assert list(read_state_dict(path)) == ["w"]
+    read = read_checkpoint(path)["args"]
+    assert not isinstance(read, argparse.Namespace | pathlib.Path)
+    if beside == "numpy":
+      assert read == {"acc": 93.5, "n": 3, "half": 1.5}
+
+
+def test_a_numpy_scalar_of_objects_is_not_made(torch, tmp_path):
+  class Scalar:
+    def __reduce__(self):
+      return np._core.multiarray.scalar, (np.dtype("O"), b"x")
+
+  torch.save({"w": torch.ones(2), "args": Scalar()}, tmp_path / "a.pt")
+  assert read_checkpoint(tmp_path / "a.pt")["args"] is None
 
 
 def test_what_would_run_code_is_refused_and_not_run(torch, tmp_path):
@@ -226,3 +251,125 @@ def test_a_file_of_something_else_is_refused(torch, unet, tmp_path):
   torch.save({"ema_model": broken, "net_model": whole}, tmp_path / "broken.pt")
   with pytest.raises(ValueError, match=r"missing: tail\.0\.weight\. Check"):
     from_torch("ddpm_unet", tmp_path / "broken.pt")
+
+
+@pytest.mark.parametrize(
+  "page",
+  [b"<!DOCTYPE html>\n<html>", b"\n <html lang='en'>", b"\xef\xbb\xbf<?xml version='1.0'"],
+)
+@pytest.mark.parametrize("name", ["a.pt", "a.safetensors"])
+def test_a_web_page_is_called_one(tmp_path, page, name):
+  (tmp_path / name).write_bytes(page + b"x" * 1000)
+  with pytest.raises(ValueError, match="is a web page and not the checkpoint"):
+    read_state_dict(tmp_path / name)
+
+
+def test_what_would_wait_for_ever_is_refused_at_once(tmp_path):
+  os.mkfifo(tmp_path / "a.pt")
+  (tmp_path / "b.pt").symlink_to("/dev/zero")
+  for name in ("a.pt", "b.pt"):
+    with pytest.raises(ValueError, match="is a device, pipe or socket; expected a checkpoint"):
+      read_state_dict(tmp_path / name)
+
+
+def test_compressed_entries_are_not_unpacked(torch, tmp_path, monkeypatch):
+  torch.save({"w": torch.zeros(300_000)}, tmp_path / "a.pt")
+  with (
+    zipfile.ZipFile(tmp_path / "a.pt") as whole,
+    zipfile.ZipFile(tmp_path / "b.pt", "w", zipfile.ZIP_DEFLATED) as packed,
+  ):
+    for name in whole.namelist():
+      packed.writestr(name, whole.read(name))
+  assert (tmp_path / "b.pt").stat().st_size < 10_000
+  monkeypatch.setattr(zipfile.ZipFile, "testzip", lambda file: pytest.fail("it was unpacked"))
+  with pytest.raises(ValueError, match=r"has compressed entries.*it was not unpacked"):
+    read_state_dict(tmp_path / "b.pt")
+
+
+def test_entries_that_share_their_bytes_are_refused(tmp_path):
+  """A directory that names one entry many times: larger than the file without compression."""
+  stream = io.BytesIO()
+  with zipfile.ZipFile(stream, "w") as file:
+    file.writestr("a/data.pkl", bytes(10_000))
+    first = file.filelist[0]
+    file.filelist.extend([first] * 20)
+  (tmp_path / "a.pt").write_bytes(stream.getvalue())
+  pytest.importorskip("torch", reason="reads .pt")
+  with pytest.raises(ValueError, match="its entries are 210,000 bytes, and the file has"):
+    read_state_dict(tmp_path / "a.pt")
+
+
+def test_a_tensor_larger_than_its_storage_is_refused(torch, tmp_path):
+  state_dict = tensors(torch, pseudo_state_dict(load_fixture("resnet18")[0]))
+  state_dict["fc.bias"] = torch.zeros(1).expand(len(state_dict["fc.bias"]))
+  torch.save(state_dict, tmp_path / "a.pt")
+  with pytest.raises(ValueError, match=r"'fc\.bias' is a Tensor.*larger than what is stored"):
+    from_torch("resnet18", tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize(
+  "header",
+  [
+    {"w": {"dtype": "F32", "shape": [10**12], "data_offsets": [0, 8]}},
+    {"w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8 * 10**12]}},
+    {"w": {"dtype": "F32", "shape": [2**62, 16], "data_offsets": [0, 8]}},
+    {"w": {"dtype": "F32", "shape": [2], "data_offsets": [8, 0]}},
+    {"w": {"dtype": "F32", "shape": [-2], "data_offsets": [0, 8]}},
+    {"w": 5},
+  ],
+)
+def test_headers_of_safetensors_that_lie_are_refused(safetensors, tmp_path, header):
+  text = json.dumps(header).encode()
+  path = tmp_path / "a.safetensors"
+  for length in (len(text), 2**63, 10**7):
+    path.write_bytes(struct.pack("<Q", length) + text + bytes(8))
+    with pytest.raises(ValueError, match="is damaged, truncated or no checkpoint"):
+      read_state_dict(path)
+
+
+@pytest.fixture
+def shards(safetensors, tmp_path, unet):
+  """The index of the U-Net in two files."""
+  names = list(unet[0])
+  parts = {"a-1.safetensors": names[::2], "a-2.safetensors": names[1::2]}
+  for file, own in parts.items():
+    safetensors.save_file({name: unet[0][name] for name in own}, tmp_path / file)
+  weight_map = {name: file for file, own in parts.items() for name in own}
+  path = tmp_path / "a.safetensors.index.json"
+  path.write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+  return path
+
+
+def test_a_state_dict_in_several_files_is_read_by_its_index(shards, unet):
+  assert_same(from_torch("ddpm_unet", shards)[1], unet[1])
+  names = ["a.safetensors.index.json", "a-1.safetensors", "a-2.safetensors"]
+  assert [file.name for file in files_of(shards)] == names
+
+
+@pytest.mark.parametrize(
+  "text, message",
+  [
+    ("{", "is damaged"),
+    ("[]", "is damaged"),
+    ("{}", "is damaged"),
+    ('{"weight_map": []}', "is damaged"),
+    ('{"weight_map": {}}', "names no files"),
+    ('{"weight_map": {"w": "../a-1.safetensors"}}', "files outside of its folder"),
+    ('{"weight_map": {"w": "/etc/passwd"}}', "files outside of its folder"),
+    ('{"weight_map": {"w": 5}}', "names no files"),
+    ('{"weight_map": {"w": "a.safetensors.index.json"}}', "an index as well"),
+    ('{"weight_map": {"w": "a-1.safetensors"}}', "says that 'w' is in a-1.safetensors"),
+  ],
+)
+def test_an_index_that_is_not_right_is_refused(shards, text, message):
+  shards.write_text(text)
+  with pytest.raises(ValueError, match=message):
+    read_state_dict(shards)
+
+
+def test_a_missing_file_of_an_index_is_named(shards):
+  (shards.parent / "a-2.safetensors").unlink()
+  with pytest.raises(
+    FileNotFoundError, match=r"names a-2\.safetensors, which is not beside it"
+  ):
+    read_state_dict(shards)
