@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffence_jax import rng
-from diffence_jax.checks import check_type
+from diffence_jax.checks import check_type, check_whole
 from diffence_jax.diffusion.loss import predicted_noise
 from diffence_jax.diffusion.resize import fit_images
 from diffence_jax.diffusion.schedule import Schedule, add_noise, check_schedule
@@ -196,7 +196,7 @@ def check_sampler(
   check_type("num_ddim_steps", num_ddim_steps, int)
   check_type("clip", clip, bool)
   check_type("to_clean", to_clean, bool)
-  check_type("model_shape", model_shape, tuple[int, int, int] | None)
+  check_type("model_shape", model_shape, tuple | None)
   most = schedule.num_steps - 1 + int(to_clean)
   if not 1 <= step <= most:
     raise ValueError(
@@ -205,8 +205,10 @@ def check_sampler(
   ddim_timesteps(step, num_ddim_steps)
   if model_shape is None:
     return
-  if len(model_shape) != 3 or min(model_shape) < 1:
+  if len(model_shape) != 3:
     raise ValueError(f"model_shape is {model_shape}; expected height, width and channels.")
+  for place, size in enumerate(model_shape):
+    check_whole(f"model_shape[{place}]", size, 1)
   if image_shape is not None and model_shape[2] < image_shape[2]:
     raise ValueError(
       f"model_shape is {model_shape}, and the images have {image_shape[2]} channels; a network "

@@ -119,6 +119,7 @@ TYPES = [
   ({"to_clean": 1}, "to_clean is 1; expected True or False"),
   ({"clipp": True}, "There is no setting 'clipp'; did you mean 'clip'"),
   ({"model_shape": 3}, "model_shape is 3"),
+  ({"model_shape": (4, 4.5, 1)}, "model_shape[1] is 4.5; expected a whole number"),
   *(({"interval": value}, "interval is") for value in (3, "12", (1, 2, 3), (None, 1.0))),
   ({"constant_time": "no"}, "constant_time is 'no'"),
   ({"mesh": 3}, "mesh is a int"),
