@@ -19,6 +19,7 @@ import jax
 import numpy as np
 
 from diffence_jax.data import Images
+from diffence_jax.metrics.predictions import bounded
 from diffence_jax.named import Choice, Registry, option_key
 
 # What an attack can need, and which attributes of its view that opens.
@@ -243,11 +244,14 @@ class View:
   def mean_over_queries(
     self, score: Callable[[np.ndarray, np.ndarray], np.ndarray]
   ) -> np.ndarray:
-    """The mean f64[N] over the queries of a score `(logits f[n,K], labels i[n]) -> f64[n]`."""
+    """The mean f64[N] over the queries of a score `(logits f[n,K], labels i[n]) -> f64[n]`.
+
+    Infinite scores, of probabilities that are exactly 0 or 1, count as `predictions.BOUND`.
+    """
     logits = self.logits
     num, queries, num_classes = logits.shape
     scores = score(logits.reshape(-1, num_classes), np.repeat(self.labels, queries))
-    return np.asarray(scores, np.float64).reshape(num, queries).mean(axis=1)
+    return bounded(np.asarray(scores, np.float64)).reshape(num, queries).mean(axis=1)
 
   def lacks(self, declared: Attack) -> list[str]:
     """What an attack needs and this view has not."""

@@ -19,13 +19,13 @@ from diffence_jax.attacks.attack import View, attack
 from diffence_jax.batching import in_batches, to_float
 from diffence_jax.checks import check_choice, check_range, check_whole
 from diffence_jax.data.augment import KINDS, augment
-from diffence_jax.predictor import Predict, check_ids, check_images
+from diffence_jax.predictor import Predict, ask, check_function, check_ids, check_images
 
 # No id of a sample, so its stream is free for the predictor's own randomness.
 PREDICTOR_ID = rng.MAX_ID + 1
 
-# In place of a count where the predictor answered NaN, which has no label.
-_LOST = -1
+# Stands for a count where the predictor gives no numbers, whose arg-max is no label.
+_NO_LABEL = -1
 
 
 def augmentation_robustness(
@@ -70,16 +70,15 @@ def augmentation_robustness(
     own_key = jax.random.fold_in(predictor_key, rows[0])
     logits = predict(rng.as_given(own_key, key), versions.reshape(-1, *images.shape[1:]))
     kept = jnp.argmax(logits, axis=-1).reshape(-1, num_versions) == labels[rows][:, None]
-    lost = jnp.isnan(logits).any(axis=-1).reshape(-1, num_versions)
-    return jnp.where(lost.any(axis=-1), _LOST, jnp.sum(kept, axis=-1))
+    finite = jnp.all(jnp.isfinite(jnp.max(logits, axis=-1)).reshape(-1, num_versions), axis=-1)
+    return jnp.where(finite, jnp.sum(kept, axis=-1), _NO_LABEL)
 
   counts = in_batches(
     lambda rows: count_kept(images, labels, rows),
     len(images),
     max(1, chunk_size // num_versions),
   )
-  _refuse_lost(counts)
-  return counts / num_versions
+  return _check_labels_given(counts) / num_versions
 
 
 def noise_robustness(
@@ -130,25 +129,16 @@ def noise_robustness(
     # Neither the noise's key nor another chunk's: a predictor may be randomised itself.
     predictor_key = jax.random.fold_in(rng.own_key(key), PREDICTOR_ID)
     own_key = rng.candidate_keys(predictor_key, ids[samples[:1]], draws[:1])[0]
-    logits = predict(own_key, noisy)
+    logits = predict(rng.as_given(own_key, key), noisy)
     kept = jnp.argmax(logits, axis=-1) == labels[samples]
-    return jnp.where(jnp.isnan(logits).any(axis=-1), _LOST, kept.astype(jnp.int32))
+    return jnp.where(jnp.isfinite(jnp.max(logits, axis=-1)), kept.astype(jnp.int32), _NO_LABEL)
 
   kept = in_batches(
     lambda positions: is_kept(images, labels, ids, *np.divmod(positions, num_draws)),
     len(images) * num_draws,
     chunk_size,
   )
-  _refuse_lost(kept)
-  return kept.reshape(-1, num_draws).mean(axis=1)
-
-
-def _refuse_lost(counts):
-  if lost := np.sum(counts == _LOST):
-    raise ValueError(
-      f"The predictor answers NaN to {lost} of {len(counts)} images or noisy copies; expected "
-      "numbers."
-    )
+  return _check_labels_given(kept).reshape(-1, num_draws).mean(axis=1)
 
 
 def predictor_of(view: View) -> Predict:
@@ -208,17 +198,24 @@ def check_samples(
     raise ValueError(
       f"labels are {labels.dtype}{list(labels.shape)}; expected integers, [{len(images)}]."
     )
-  logits = jax.eval_shape(predict, rng.seed_key(0), images[:1])
-  if len(logits.shape) != 2:
-    raise ValueError(
-      f"The predictor returns shape {logits.shape} for one image; expected (1, K)."
-    )
-  num_classes = logits.shape[1]
+  check_function("predict", predict, "key, images")
+  # Only traced: not run, and so nothing is known but the shape.
+  num_classes = jax.eval_shape(lambda x: ask(predict, rng.seed_key(0), x), images[:1]).shape[1]
   if labels.min() < 0 or labels.max() >= num_classes:
     raise ValueError(
       f"labels range from {labels.min()} to {labels.max()}; expected 0 to {num_classes - 1}."
     )
   return images, jnp.asarray(labels, jnp.int32)
+
+
+def _check_labels_given(counts):
+  """Returns counts i[...]; raises ValueError where there was no label to count."""
+  if missing := np.sum(counts == _NO_LABEL):
+    raise ValueError(
+      f"{missing} of {counts.size} of predict's answers to changed images have NaN, +inf, or "
+      "are all -inf; expected numbers. Check the predictor."
+    )
+  return counts
 
 
 def draw_like(

@@ -2,11 +2,14 @@
 
 import numpy as np
 
-from diffence_jax.metrics.predictions import true_label_phi
+from diffence_jax.metrics.predictions import bounded, true_label_phi
 
 
 def phi_and_log_p(logits: np.ndarray, labels: np.ndarray, versions: int) -> np.ndarray:
   """The true label's phi and log-probability, averaged over the queries of every version.
+
+  A probability of exactly 0 or 1, as a defense that tells labels only gives it, has a phi of
+  minus or plus `predictions.BOUND`, so that means and deviations are numbers.
 
   One statistic for all attacks that need either, so that a model's answers are read once.
 
@@ -21,7 +24,7 @@ def phi_and_log_p(logits: np.ndarray, labels: np.ndarray, versions: int) -> np.n
   Raises:
     ValueError: as `true_label_phi`.
   """
-  phi = true_label_phi(logits, labels).reshape(len(labels), versions, -1)
+  phi = bounded(true_label_phi(logits, labels)).reshape(len(labels), versions, -1)
   return np.stack([phi.mean(axis=-1), log_mean(log_sigmoid(phi))], axis=-1)
 
 

@@ -17,8 +17,9 @@ from diffence_jax import models, parallel
 from diffence_jax.audit.record_files import RecordWriter
 from diffence_jax.batching import batches, even_size, to_float
 from diffence_jax.defense import candidate_logits
+from diffence_jax.defense.candidates import check_finite
 from diffence_jax.diffusion import Schedule
-from diffence_jax.predictor import Bound
+from diffence_jax.predictor import Bound, check_largest
 from diffence_jax.progress import progress_bar
 
 
@@ -84,6 +85,10 @@ def record_queries(
     directory: for the record; what a killed run recorded there is not recorded again.
     num_models: S, for an ensemble; None for a classifier alone.
     **purify: settings of `candidate_logits`.
+
+  Raises:
+    FloatingPointError: candidates are not finite.
+    ValueError: the classifier's answers are not.
   """
   batch_size = even_size(len(ids), batch_size, mesh.size)
   record_step = make_record_step(classifier.module, denoiser.module, mesh, **purify)
@@ -96,6 +101,8 @@ def record_queries(
       results = [result[:count] for result in results]
       if num_models is not None:
         results = [_by_model(result, num_models) for result in results]
+      check_largest(results[0].max(axis=-1), "of the classifier's answers")
+      check_finite(np.isfinite(results[1].max(axis=-1)))
       writer.write(dict(zip(("raw", "candidates"), results, strict=True)))
       bar.update(count)
 

@@ -15,6 +15,7 @@ from diffence_jax.audit.predictors import Defended
 from diffence_jax.defense import scaled_logit
 from diffence_jax.defense.policy import Record
 from diffence_jax.metrics import Estimate
+from diffence_jax.metrics.predictions import bounded
 from diffence_jax.named import Choice
 
 
@@ -158,7 +159,7 @@ def audit_predictors(
     rows.append(row)
     for side, chosen in (("members", pool.is_member), ("nonmembers", ~pool.is_member)):
       phi = scaled_logit(logits[chosen & ~pool.is_known])
-      arrays[f"{defended.name}/phi_{side}"] = np.asarray(phi)
+      arrays[f"{defended.name}/phi_{side}"] = bounded(np.asarray(phi))
     arrays[f"{defended.name}/fpr"], arrays[f"{defended.name}/tpr"] = roc.fpr, roc.tpr
   return tuple(_compared(row, rows[0]) for row in rows), arrays
 
@@ -171,7 +172,7 @@ def _row(defended, logits, record, pool, judged, protocol):
   calibrated = nonmembers if protocol == "disjoint" else targets
   answers = logits[calibrated], pool.labels[calibrated]
   members = targets & pool.is_member
-  phi = [np.asarray(scaled_logit(logits[side])) for side in (members, nonmembers)]
+  phi = [bounded(np.asarray(scaled_logit(logits[side]))) for side in (members, nonmembers)]
   found = [row for row, _ in judged]
   best = max(judged, key=lambda one: one[0].auc.value)
   gap = next(row.auc for row in found if row.name == "correctness")

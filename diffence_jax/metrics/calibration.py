@@ -4,7 +4,7 @@ import numpy as np
 import scipy.special
 from jax.typing import ArrayLike
 
-from diffence_jax.metrics.predictions import check_predictions
+from diffence_jax.metrics.predictions import bounded, check_predictions
 
 
 def accuracy(logits: ArrayLike, labels: ArrayLike) -> float:
@@ -20,7 +20,7 @@ def accuracy(logits: ArrayLike, labels: ArrayLike) -> float:
   Raises:
     ValueError: the shapes do not fit.
   """
-  logits, labels = check_predictions(logits, labels)
+  logits, labels = check_predictions(logits, labels, are_logits=False)
   return float(np.mean(np.argmax(logits, axis=-1) == labels))
 
 
@@ -41,7 +41,7 @@ def expected_calibration_error(
   Raises:
     ValueError: the shapes do not fit, or a row is not a probability distribution.
   """
-  probabilities, labels = check_predictions(probabilities, labels)
+  probabilities, labels = check_predictions(probabilities, labels, are_logits=False)
   off = np.abs(probabilities.sum(axis=-1) - 1.0).max()
   if not off < 1e-3 or probabilities.min() < 0.0:
     raise ValueError(
@@ -57,7 +57,7 @@ def expected_calibration_error(
 
 
 def negative_log_likelihood(logits: ArrayLike, labels: ArrayLike) -> float:
-  """The mean cross-entropy, in nats.
+  """The mean cross-entropy, in nats; `predictions.BOUND` for a label of probability 0.
 
   Args:
     logits: f[N,K].
@@ -71,7 +71,7 @@ def negative_log_likelihood(logits: ArrayLike, labels: ArrayLike) -> float:
   """
   logits, labels = check_predictions(logits, labels)
   log_probabilities = scipy.special.log_softmax(logits, axis=-1)
-  return float(-np.mean(log_probabilities[np.arange(len(labels)), labels]))
+  return float(-np.mean(bounded(log_probabilities[np.arange(len(labels)), labels])))
 
 
 def label_changes(logits: ArrayLike, reference_logits: ArrayLike) -> int:

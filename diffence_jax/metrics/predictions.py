@@ -3,15 +3,42 @@
 `defense.scaled_logit` is phi in JAX and float32, where it is part of a compiled program.
 """
 
+import warnings
+
 import numpy as np
 import scipy.special
 from jax.typing import ArrayLike
 
 from diffence_jax.checks import check_numbers
+from diffence_jax.predictor import check_classes, check_largest
+
+# Stands for an infinite phi or log-probability where numbers are needed: about the logarithm of
+# float32's least number, 1.4e-45, which the published LiRA adds to every probability.
+BOUND = 104.0
 
 
-def check_predictions(outputs: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-  """Returns outputs f64[N,K] and labels i64[N]; raises ValueError unless they fit."""
+def bounded(values: np.ndarray) -> np.ndarray:
+  """The values f[...] with `BOUND` or its negative for infinities; finite ones as they are."""
+  return np.where(np.isinf(values), np.copysign(np.float32(BOUND), values), values)
+
+
+def check_predictions(
+  outputs: ArrayLike, labels: ArrayLike, *, are_logits: bool = True
+) -> tuple[np.ndarray, np.ndarray]:
+  """Checks predictions against their labels, everywhere in the same way.
+
+  Args:
+    outputs: f[N,K], K at least 2. Of logits -inf stands for a probability of 0.
+    labels: i[N].
+    are_logits: warns (UserWarning) where all outputs look like probabilities.
+
+  Returns:
+    Outputs f64[N,K] and labels i64[N].
+
+  Raises:
+    ValueError: the shapes do not fit, a label is no class, or outputs are NaN, +inf or nothing
+      but -inf.
+  """
   outputs = check_numbers("outputs", outputs).astype(np.float64)
   labels = check_numbers("labels", labels)
   if outputs.ndim != 2 or labels.shape != outputs.shape[:1] or not labels.size:
@@ -19,10 +46,13 @@ def check_predictions(outputs: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray
       f"Got outputs {list(outputs.shape)} and labels {list(labels.shape)}; "
       "expected [N, K] and [N], N >= 1."
     )
-  if np.isnan(outputs).any():
-    raise ValueError(
-      f"{np.isnan(outputs).any(axis=-1).sum()} of {len(outputs)} outputs have NaN; expected "
-      "numbers. Check the predictor that gave them."
+  check_classes(outputs.shape[1], "outputs")
+  check_largest(outputs.max(axis=-1), "outputs")
+  if are_logits and _look_like_probabilities(outputs):
+    warnings.warn(
+      "These logits look like probabilities: all are in [0, 1], and every row sums to 1. Pass "
+      "logits, or the logarithm of probabilities.",
+      stacklevel=3,
     )
   if not np.issubdtype(labels.dtype, np.integer):
     raise ValueError(f"labels have dtype {labels.dtype}; expected integers.")
@@ -156,13 +186,17 @@ def _flatten(
   return logits, labels, shape
 
 
+def _look_like_probabilities(outputs):
+  """Not one row, and not where all are 0 or 1, which are logits of a label."""
+  if len(outputs) < 2 or outputs.min() < 0.0 or outputs.max() > 1.0:
+    return False
+  is_between = ((outputs > 0.0) & (outputs < 1.0)).any()
+  return bool(is_between and np.all(np.abs(outputs.sum(axis=-1) - 1.0) < 1e-4))
+
+
 def _split_logits(logits, labels):
   """The labels' logits f64[M], all others f64[M,K] with -inf for the label's, leading axes."""
   logits, labels, shape = _flatten(logits, labels)
-  if logits.shape[-1] < 2:
-    raise ValueError("Got logits of one class; expected at least two.")
-  if not np.isfinite(logits.max(axis=-1)).all():
-    raise ValueError("Some logits are +inf, or all -inf; expected one finite largest at least.")
   rows = np.arange(len(logits))
   label_logits = logits[rows, labels]
   others = logits.copy()

@@ -197,7 +197,16 @@ def test_without_a_leak_members_score_as_others(attack):
     ({"labels": np.full(4, -1)}, "labels range from -1"),
     ({"images": np.zeros((4, 4, 4), np.float32)}, r"expected \[N, H, W, C\]"),
     ({"chunk_size": 0}, "chunk_size is 0; expected a whole number"),
-    ({"predict": lambda key, x: jnp.zeros(len(x))}, r"expected \(1, K\)"),
+    ({"predict": lambda key, x: jnp.zeros(len(x))}, r"expected \[N, K\]"),
+    ({"predict": lambda key, x: predict(key, x)[:, :1]}, "Make two columns of a sigmoid's z"),
+    (
+      {"predict": lambda key, x: predict(key, x) * jnp.nan},
+      "answers to changed images have NaN",
+    ),
+    (
+      {"predict": lambda key, x: predict(key, x) + jnp.inf},
+      "answers to changed images have NaN",
+    ),
   ],
 )
 @pytest.mark.parametrize("attack", [augmentation_robustness, noise_robustness])
@@ -230,5 +239,5 @@ def test_an_unknown_augmentation_is_refused():
 @pytest.mark.parametrize("attack", [augmentation_robustness, noise_robustness])
 def test_a_predictor_that_answers_nan_has_no_labels(attack):
   lost = lambda key, x: jnp.where(jnp.arange(len(x))[:, None] == 0, jnp.nan, predict(key, x))
-  with pytest.raises(ValueError, match="The predictor answers NaN to"):
+  with pytest.raises(ValueError, match="answers to changed images have NaN"):
     attack(KEY, lost, *samples_of(4))

@@ -226,5 +226,5 @@ def test_mistakes_are_refused():
   with pytest.raises(ValueError, match="epochs is 0; expected a whole number"):
     nn_scores(groups(2.0, 2.0, num=5), epochs=0)
   infinite = Group(np.array([[np.inf, 0.0]]), np.array([0]))
-  with pytest.raises(ValueError, match="largest logit is infinite"):
+  with pytest.raises(ValueError, match="the largest one finite"):
     network_inputs(infinite)

@@ -5,6 +5,7 @@ import pytest
 import scipy.special
 
 from diffence_jax.attacks.signals import log_mean, log_sigmoid, phi_and_log_p
+from diffence_jax.metrics.predictions import BOUND, bounded
 
 
 @pytest.mark.parametrize("versions", [1, 3])
@@ -31,3 +32,14 @@ def test_probabilities_next_to_0_and_1_keep_their_digits():
   np.testing.assert_array_equal(log_mean(np.full((2, 3), -np.inf)), [-np.inf] * 2)
   # Rounding never makes a probability of more than 1.
   assert log_mean(np.zeros((1, 3)))[0] == 0.0
+
+
+def test_answers_of_labels_alone_have_a_bounded_phi():
+  """A defense that tells labels only answers with -inf for all other classes."""
+  logits = np.array([[[0.0, -np.inf, -np.inf]], [[-np.inf, 0.0, -np.inf]]])
+  phi, log_p = phi_and_log_p(logits, np.array([0, 0]), 1)[:, 0].T
+  np.testing.assert_array_equal(phi, [BOUND, -BOUND])
+  np.testing.assert_allclose(log_p, [0.0, -BOUND], atol=1e-40)
+  # Finite numbers are left as they are, also beyond.
+  values = np.array([-np.inf, -200.0, 0.5, 200.0, np.inf])
+  np.testing.assert_array_equal(bounded(values), [-BOUND, -200.0, 0.5, 200.0, BOUND])

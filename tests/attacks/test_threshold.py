@@ -1,5 +1,7 @@
 """Threshold attacks against slow references."""
 
+import warnings
+
 import numpy as np
 import pytest
 import scipy.special
@@ -7,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffence_jax import attacks
+from diffence_jax.attacks import published
 
 THRESHOLDS = ("loss", "confidence", "entropy", "modified_entropy")
 ALL = {name: getattr(attacks, name) for name in (*THRESHOLDS, "correctness")}
@@ -66,3 +69,33 @@ def test_scores_follow_the_samples(name, seed, order):
   order = np.array(order)
   permuted = ALL[name](logits[order], labels[order])
   np.testing.assert_array_equal(permuted, ALL[name](logits, labels)[order])
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize(
+  "row, message",
+  [
+    ([0.3], "Make two columns of a sigmoid's z"),
+    ([np.nan, 0.0], "1 of 2 outputs have NaN"),
+    ([np.inf, 0.0], r"1 of 2 outputs have NaN, \+inf"),
+    ([-np.inf, -np.inf], "or are all -inf"),
+  ],
+)
+def test_what_is_no_answer_is_refused_by_all(name, row, message):
+  logits = np.array([np.zeros(len(row)), row])
+  for attack in (ALL[name], getattr(published, name, ALL[name])):
+    with pytest.raises(ValueError, match=message):
+      attack(logits, np.array([0, 0]))
+
+
+def test_probabilities_given_for_logits_are_warned_of():
+  logits, labels = predictions(0, num=20)
+  p = scipy.special.softmax(logits, axis=-1)
+  with pytest.warns(UserWarning, match="look like probabilities"):
+    attacks.loss(p, labels)
+  with warnings.catch_warnings():
+    warnings.simplefilter("error")
+    attacks.loss(logits, labels)
+    attacks.loss(np.log(p), labels)
+    attacks.loss(np.eye(5), np.arange(5))
+    attacks.loss(p[:1], labels[:1])

@@ -98,3 +98,14 @@ def test_a_killed_record_goes_on_and_repeats_no_batch(tmp_path, monkeypatch):
   for a, b in zip(resumed, expected, strict=True):
     np.testing.assert_array_equal(a, b)
   assert len(batches) == 4 + 2
+
+
+@pytest.mark.parametrize("name, place", [("the classifier", 0), ("the diffusion model", 1)])
+def test_answers_that_are_no_numbers_are_not_recorded(tmp_path, monkeypatch, name, place):
+  broken = list(BOUND)
+  odd = jax.tree.map(lambda leaf: leaf * jnp.nan, BOUND[place].variables)
+  broken[place] = Bound(BOUND[place].module, odd)
+  monkeypatch.setitem(globals(), "BOUND", broken)
+  with pytest.raises((ValueError, FloatingPointError), match=r"have NaN|are not finite"):
+    record(tmp_path)
+  assert not (tmp_path / "candidates.npy").exists(), name

@@ -42,7 +42,7 @@ def test_statistics_refuse_what_is_no_prediction():
       (np.zeros((4, 3)), np.zeros((4, 3), int), "its leading axes"),
       (np.zeros((4, 3)), np.full(4, 3), "expected 0 to 2"),
       (np.zeros((4, 3)), np.zeros(4), "expected integers"),
-      (np.zeros((4, 1)), np.zeros(4, int), "at least two"),
+      (np.zeros((4, 1)), np.zeros(4, int), "at least 2 classes"),
       (np.full((4, 3), np.nan), np.zeros(4, int), "NaN"),
       (np.full((4, 3), np.inf), np.zeros(4, int), r"\+inf"),
       (np.full((4, 3), -np.inf), np.zeros(4, int), "all -inf"),
