@@ -250,7 +250,7 @@ def write_defense_table(
     "txt": _text(title, facts, rows) + "\n",
     "html": _html(title, facts, rows),
     "tex": _latex(title, facts, rows),
-    "json": json.dumps(record, indent=2) + "\n",
+    "json": json.dumps(record, indent=2, allow_nan=False) + "\n",
   }
   folder = Path(folder)
   folder.mkdir(parents=True, exist_ok=True)

@@ -102,6 +102,23 @@ def test_a_planted_leak_is_found(name):
   assert result.auc_interval[0] > 0.55
 
 
+@pytest.mark.parametrize("name", THAT_READ)
+@pytest.mark.parametrize("told", [1, 2])
+def test_classes_may_have_a_probability_of_zero(name, told):
+  """As behind a defense that tells the label alone, or the two likeliest classes."""
+
+  def defended(logits):
+    least = np.sort(logits, axis=-1)[..., -told, None]
+    return np.where(logits < least, -np.inf, logits).astype(np.float32)
+
+  given = dict(world(3.0))
+  for field in ("logits", "shadow_logits"):
+    given[field] = defended(given[field])
+  scores = run_attack(CHOICES[name], view_of(given))
+  assert np.isfinite(scores).all()
+  assert target_roc(scores).auc > 0.45
+
+
 @pytest.mark.parametrize("name", CHOICES)
 def test_without_a_leak_half_lies_in_the_interval(name):
   result = target_roc(scores_with(name, 0.0))
