@@ -137,6 +137,30 @@ def test_all_of_ones_own_run_by_the_command(tmp_path):
     assert re.search(rf"<t[hd][^>]*>(<[^>]*>)*\s*{name}", page), name
 
 
+def recipe(path):
+  """What the file of a recipe of CONTRIBUTING.md defines."""
+  text = (ROOT / "CONTRIBUTING.md").read_text()
+  (code,) = re.findall(rf"`diffence_jax/{path}`:\n\n```python\n(.*?)```", text, re.DOTALL)
+  names = {"__name__": path}
+  exec(compile(code, path, "exec"), names)
+  return names
+
+
+def test_the_recipes_work():
+  logits = np.random.default_rng(0).normal(size=(6, 2, 3)).astype(np.float32)
+  labels = np.zeros(6, np.int32)
+  lead = np.sort(logits)[..., 2] - np.sort(logits)[..., 1]
+  scores = recipe("attacks/margin.py")["attack_margin"](View(logits, labels))
+  np.testing.assert_allclose(scores, lead.mean(axis=1), rtol=1e-5)
+  policy = recipe("defense/coarse.py")["coarse"](None, None, scale=0.25)
+  np.testing.assert_allclose(policy.answer(None, logits[:, 0]), 0.25 * logits[:, 0])
+  module = dj.models.make_classifier("small_resnet", num_classes=3, width=4, stages=(1,))
+  settings = TrainSettings(20, 2, 5, 1e-3, 0.0)
+  assert isinstance(recipe("training/flooding.py")["flooding"](module, settings), Recipe)
+  wine = recipe("data/wine.py")["load"]()
+  assert wine.images.shape == (178, 1, 13, 1) and wine.num_classes == 3
+
+
 def test_commands_of_the_docs_name_settings_that_exist():
   config = base_config()
   mentions = {}

@@ -92,16 +92,16 @@ class Defended:
     """As tables and figures write it."""
     return self.predictor.name
 
-  def answer(self, raw: np.ndarray, candidates: np.ndarray | None) -> np.ndarray:
+  def answer(self, candidates: np.ndarray | None, raw: np.ndarray) -> np.ndarray:
     """What it returns, f32[N,K].
 
     Args:
-      raw: f32[N,K], raw predictions.
       candidates: f32[N,M,K]; None where the policy does not look at them.
+      raw: f32[N,K], raw predictions.
     """
     return self._finished(np.asarray(answer(self.policy, candidates, raw)))
 
-  def selection(self, raw: np.ndarray, candidates: np.ndarray) -> Selection | None:
+  def selection(self, candidates: np.ndarray, raw: np.ndarray) -> Selection | None:
     """What it selects; None where it does not select."""
     if not isinstance(self.policy, RankPolicy):
       return None
@@ -135,7 +135,7 @@ class Defended:
       first = np.random.default_rng(seed).integers(0, candidates.shape[1], len(raw))
     asked = {"num_candidates": num_candidates, "num_queries": num_queries, "first": first}
     if not self.policy.draws:
-      logits, reused = self.answer(raw, None)[:, None], 0.0
+      logits, reused = self.answer(None, raw)[:, None], 0.0
     elif isinstance(self.policy, RankPolicy):
       logits, reused = self._select(raw, candidates, asked)
     else:
@@ -156,7 +156,7 @@ class Defended:
   def _aggregate(self, raw, candidates, asked):
     drawn = windows(candidates.shape[1], **asked)
     answers = [
-      self.answer(raw, np.take_along_axis(candidates, own[..., None], axis=1)) for own in drawn
+      self.answer(np.take_along_axis(candidates, own[..., None], axis=1), raw) for own in drawn
     ]
     queries = np.arange(asked["num_queries"]) % len(drawn)
     return np.stack(answers, axis=1)[:, queries], float(asked["num_queries"] > len(drawn))
@@ -208,7 +208,7 @@ def fit_predictors(
     )
     bare = Defended(predictor, policy)
     if fit_answers is not None:
-      known = [bare.answer(record.raw, record.candidates) for record in (members, nonmembers)]
+      known = [bare.answer(record.candidates, record.raw) for record in (members, nonmembers)]
       bare = dataclasses.replace(bare, finish=fit_answers(predictor.stream, *known))
     fitted.append(bare)
   return tuple(fitted)

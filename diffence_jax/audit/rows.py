@@ -1,6 +1,7 @@
 """One row of the results for every predictor: attacked, and measured for what it costs."""
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ from diffence_jax.audit.judge import LIMITS, AttackRow, judge
 from diffence_jax.audit.pool import Pool
 from diffence_jax.audit.predictors import Defended
 from diffence_jax.defense import scaled_logit
-from diffence_jax.defense.policy import Record
+from diffence_jax.defense.policy import Record, answer
 from diffence_jax.metrics import Estimate
 from diffence_jax.metrics.predictions import bounded
 from diffence_jax.named import Choice
@@ -143,7 +144,8 @@ def audit_predictors(
   """
   rows, arrays = [], {}
   for defended in predictors:
-    logits = defended.answer(record.raw, record.candidates)
+    logits = defended.answer(record.candidates, record.raw)
+    _warn_of_changed_labels(defended, record)
     judged = []
     for choice in attacks:
       scored = score(defended, logits, choice)
@@ -162,6 +164,19 @@ def audit_predictors(
       arrays[f"{defended.name}/phi_{side}"] = bounded(np.asarray(phi))
     arrays[f"{defended.name}/fpr"], arrays[f"{defended.name}/tpr"] = roc.fpr, roc.tpr
   return tuple(_compared(row, rows[0]) for row in rows), arrays
+
+
+def _warn_of_changed_labels(defended, record):
+  if not defended.policy.keeps_labels:
+    return
+  answers = answer(defended.policy, record.candidates, record.raw)
+  changed = int(np.sum(np.argmax(answers, axis=-1) != np.argmax(record.raw, axis=-1)))
+  if changed:
+    warnings.warn(
+      f"The policy {defended.predictor.policy.name!r} declares that it keeps labels, and "
+      f"changed {changed} of {len(record.raw)}.",
+      stacklevel=3,
+    )
 
 
 def _row(defended, logits, record, pool, judged, protocol):
@@ -235,7 +250,7 @@ def _accuracy(logits, labels):
 
 def _kept(defended, record):
   """How often the raw prediction was the only choice, and how many candidates kept a label."""
-  selection = defended.selection(record.raw, record.candidates)
+  selection = defended.selection(record.candidates, record.raw)
   if selection is None:
     return {"returned_raw": None, "labels_kept": None}
   num_candidates = record.candidates.shape[1]

@@ -102,9 +102,6 @@ class AggregatePolicy:
 
 Policy = RankPolicy | AggregatePolicy
 
-# `(members, nonmembers, **options) -> policy`, of `Record`s of samples of known membership.
-FitPolicy = Callable[..., Policy]
-
 # The raw prediction, as it is: what all others are compared with.
 UNDEFENDED = "undefended"
 

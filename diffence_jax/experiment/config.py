@@ -187,10 +187,16 @@ def _check_names(settings: Settings) -> None:
         raise ValueError(
           f"{kind}: a function of your own is called {function!r}, as one of ours is."
         )
+      if own.count(function) > 1 and kind != "defenses":
+        raise ValueError(
+          f"{kind}: two functions of your own are called {function!r}; options and reports "
+          "would take one for the other. Rename one."
+        )
     for name, options in getattr(settings, kind).items():
       if name not in ours + own:
         raise ValueError(
-          f"{kind} has options of {name!r}, which is none{nearest(name, ours + own)}"
+          f"{kind} has options of {name!r}, and there is no such function"
+          f"{nearest(name, ours + own)}"
         )
       if not isinstance(options, Mapping):
         raise ValueError(f"{kind}.{name} is {options!r}; expected a section of options.")

@@ -9,7 +9,9 @@ from ml_collections import ConfigDict
 
 from diffence_jax import data
 from diffence_jax.audit.typed import to_plain
+from diffence_jax.data import SOURCES
 from diffence_jax.defense.output import OUTPUT_DEFENSES
+from diffence_jax.experiment.config import validate
 from diffence_jax.experiment.plan import Experiment, plan
 from diffence_jax.experiment.results import results_of
 from diffence_jax.experiment.run import compute, open_store
@@ -19,6 +21,7 @@ from diffence_jax.experiment.stages.queries import record_together
 from diffence_jax.experiment.store import Store, locked, private_files
 from diffence_jax.named import option_key
 from diffence_jax.report import Results, table
+from diffence_jax.tables.defense_rows import COLUMNS
 from diffence_jax.tables.defense_table import format_defense_table, write_defense_table
 
 TITLES = {
@@ -58,12 +61,15 @@ def run_defense_table(
   Raises:
     ValueError: a setting, a defense or the data are not right; before anything is computed.
   """
-  dataset = data.load(config.data.source, **config.data.options)
+  chosen = validate(config).data
+  dataset = data.load(SOURCES.choose(chosen.source, chosen.options))
   experiments = {
     (seed, defense): plan(config_of(config, defense, seed, defenses), dataset)
     for seed in seeds
     for defense in defenses
   }
+  for experiment in experiments.values():
+    _check_columns(experiment)
   store, cells = open_store(workdir), []
   with private_files(), locked(workdir):
     for seed in seeds:
@@ -104,6 +110,16 @@ def config_of(
   else:
     config.classifier.defense = defense
   return config
+
+
+def _check_columns(experiment: Experiment) -> None:
+  """Raises ValueError where a column of the table would be empty."""
+  audited = [predictor.name for predictor in experiment.audit.predictors[1:]]
+  if missing := [name for name in COLUMNS[1:] if name not in audited]:
+    raise ValueError(
+      f"purify.policies is {experiment.settings.purify.policies}; the table of defenses has "
+      f"columns for {', '.join(missing)} too. Add them."
+    )
 
 
 def _inference_ms(experiment: Experiment, store: Store) -> dict[str, float]:

@@ -83,13 +83,8 @@ class Roc:
     return self.best_accuracy.value
 
   @property
-  def accuracy_interval(self) -> tuple[float, float]:
-    """Its 95% interval, which does not allow for the choice of the threshold."""
-    return self.best_accuracy[1:]
-
-  @property
   def best_accuracy(self) -> Estimate:
-    """The best balanced accuracy and its interval."""
+    """The best balanced accuracy; its interval takes the threshold as given."""
     best = np.argmax(self.tpr - self.fpr)
     return balanced_accuracy(
       int(self.true_positives[best]),

@@ -40,9 +40,9 @@ def test_what_is_fitted_is_given_the_predictor_s_answers_to_the_known_samples():
   for one, other, (_, *known) in zip(bare, finished, given, strict=True):
     assert one.name == other.name and one.finish is None
     for record, logits in zip((members, nonmembers), known, strict=True):
-      expected = one.answer(record.raw, record.candidates)
+      expected = one.answer(record.candidates, record.raw)
       np.testing.assert_array_equal(logits, expected)
-      np.testing.assert_array_equal(other.answer(record.raw, record.candidates), -expected)
+      np.testing.assert_array_equal(other.answer(record.candidates, record.raw), -expected)
   np.testing.assert_array_equal(given[0][1], members.raw)
   np.testing.assert_array_equal(given[0][2], nonmembers.raw)
 
@@ -50,9 +50,9 @@ def test_what_is_fitted_is_given_the_predictor_s_answers_to_the_known_samples():
 def test_only_what_selects_has_a_selection():
   members, nonmembers = records()
   undefended, scenario_3 = fit_predictors(PREDICTORS, members, nonmembers)
-  assert undefended.selection(members.raw, members.candidates) is None
-  selection = scenario_3.selection(members.raw, members.candidates)
-  answers = scenario_3.answer(members.raw, members.candidates)
+  assert undefended.selection(members.candidates, members.raw) is None
+  selection = scenario_3.selection(members.candidates, members.raw)
+  answers = scenario_3.answer(members.candidates, members.raw)
   np.testing.assert_array_equal(selection.logits, answers)
 
 

@@ -1,5 +1,7 @@
 """The audit against the published figures, and on records with and without a leak."""
 
+import warnings
+
 import numpy as np
 import pytest
 from attacks.grouped import GROUPS, pool_of
@@ -7,10 +9,11 @@ from fixtures.answers import recorded_answers
 from fixtures.load import load_fixture
 
 from diffence_jax.attacks import ATTACKS, View, run_attack
-from diffence_jax.audit.predictors import Predictor, fit_predictors, policy_title
+from diffence_jax.audit import rows
+from diffence_jax.audit.predictors import Defended, Predictor, fit_predictors, policy_title
 from diffence_jax.audit.rows import PredictorRow, Scored, audit_predictors
 from diffence_jax.audit.typed import from_plain, to_plain
-from diffence_jax.defense import POLICIES, Record
+from diffence_jax.defense import POLICIES, AggregatePolicy, Record
 
 PUBLISHED = load_fixture("selection")[0]
 POLICY_NAMES = ("undefended", "scenario_1", "scenario_2", "scenario_3", "average")
@@ -167,3 +170,19 @@ def test_rows_are_plain_in_a_file_and_come_back():
     assert from_plain(PredictorRow, plain) == row
   with pytest.raises(ValueError, match="other fields than expected: ece"):
     from_plain(PredictorRow, {k: v for k, v in plain.items() if k != "ece"})
+
+
+def test_a_policy_that_breaks_its_word_is_noticed():
+  raw = np.eye(3, dtype=np.float32)
+  record = Record(raw, raw[:, None], np.arange(3))
+  predictor = Predictor("own", POLICIES.choose("average"))
+  for function, keeps_labels in ((lambda c, r: -r, False), (lambda c, r: 2 * r, True)):
+    policy = AggregatePolicy(function, keeps_labels=keeps_labels)
+    with warnings.catch_warnings():
+      warnings.simplefilter("error")
+      rows._warn_of_changed_labels(Defended(predictor, policy), record)
+  broken = AggregatePolicy(lambda c, r: -r, keeps_labels=True)
+  with pytest.warns(
+    UserWarning, match="'average' declares that it keeps labels, and changed 3"
+  ):
+    rows._warn_of_changed_labels(Defended(predictor, broken), record)

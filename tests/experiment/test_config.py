@@ -177,12 +177,13 @@ def test_options_without_a_default_are_taken_from_the_command_line_as_they_are_t
 @pytest.mark.parametrize(
   "change, message",
   [
-    ({"defenses": {"hmap": {"gamma": 0.5}}}, "which is none; did you mean 'hamp'"),
+    ({"defenses": {"hmap": {"gamma": 0.5}}}, "there is no such function; did you mean 'hamp'"),
     ({"attacks": {"nm": {"epochs": 3}}}, "attacks has options of 'nm'.*did you mean 'nn'"),
     ({"policies": {"hamp": {}}}, "policies has options of 'hamp'"),
     ({"defenses": {"hamp": 3}}, "defenses.hamp is 3; expected a section of options"),
     ({"classifier": {"defense": "own:hamp"}}, "called 'hamp', as one of ours is"),
     ({"audit": {"attacks": ("own:loss",)}}, "called 'loss', as one of ours is"),
+    ({"audit": {"attacks": ("a:own", "b:own")}}, "two functions of your own are called 'own'"),
   ],
 )
 def test_options_belong_to_what_there_is(change, message):

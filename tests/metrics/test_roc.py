@@ -67,7 +67,7 @@ def test_what_always_holds(members, nonmembers):
   assert np.all(np.diff(curve.tpr) >= 0) and np.all(np.diff(curve.fpr) >= 0)
   assert (curve.tpr[0], curve.fpr[0], curve.tpr[-1], curve.fpr[-1]) == (0, 0, 1, 1)
   assert 0.5 <= curve.accuracy <= 1.0
-  low, high = curve.accuracy_interval
+  low, high = curve.best_accuracy[1:]
   assert low <= curve.accuracy <= high
   transformed = metrics.roc(*(np.arctan(np.float64(s)) for s in (members, nonmembers)))
   assert transformed.auc == pytest.approx(curve.auc, abs=1e-12)

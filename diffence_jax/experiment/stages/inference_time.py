@@ -51,13 +51,14 @@ class InferenceTime(Stage):
     variables = classifier.variables, denoiser.variables
     shared = (rng.seed_key(0), *variables, purification.sampler_schedule())
     fitted = self.audit.load_predictors(store)
-    (defended,) = [own for own in fitted if own.predictor.policy.name == self.policy]
+    (defended,) = [own for own in fitted if own.predictor.stream == policy_title(self.policy)]
     predict = models.compiled_predictor(classifier.module)
     finish = defended.finish or (lambda logits: logits)
 
     def diffence():
       ids = np.arange(len(images), dtype=np.int32)
-      return defended.answer(*map(np.asarray, record_step(shared, (images, ids))))
+      raw, candidates = map(np.asarray, record_step(shared, (images, ids)))
+      return defended.answer(candidates, raw)
 
     timed = {
       "alone": lambda: finish(np.asarray(predict(classifier.variables, images))),

@@ -105,10 +105,6 @@ class ShadowModels(Stage):
     variables = jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
     return Bound(ensemble_logits(bound.module, at_once), variables)
 
-  def num_cached(self, store: Store) -> int:
-    """How many of the models there are already."""
-    return sum(store.is_done(model) for model in self.models)
-
   def cost(self) -> str:
     """How many models there are, and training steps each takes."""
     return f"{len(self.models)} models, each {training_cost(self.recipe)}"
