@@ -1,6 +1,5 @@
 """The folder of a Diffusers `UNet2DModel` to the layout of a DDPM U-Net."""
 
-import json
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -8,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from diffence_jax.diffusion.schedule import Schedule, make_schedule
-from diffence_jax.interop.files import INDEX, files_of, read_state_dict
+from diffence_jax.interop.files import INDEX, files_of, read_json, read_state_dict
 from diffence_jax.interop.layout import Layout
 from diffence_jax.interop.scheduler import schedule_options
 from diffence_jax.models.registry import make_denoiser
@@ -171,7 +170,7 @@ def read_folder(path: str | os.PathLike) -> Folder:
   """
   files = find_files(path)
   config = _read_config(files.config)
-  schedule = files.scheduler and schedule_options(_read_json(files.scheduler), files.scheduler)
+  schedule = files.scheduler and schedule_options(read_json(files.scheduler), files.scheduler)
   state_dict = dict(read_state_dict(files.weights))
   is_old = any(re.search(r"\.attentions\.\d+\.query\.", name) for name in state_dict)
   projections = _OLD_ATTENTION if is_old else _NEW_ATTENTION
@@ -228,22 +227,12 @@ def read_schedule(path: str | os.PathLike) -> Schedule:
       f"{path} has no {_SCHEDULER}; expected the folder of a Diffusers pipeline. Where the "
       "schedule is known, make it with dj.make_schedule."
     )
-  return make_schedule(**schedule_options(_read_json(scheduler), scheduler))
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-  try:
-    config = json.loads(path.read_text(encoding="utf-8"))
-  except ValueError as error:
-    raise ValueError(f"{path} is damaged, it is not JSON: {error}.") from error
-  if not isinstance(config, dict):
-    raise ValueError(f"{path} holds a {type(config).__name__}; expected options.")
-  return config
+  return make_schedule(**schedule_options(read_json(scheduler), scheduler))
 
 
 def _read_config(path: Path) -> dict[str, Any]:
   """The options of the network with Diffusers' defaults, checked."""
-  config = _read_json(path)
+  config = read_json(path)
   model = config.get("_class_name", "UNet2DModel")
   if model != "UNet2DModel":
     raise ValueError(f"{path} is of a {model}; expected a UNet2DModel.")

@@ -16,7 +16,7 @@ _PICKLES = (".pt", ".pth", ".pth.tar", ".bin", ".ckpt")
 _SAFETENSORS = ".safetensors"
 # Names the files that a large state dict is spread over.
 INDEX = ".index.json"
-_MOST_INDEX_BYTES = 100_000_000
+_MOST_JSON_BYTES = 100_000_000
 _LFS_POINTER = b"version https://git-lfs"
 
 
@@ -111,18 +111,28 @@ def _check_head(path: Path) -> None:
     )
 
 
+def read_json(path: Path) -> dict[str, Any]:
+  """A mapping from a JSON file beside weights; ValueError where it is none, or very large."""
+  if path.stat().st_size > _MOST_JSON_BYTES:
+    raise ValueError(f"{path} has more than {_MOST_JSON_BYTES:,} bytes; expected options.")
+  try:
+    content = json.loads(path.read_text(encoding="utf-8"))
+  except (ValueError, RecursionError) as error:
+    raise ValueError(f"{path} is damaged, it is not JSON: {error}.") from error
+  if not isinstance(content, dict):
+    raise ValueError(f"{path} holds a {type(content).__name__}; expected options.")
+  return content
+
+
 def _weight_map(path: Path) -> dict[str, str]:
   """Parameter to file, of an index."""
-  if path.stat().st_size > _MOST_INDEX_BYTES:
-    raise ValueError(f"{path} has more than {_MOST_INDEX_BYTES:,} bytes; expected an index.")
   try:
-    index = json.loads(path.read_text(encoding="utf-8"))
-    names = index["weight_map"]
+    names = read_json(path)["weight_map"]
     are_plain = all(
       isinstance(file, str) and file == os.path.basename(file) and file not in ("", ".", "..")
       for file in names.values()
     )
-  except (ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
+  except (LookupError, AttributeError) as error:
     raise damaged(path, error) from error
   if not (names and are_plain):
     raise ValueError(

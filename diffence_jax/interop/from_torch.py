@@ -311,4 +311,6 @@ def _check(
 def _listed(names: list[str], most: int = 20) -> str:
   """At most `most` names, and how many more there are."""
   more = f" and {len(names) - most} more" if len(names) > most else ""
-  return ", ".join(names[:most]) + more
+  # Names come from the file: none may begin a line of its own, or steer a terminal.
+  shown = (own if own.isprintable() else repr(own)[1:-1] for own in names[:most])
+  return ", ".join(shown) + more

@@ -71,6 +71,10 @@ def read_pickle(path: Path) -> Any:
   is_zip = zipfile.is_zipfile(path)
   if is_zip:
     _check_zip(path)
+  else:
+    with open(path, "rb") as handle:
+      if handle.read(1) != b"\x80":  # of every pickle since 2003
+        raise damaged(path, ValueError("it does not begin as a file of torch.save"))
   try:
     allowed = [(own, name) for name, own in _STAND_INS.items()]
     with torch.serialization.safe_globals(allowed):

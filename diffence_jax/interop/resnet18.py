@@ -36,7 +36,7 @@ def _layout(
   def infer_settings(shapes: Shapes) -> dict[str, Any]:
     """Classes, width and blocks; the normalisation of the images is not in the weights."""
     size = shapes[conv][2:]
-    if size != (3, 3):
+    if size not in ((3, 3), ()):
       raise ValueError(
         f"{conv} is a convolution of {list(size)}; expected 3x3: this is a network for large "
         "images, which pools after its stem, and none of ours."

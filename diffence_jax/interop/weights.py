@@ -22,10 +22,13 @@ WRAPPERS = (*AVERAGED, *RAW)
 
 # What wrappers put before a network's names: data-parallel training, torch.compile, Lightning.
 _PREFIX = re.compile(r"^(?:(?:module|_orig_mod|model|net|network|net_model)\.)+")
+# Those of them that a network has among other parts, such as a loss with weights of its own.
+_PART = re.compile(r"^(?:(?:module|_orig_mod)\.)*(?:model|net|network|net_model)\.")
 # And in front of a copy that is averaged over training, beside the raw one.
 _AVERAGED_PREFIX = re.compile(r"^(?:(?:module|_orig_mod)\.)*(ema_model|model_ema|ema)\.")
 # Buffers that count something, by the last part of their names: batches, models that were
 # averaged, and what profilers leave.
+_MOST_DEPTH = 30
 _COUNTERS = ("num_batches_tracked", "n_averaged", "total_ops", "total_params")
 
 
@@ -87,10 +90,10 @@ def find_weights(checkpoint: Any) -> Found:
 
 def _find(checkpoint, path, seen) -> Found | None:
   """The best weights of a mapping; None where it has none. `seen`: id to whether it is done."""
-  if id(checkpoint) in seen:
-    if not seen[id(checkpoint)]:
+  if id(checkpoint) in seen or len(path) > _MOST_DEPTH:
+    if not seen.get(id(checkpoint)):
       raise ValueError(
-        f"The checkpoint holds itself, under {'.'.join(path)}; expected a mapping from "
+        f"The checkpoint holds itself, under {'.'.join(path[:8])}; expected a mapping from "
         "parameter names to arrays, or one that holds such a mapping."
       )
     return None
@@ -103,6 +106,8 @@ def _find(checkpoint, path, seen) -> Found | None:
     if best is not None:
       others = [own for own in inner if own not in (name, *best.path)]
       left = tuple(".".join((*path, own)) for own in others if _has_arrays(checkpoint[own]))
+      nameless = [".".join((*path, own)) for own in inner if _has_lists(checkpoint[own])]
+      left += tuple(f"{own}, which is by number and not by name" for own in nameless)
       best = best._replace(passed_over=(*best.passed_over, *left))
       break
   seen[id(checkpoint)] = True
@@ -115,6 +120,12 @@ def _has_arrays(state_dict):
   return any(hasattr(value, "shape") for value in state_dict.values())
 
 
+def _has_lists(state_dict):
+  """Whether arrays are there in lists, as some averaging packages keep them."""
+  lists = [value for value in state_dict.values() if isinstance(value, list | tuple)]
+  return any(hasattr(value, "shape") for own in lists for value in own)
+
+
 def _bare(name) -> str:
   """A name in the bare network."""
   return _PREFIX.sub("", _AVERAGED_PREFIX.sub("", str(name))).replace("._orig_mod.", ".")
@@ -125,19 +136,21 @@ def bare_weights(state_dict: Mapping[str, Any]) -> dict[str, Any]:
 
   Args:
     state_dict: names to anything; `_orig_mod.`, `module.`, `model.` and the like before a name
-      fall away. Counters of batches and the like are left out.
+      fall away. Counters of batches and the like are left out, and where some names have a
+      prefix such as `model.`, the others: parts beside the network.
 
   Raises:
     ValueError: two names become one.
   """
   bare = {}
-  for name, value in state_dict.items():
+  parts = {name: own for name, own in state_dict.items() if _PART.match(str(name))}
+  for name, value in (parts or state_dict).items():
     own = _bare(name)
     if own.rpartition(".")[2] in _COUNTERS:
       continue
     if own in bare:
       raise ValueError(
-        f"Some weights are there twice, with a prefix such as 'module.' and without: {own}. "
+        f"Some weights are there twice, with a prefix such as 'module.' and without: {own!r}. "
         "Save the state dict of the network alone."
       )
     bare[own] = value

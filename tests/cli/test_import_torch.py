@@ -82,11 +82,11 @@ def test_which_weights_were_taken_is_said_and_home_is_found(tmp_path, capsys, mo
 
 
 def test_names_of_parameters_are_shown_without_escape_codes(tmp_path, capsys):
-  weights = {"\x1b[31mred": np.ones(2, np.float32)}
+  weights = {"\x1b[31mred\ndiffence: done": np.ones(2, np.float32)}
   safetensors.save_file(weights, tmp_path / "a.safetensors")
   assert run("resnet18", tmp_path / "a.safetensors", f"--output={tmp_path / 'saved'}") == 2
   told = capsys.readouterr().err
-  assert "\\x1b[31mred" in told and "\x1b" not in told
+  assert "\\x1b[31mred\\ndiffence" in told and "\x1b" not in told and told.count("\n") == 1
 
 
 def test_a_normalisation_of_bytes_is_refused_with_the_remedy(tmp_path, capsys):

@@ -264,6 +264,13 @@ def test_a_web_page_is_called_one(tmp_path, page, name):
     read_state_dict(tmp_path / name)
 
 
+@pytest.mark.parametrize("content", [b'{"error": "no"}', b"\x1f\x8b" + bytes(99), bytes(5000)])
+def test_files_of_other_kinds_are_no_checkpoints(torch, tmp_path, content):
+  (tmp_path / "a.pt").write_bytes(content)
+  with pytest.raises(ValueError, match=r"no checkpoint \(ValueError: it does not begin as"):
+    read_state_dict(tmp_path / "a.pt")
+
+
 def test_what_would_wait_for_ever_is_refused_at_once(tmp_path):
   os.mkfifo(tmp_path / "a.pt")
   (tmp_path / "b.pt").symlink_to("/dev/zero")
@@ -350,7 +357,8 @@ def test_a_state_dict_in_several_files_is_read_by_its_index(shards, unet):
   "text, message",
   [
     ("{", "is damaged"),
-    ("[]", "is damaged"),
+    ("[]", "holds a list; expected options"),
+    ("[" * 100_000, "is damaged"),
     ("{}", "is damaged"),
     ('{"weight_map": []}', "is damaged"),
     ('{"weight_map": {}}', "names no files"),

@@ -54,6 +54,13 @@ def test_what_holds_no_arrays_is_no_set_of_weights():
   assert found.state_dict is GOOD and found.told is None
 
 
+def test_averaged_weights_without_names_are_passed_over_with_a_word():
+  told = find_weights({"ema": {"shadow_params": [np.ones(2)]}, "model": GOOD}).told
+  assert (
+    told == "Taken: the weights under model; left: ema, which is by number and not by name."
+  )
+
+
 def test_an_averaged_copy_among_the_raw_weights_is_taken():
   state_dict = {"model.w": 0, "ema_model.w": np.ones(2), "initted": np.ones(1)}
   found = find_weights({"ema": state_dict})
@@ -68,8 +75,12 @@ def test_a_checkpoint_that_holds_itself_is_refused():
   checkpoint["state_dict"] = {"model": checkpoint}
   with pytest.raises(ValueError, match=r"holds itself, under state_dict\.model"):
     find_weights(checkpoint)
+  for _ in range(1000):
+    checkpoint = {"model": checkpoint}
+  with pytest.raises(ValueError, match="holds itself"):
+    find_weights(checkpoint)
   leaf = {}
-  for _ in range(100):  # many ways to the same: each is looked at once
+  for _ in range(20):  # many ways to the same: each is looked at once
     leaf = {name: leaf for name in (*AVERAGED, *RAW)}
   assert find_weights(leaf).state_dict is leaf
 
@@ -98,9 +109,15 @@ def test_counters_are_left_out(resnet):
   assert_same(from_torch("resnet18", state_dict)[1], resnet[1])
 
 
+def test_parts_beside_the_network_are_left_out(resnet):
+  state_dict = {f"model.{name}": value for name, value in resnet[0].items()}
+  beside = {"criterion.weight": np.ones(3), "train_acc.total": np.array(1)}
+  assert_same(from_torch("resnet18", {**state_dict, **beside})[1], resnet[1])
+
+
 def test_names_that_become_one_are_refused():
-  with pytest.raises(ValueError, match=r"there twice, with a prefix such as 'module.*: w"):
-    bare_weights({"w": 0, "model.w": 0})
+  with pytest.raises(ValueError, match=r"there twice, with a prefix such as 'module.*: 'w'"):
+    bare_weights({"net.w": 0, "model.w": 0})
 
 
 def in_their_names(state_dict, shortcut, head):
