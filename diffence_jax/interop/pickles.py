@@ -14,7 +14,7 @@ _SAFE_TORCH = (2, 10)
 INSTALL = "pip install 'diffence_jax[torch]'"
 
 
-class _Plain:
+class NotLoaded:
   """Stands for an object beside the weights, whose class is not imported: what it was given."""
 
   def __init__(self, *args: Any):
@@ -26,7 +26,7 @@ class _Plain:
 
 def _scalar(dtype: Any, data: Any) -> Any:
   """A NumPy scalar as a Python one; None where it is not one of numbers."""
-  name = dtype.args[0] if isinstance(dtype, _Plain) and dtype.args else None
+  name = dtype.args[0] if isinstance(dtype, NotLoaded) and dtype.args else None
   if not (isinstance(name, str) and isinstance(data, bytes)):
     return None
   if not re.fullmatch(r"[<>|=]?[biuf][1248]", name) or len(data) != int(name[-1]):
@@ -42,9 +42,14 @@ def _text(*parts: Any) -> str:
 # What people save beside weights, by the names that pickles have for it, to what stands for it:
 # nothing of theirs is called.
 _STAND_INS = {
-  "argparse.Namespace": _Plain,
-  "types.SimpleNamespace": _Plain,
-  "numpy.dtype": _Plain,
+  "argparse.Namespace": NotLoaded,
+  "types.SimpleNamespace": NotLoaded,
+  "datetime.datetime": NotLoaded,
+  "datetime.timedelta": NotLoaded,
+  "numpy.dtype": NotLoaded,
+  "numpy.ndarray": NotLoaded,
+  "numpy._core.multiarray._reconstruct": NotLoaded,
+  "numpy.core.multiarray._reconstruct": NotLoaded,
   "numpy._core.multiarray.scalar": _scalar,
   "numpy.core.multiarray.scalar": _scalar,
   "pathlib.Path": _text,

@@ -9,6 +9,7 @@ import pytest
 from fixtures.load import load_fixture, pseudo_state_dict
 
 from diffence_jax.interop import from_torch
+from diffence_jax.interop.diffusers import find_files
 from diffence_jax.models import denoiser
 
 safetensors = pytest.importorskip("safetensors.numpy", reason="writes safetensors files")
@@ -103,6 +104,25 @@ def test_a_network_of_a_pipeline_has_to_predict_the_noise(fixture, tmp_path, pre
     for folder in (tmp_path, tmp_path / "unet"):
       with pytest.raises(ValueError, match="predicts 'v_prediction'"):
         from_torch("ddpm_unet", folder)
+
+
+def test_a_folder_with_its_weights_in_several_files(fixture, tmp_path):
+  configs, state_dict, _ = fixture
+  _, expected = from_torch("ddpm_unet", write(tmp_path / "one", configs["other"], state_dict))
+  folder = write(tmp_path / "several", configs["other"], {})
+  (folder / "diffusion_pytorch_model.safetensors").unlink()
+  names, weight_map = list(state_dict), {}
+  for part in range(2):
+    own, file = names[part::2], f"diffusion_pytorch_model-0000{part}-of-00002.safetensors"
+    safetensors.save_file({name: state_dict[name] for name in own}, folder / file)
+    weight_map |= dict.fromkeys(own, file)
+  index = folder / "diffusion_pytorch_model.safetensors.index.json"
+  index.write_text(json.dumps({"weight_map": weight_map}))
+  _, variables = from_torch("ddpm_unet", folder)
+  assert jax.tree.all(jax.tree.map(np.array_equal, variables, expected))
+  assert {file.name for file in find_files(folder).all} == {
+    "config.json", index.name, *weight_map.values()
+  }  # fmt: skip
 
 
 def test_missing_surplus_and_misshapen_parameters_are_listed_by_diffusers_names(

@@ -1,6 +1,7 @@
 """Checkpoint files: what is in them arrives bit for bit, and nothing in them is run."""
 
 import argparse
+import datetime
 import io
 import json
 import os
@@ -108,13 +109,15 @@ def test_wrapped_and_prefixed_weights_are_found(torch, unet, tmp_path, wrapper):
   assert_same(from_torch("ddpm_unet", tmp_path / "a.pt")[1], unet[1])
 
 
-@pytest.mark.parametrize("beside", ["numpy", "namespace", "path"])
+@pytest.mark.parametrize("beside", ["numpy", "namespace", "path", "array", "time"])
 def test_plain_values_beside_the_weights_are_no_hindrance(torch, tmp_path, beside):
   """They are not made: what stands for them holds what they were given."""
   value = {
     "numpy": {"acc": np.float64(93.5), "n": np.int64(3), "half": np.float16(1.5)},
     "namespace": argparse.Namespace(lr=0.1, out=pathlib.Path("runs/a"), best=np.float32(0.5)),
     "path": pathlib.Path("runs/a"),
+    "array": np.ones((2, 3)),
+    "time": datetime.datetime(2020, 1, 1),
   }[beside]
   for is_zip in (True, False):
     path = tmp_path / f"{is_zip}.ckpt"
@@ -122,7 +125,8 @@ def test_plain_values_beside_the_weights_are_no_hindrance(torch, tmp_path, besid
     torch.save(content, path, _use_new_zipfile_serialization=is_zip)
     assert list(read_state_dict(path)) == ["w"]
     read = read_checkpoint(path)["args"]
-    assert not isinstance(read, argparse.Namespace | pathlib.Path)
+    kinds = argparse.Namespace | pathlib.Path | np.ndarray | datetime.datetime
+    assert not isinstance(read, kinds)
     if beside == "numpy":
       assert read == {"acc": 93.5, "n": 3, "half": 1.5}
 
