@@ -116,7 +116,7 @@ def read_json(path: Path) -> dict[str, Any]:
   if path.stat().st_size > _MOST_JSON_BYTES:
     raise ValueError(f"{path} has more than {_MOST_JSON_BYTES:,} bytes; expected options.")
   try:
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = json.loads(path.read_text(encoding="utf-8-sig"))
   except (ValueError, RecursionError) as error:
     raise ValueError(f"{path} is damaged, it is not JSON: {error}.") from error
   if not isinstance(content, dict):
