@@ -16,6 +16,11 @@ def to_float(images: np.ndarray | jax.Array) -> np.ndarray | jax.Array:
   return images.astype(np.float32) / np.float32(255.0)
 
 
+def to_bytes(images: np.ndarray | jax.Array) -> np.ndarray | jax.Array:
+  """Images in [0, 1], NumPy's or JAX's, as the nearest of 256 levels, uint8."""
+  return (images * 255.0).round().astype(np.uint8)
+
+
 def filled(start: int, size: int, total: int) -> np.ndarray:
   """The rows i64[size] from `start` on, with the last of `total` rows repeated beyond it."""
   return np.minimum(np.arange(start, start + size), total - 1)

@@ -67,7 +67,7 @@ def ask(predict: Predict, key: jax.Array | None, images: jax.Array) -> jax.Array
 
   Raises:
     TypeError: what it returns are no logits, or it cannot be called so.
-    ValueError: likewise, of a wrong shape.
+    ValueError: as above, of a wrong shape.
   """
   with asked(f"predict cannot answer images of shape {list(images.shape)}"):
     logits = predict(key, images)

@@ -157,7 +157,7 @@ def train_nn_attack(
   Args:
     key: all randomness follows from it: weights, shuffles, held-out samples.
     known_members: at least 2 if `choose_on` is None, else at least 1.
-    known_nonmembers: likewise.
+    known_nonmembers: as above.
     choose_on: (members, non-members) that choose the epoch; None holds out known samples.
     epochs: 1 to 1,000,000.
     batch_size: members in a batch, and non-members; the smaller side of the training samples

@@ -26,7 +26,7 @@ class AttackRow(NamedTuple):
     accuracy: balanced accuracy of the best threshold in hindsight.
     known_threshold_accuracy: of the threshold that was learnt on known samples.
     tpr_at_fpr: at each of `LIMITS`.
-    tnr_at_fnr: likewise.
+    tnr_at_fnr: as above.
   """
 
   name: str

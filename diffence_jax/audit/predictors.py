@@ -190,7 +190,7 @@ def fit_predictors(
   Args:
     predictors: which.
     members: the classifier's recorded answers to known members.
-    nonmembers: likewise to known non-members.
+    nonmembers: the same, to known non-members.
     fit_answers: fits a defense of the answers to a predictor's answers; None for none.
 
   Returns:

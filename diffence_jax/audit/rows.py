@@ -69,7 +69,7 @@ class PredictorRow:
     num_labels: how many these are.
     returned_raw: share of the queries whose answer was the raw prediction, for want of another;
       None where nothing is selected.
-    labels_kept: share of the candidates that keep the label; None likewise.
+    labels_kept: share of the candidates that keep the label; None there too.
     ece: expected calibration error.
     nll: negative log-likelihood, in nats.
     js_distance: between the phi of members and of non-members.
@@ -78,9 +78,9 @@ class PredictorRow:
     excess: the highest AUC above this floor.
     attacks: every attack's row.
     highest_auc: over all attacks.
-    highest_accuracy: likewise.
-    highest_tpr_at_fpr: likewise, at each of `judge.LIMITS`.
-    highest_tnr_at_fnr: likewise.
+    highest_accuracy: as above.
+    highest_tpr_at_fpr: as above, at each of `judge.LIMITS`.
+    highest_tnr_at_fnr: as above.
   """
 
   name: str

@@ -78,7 +78,7 @@ def make_split(
     dataset: to divide.
     seed: of the draw.
     num_members: members, known and target together.
-    num_nonmembers: non-members, likewise.
+    num_nonmembers: non-members, as above.
     num_reference: reference samples; None for all that are left.
     known_fraction: share of members and of non-members that is known, 0 to 1.
     nonmembers_from: "any", or "test": non-members from the source's test part and everything

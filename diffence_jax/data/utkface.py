@@ -26,7 +26,7 @@ def load(path: FilePath, image_size: int | None = 64, in_memory: bool = True) ->
   Args:
     path: the folder, such as the release's UTKFace, of faces that are aligned and cut out.
     image_size: as in `folder.load`.
-    in_memory: likewise.
+    in_memory: as above.
 
   Returns:
     4 classes: the races 0 to 3 (White, Black, Asian and Indian); those of 4, others, are left

@@ -16,7 +16,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from diffence_jax import parallel
-from diffence_jax.batching import cut
+from diffence_jax.batching import cut, filled
 from diffence_jax.defense.candidates import check_settings, chunk_size_for, pair_logits
 from diffence_jax.defense.interval import interval_policy
 from diffence_jax.defense.policy import RankPolicy
@@ -200,7 +200,7 @@ def _draw_pairs(
   results, evaluations = [], 0
   for part, size in cut(len(rows), sizes):
     # A part that is too short repeats its last pair, cut off again below.
-    part = np.minimum(part.start + np.arange(size), part.stop - 1)
+    part = filled(part.start, size, part.stop)
     batch = images[rows[part]], ids[rows[part]], candidates[part], raw[rows[part]]
     if mesh is not None:
       batch = parallel.shard_batch(mesh, batch)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from diffence_jax import rng
+from diffence_jax.batching import to_bytes
 
 # Above rng.MAX_ID and not what `candidate_logits` uses: a stream of its own.
 _HASH = 2**32 - 2
@@ -43,7 +44,7 @@ def image_ids(key: jax.Array, images: jax.Array) -> jax.Array:
   Returns:
     i32[N], 0 to 2**31 - 1.
   """
-  pixels = jnp.round(images * 255.0).astype(jnp.uint32).reshape(images.shape[0], -1)
+  pixels = to_bytes(images).astype(jnp.uint32).reshape(images.shape[0], -1)
   hash_key = jax.random.fold_in(rng.own_key(key), _HASH)
   multipliers = jax.random.bits(hash_key, pixels.shape[1:], jnp.uint32)
   # Sums are modulo 2**32; the lowest bit, the least random one, is dropped.

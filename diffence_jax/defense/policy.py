@@ -137,5 +137,5 @@ def answer(policy: Policy, candidate_logits: jax.Array, raw_logits: jax.Array) -
 
 @jax.jit
 def ranks(policy: RankPolicy, candidate_logits: jax.Array, raw_logits: jax.Array) -> jax.Array:
-  """`policy.ranks`, compiled likewise."""
+  """`policy.ranks`, compiled in the same way."""
   return policy.ranks(candidate_logits, raw_logits)

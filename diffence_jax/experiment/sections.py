@@ -193,7 +193,7 @@ class Settings:
   samples: Samples = Samples()
   shadow: Shadow = Shadow()
   audit: Audit = Audit()
-  # Name to options, for what `classifier.defense` and `output.defense` name; likewise for
+  # Name to options, for what `classifier.defense` and `output.defense` name; the same for
   # `purify.policies` and `audit.attacks`. Those of a user's own stand under their function's
   # name.
   defenses: Mapping[str, Mapping[str, Any]] = _section()

@@ -26,7 +26,7 @@ def rate_interval(
 
   Args:
     hits: i[T], at thresholds from the strictest, which has none, to the last, which has all.
-    errors: i[T], likewise.
+    errors: i[T], as above.
     limit: the rate of errors, in [0, 1].
     design: of scores that are not independent; None where all are.
 

@@ -43,7 +43,7 @@ class DDPMUNet(nn.Module):
     dropout: dropout rate inside the residual blocks, in training mode.
     dtype: computation dtype. Parameters, normalisation, softmax and result are float32.
     time_layout: the order of the time embedding; see `time_embedding`.
-    time_shift: what its frequencies are shifted by, 0 or 1; likewise.
+    time_shift: what its frequencies are shifted by, 0 or 1; as above.
     norm_epsilon: what each group normalisation adds to the variance.
     downsample_padding: of the convolutions that halve the image: "symmetric", one pixel on
       every side; or "same", TensorFlow's, one pixel below and right where the size is even.

@@ -25,7 +25,7 @@ class DenseNet121(nn.Module):
     width: features of the stem, even; every layer of a block adds half as many.
     stages: for each dense block, its number of layers.
     mean: per-channel mean that is subtracted from the images, or one for all channels.
-    std: per-channel standard deviation that they are divided by, likewise.
+    std: per-channel standard deviation that they are divided by, as above.
     dtype: computation dtype. Parameters, normalisation and logits are float32.
     norm: "batch" or "group", as in `ResNet`.
   """

@@ -18,7 +18,7 @@ class ResNet(nn.Module):
     width: features of the first stage; each further stage has twice as many.
     stages: for each stage, its number of blocks.
     mean: per-channel mean that is subtracted from the images, or one for all channels.
-    std: per-channel standard deviation that they are divided by, likewise.
+    std: per-channel standard deviation that they are divided by, as above.
     dtype: computation dtype. Parameters, normalisation and logits are float32.
     norm: "batch" or "group", how features are normalised: by the statistics of the batch, or
       group by group of each example's own, so that no example has a say in another's logits.

@@ -27,7 +27,7 @@ class VGG16BN(nn.Module):
     width: features of the first stage; each further stage has twice as many, up to 8 times.
     stages: for each stage, its number of convolutions.
     mean: per-channel mean that is subtracted from the images, or one for all channels.
-    std: per-channel standard deviation that they are divided by, likewise.
+    std: per-channel standard deviation that they are divided by, as above.
     dtype: computation dtype. Parameters, normalisation and logits are float32.
     norm: "batch" or "group", as in `ResNet`.
   """

@@ -29,7 +29,7 @@ class ViT(nn.Module):
     mlp_width: hidden features of the perceptrons; None for `width`.
     dropout: dropout rate of embeddings and of all that a layer adds, in training mode.
     mean: per-channel mean that is subtracted from the images, or one for all channels.
-    std: per-channel standard deviation that they are divided by, likewise.
+    std: per-channel standard deviation that they are divided by, as above.
     dtype: computation dtype. Parameters, normalisation, softmax and logits are float32.
   """
 

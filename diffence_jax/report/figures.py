@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from diffence_jax.batching import to_bytes
+
 # Text and axes have this one colour, for whoever embeds a figure in a dark page to replace.
 INK = "#24303c"
 
@@ -207,7 +209,7 @@ def _mosaic(strips: Sequence[np.ndarray], margin: int = 3) -> bytes:
 
 def _bytes(image):
   if image.dtype != np.uint8:
-    image = np.round(np.clip(image, 0.0, 1.0) * 255.0).astype(np.uint8)
+    image = to_bytes(np.clip(image, 0.0, 1.0))
   # One channel is spread over red, green and blue.
   return image if image.shape[-1] == 3 else image[..., :1]
 

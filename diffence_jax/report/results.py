@@ -91,7 +91,7 @@ class ClassifierFacts:
     model: its architecture.
     num_parameters: of it.
     train_accuracy: on target members, without Diffence.
-    test_accuracy: on target non-members, likewise.
+    test_accuracy: on target non-members.
   """
 
   model: str

@@ -62,8 +62,8 @@ def noise_for(target_epsilon: float, probability: float, num_steps: int, delta: 
   Args:
     target_epsilon: 0.01 to 1000.
     probability: as in `epsilon`.
-    num_steps: likewise.
-    delta: likewise.
+    num_steps: as above.
+    delta: as above.
 
   Returns:
     The noise multiplier.

@@ -34,7 +34,7 @@ def early_stopping(
 
   Args:
     module: as in `undefended`.
-    settings: likewise.
+    settings: as above.
     stop_after: epochs, 1 to `settings.epochs`.
 
   Returns:
@@ -54,7 +54,7 @@ def label_smoothing(
 
   Args:
     module: as in `undefended`.
-    settings: likewise.
+    settings: as above.
     smoothing: what is taken from the label and spread over all classes, from 0 to below 1.
 
   Returns:
@@ -85,7 +85,7 @@ def confidence_penalty(
 
   Args:
     module: as in `undefended`.
-    settings: likewise.
+    settings: as above.
     weight: of the entropy, at least 0.
 
   Returns:

@@ -36,7 +36,7 @@ def train_classifier(
     recipe: how.
     members: "images" u8[n,H,W,C] and "labels" i[n]; of images on disk a batch is in memory at
       a time, but all of them where there are teachers, an ensemble.
-    reference: likewise; needed where `recipe.needs_reference`.
+    reference: as above; needed where `recipe.needs_reference`.
     checkpoint_every: steps between checkpoints.
     seed: of initialisation, order, dropout and noise.
     mesh: batches are split over it; teachers, if there are any, are divided over it.

@@ -95,11 +95,11 @@ def check_ensemble(
 
   Args:
     members: as in `check_examples`.
-    num_classes: likewise.
+    num_classes: as above.
     membership: bool[S,N], with a member of every model.
     num_models: S.
     seed: as in `check_run`.
-    mesh: likewise.
+    mesh: as above.
   """
   check_run(seed=seed, mesh=mesh)
   members = check_examples("members", members, num_classes)

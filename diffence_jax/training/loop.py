@@ -121,11 +121,11 @@ def take(examples: dict[str, Any], rows: Any) -> dict[str, Any]:
   return {**{name: values[rows] for name, values in examples.items()}, "is_padding": rows < 0}
 
 
-def grouped(coming: Iterable[tuple[str, Any]], size: int) -> Iterator[tuple[str, list[Any]]]:
+def grouped(steps: Iterable[tuple[str, Any]], size: int) -> Iterator[tuple[str, list[Any]]]:
   """Puts what the same kind of step does next together.
 
   Args:
-    coming: the kind and the batch of every step.
+    steps: the kind and the batch of every step.
     size: steps to put together.
 
   Yields:
@@ -133,7 +133,7 @@ def grouped(coming: Iterable[tuple[str, Any]], size: int) -> Iterator[tuple[str,
     all ends: a kind of step is compiled for two lengths at most. From the end of a group on,
     the groups are those of a run that begins there.
   """
-  for kind, run in itertools.groupby(coming, key=lambda step: step[0]):
+  for kind, run in itertools.groupby(steps, key=lambda step: step[0]):
     while group := [batch for _, batch in itertools.islice(run, size)]:
       whole = len(group) == size
       for part in [group] if whole else ([batch] for batch in group):
@@ -198,13 +198,13 @@ def fit(
   if first_step:
     state = checkpoints.restore(state)
   log_every = max(1, num_steps // 100)
-  coming = itertools.islice(batches(first_step), num_steps - first_step)
+  left = itertools.islice(batches(first_step), num_steps - first_step)
   with (
     _open_log(directory / "metrics.jsonl", first_step) as log,
     progress_bar(num_steps, description, "step", first_step) as bar,
   ):
     done, latest = first_step, {}  # metrics of every kind since the last line
-    for kind, group in grouped(coming, steps_per_call):
+    for kind, group in grouped(left, steps_per_call):
       batch = place(mesh, group, steps_per_call)
       state, latest[kind] = steps[kind](state, batch, key)
       bar.update(len(group))

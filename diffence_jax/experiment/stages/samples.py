@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import ClassVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from diffence_jax import models, rng
-from diffence_jax.batching import to_float
+from diffence_jax.batching import to_bytes, to_float
 from diffence_jax.diffusion import fit_images, reconstruct, sample
 from diffence_jax.experiment.purification import Purification
 from diffence_jax.experiment.samples import Samples
@@ -69,8 +68,8 @@ class SampleImages(Stage):
       folder / "images.npz",
       **{
         "images/raw": raw,
-        "images/reconstructed": np.stack([_to_bytes(r) for r in reconstructed], axis=1),
-        "images/samples": _to_bytes(fit_images(drawn, raw.shape[1:])),
+        "images/reconstructed": np.stack([to_bytes(r) for r in reconstructed], axis=1),
+        "images/samples": to_bytes(fit_images(drawn, raw.shape[1:])),
       },
     )
 
@@ -82,7 +81,3 @@ class SampleImages(Stage):
   def cost(self) -> str:
     """How many images and evaluations of the diffusion model."""
     return f"{self.num_images} images, {self.num_images * self.num_ddim_steps} evaluations"
-
-
-def _to_bytes(images):
-  return np.asarray(jnp.round(images * 255.0)).astype(np.uint8)
