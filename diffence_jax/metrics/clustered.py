@@ -6,10 +6,10 @@ for scores pooled over models, and so are those that resample models alone. Here
 is two-way (`two_way.py`): about other models and other samples of the same kind.
 
 What it does not see: models that are attacked in turn are each other's shadow models, so all
-targets go together a little through them. In simulations of LiRA and of confidences with 16 to
-64 models in pairs, with and without leaks, of light and heavy tails, 95% intervals held the
-truth in 93 to 98% of the runs where models differ by less than samples do; with 8 models whose
-level differs as much as a sample's answer does, in 79 to 83% (`experiments/coverage.py`).
+targets go together a little through them. In simulations of LiRA with 8 to 64 models in pairs,
+with and without leaks, of light and heavy tails, 95% intervals of an AUC held the truth in 93
+to 98% of the runs; where models' levels differ as much as the answers of one sample do, in 92
+to 95% with 64 models, 90% with 16 and 78 to 79% with 8 (docs/statistics.md).
 
 Where no variance is seen, or the estimate is as low or as high as it can be, that says nothing
 about the uncertainty. A kind of model none of which is among T may still make up a share
