@@ -72,7 +72,8 @@ def main(_) -> None:
   network = train(dataset.take(split.members), dataset.num_classes, config.seed)
   torch.save({"state_dict": network.state_dict()}, checkpoint)
   shutil.rmtree(imported, ignore_errors=True)
-  import_command.run(["resnet18", str(checkpoint), f"--output={imported}"])
+  arguments = ["resnet18", str(checkpoint), f"--output={imported}"]
+  import_command.run(["import-torch", *arguments])
 
   module, variables = saved_model.load_model(imported)
   images = dataset.images.astype(np.float32) / 255.0
