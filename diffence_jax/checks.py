@@ -41,6 +41,12 @@ def check_positive(name: str, value: float, most: float | None = None) -> None:
     raise ValueError(f"{name} is {shown(value)}; expected a {kind}.")
 
 
+def check_open(name: str, value: float, above: float, below: float) -> None:
+  """Raises ValueError unless `above` < `value` < `below`."""
+  if not _is_finite(value) or not above < value < below:
+    raise ValueError(f"{name} is {shown(value)}; expected a number in ({above:g}, {below:g}).")
+
+
 def check_whole(name: str, value: int, least: int, most: int | None = None) -> None:
   """Raises ValueError unless `value` is a whole number from `least` to `most` (None: any)."""
   is_whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)

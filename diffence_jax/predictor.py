@@ -151,12 +151,21 @@ def to_array(value: Any, name: str) -> jax.Array:
   """Returns a JAX array of what is one, or a list of numbers; raises TypeError otherwise."""
   if isinstance(value, jax.Array) or hasattr(value, "__jax_array__"):
     return jnp.asarray(value)
-  is_several = isinstance(value, tuple) and any(hasattr(part, "shape") for part in value)
-  array = np.asarray(None if is_several else value)
-  if array.dtype.kind in "OSUMm":
-    raise TypeError(f"{name} are a {type(value).__name__}; expected one array of numbers.")
+  array = _to_numpy(value, name)
   # JAX takes the machine's own byte order only.
   return jnp.asarray(array.astype(array.dtype.newbyteorder("="), copy=False))
+
+
+def _to_numpy(value, name):
+  """The same in NumPy: as `to_array` checks it."""
+  is_several = isinstance(value, tuple) and any(hasattr(part, "shape") for part in value)
+  try:
+    array = np.asarray(None if is_several else value)
+  except ValueError as error:
+    raise TypeError(f"{name} are lists of several lengths; expected one array.") from error
+  if array.dtype.kind in "OSUMm":
+    raise TypeError(f"{name} are a {type(value).__name__}; expected one array of numbers.")
+  return array
 
 
 def check_images(images: jax.Array) -> jax.Array:
@@ -207,9 +216,11 @@ def check_ids(ids: jax.Array | None, num: int) -> jax.Array:
   if ids is None:
     return jnp.arange(num)
   if not isinstance(ids, jax.Array):
-    given = np.asarray(ids)
+    given = _to_numpy(ids, "ids")
     if given.dtype.kind in "iu" and given.size and given.max() > rng.MAX_ID:
       raise ValueError(f"The largest id is {given.max()}; expected at most {rng.MAX_ID}.")
+    if given.dtype.kind == "i" and given.size and given.min() < 0:
+      raise ValueError(f"The smallest id is {given.min()}; expected at least 0.")
   ids = to_array(ids, "ids")
   if ids.shape != (num,) or not jnp.issubdtype(ids.dtype, jnp.integer):
     raise ValueError(f"ids are {ids.dtype}{list(ids.shape)}; expected integers, [{num}].")

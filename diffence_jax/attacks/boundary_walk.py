@@ -15,7 +15,7 @@ import numpy as np
 
 from diffence_jax import rng
 from diffence_jax.attacks.label_only import draw_like
-from diffence_jax.predictor import Predict
+from diffence_jax.predictor import Predict, ask
 
 # How far the first gradient estimate looks, in units of the images, as the published code.
 _FIRST_RADIUS = 0.1
@@ -125,7 +125,7 @@ def _asking(predict: Predict, batch: Batch, key: jax.Array) -> _IsMisclassified:
 
   def is_misclassified(number, points):
     own_key = rng.as_given(jax.random.fold_in(key, number), batch.predictor_key)
-    logits = predict(own_key, points)
+    logits = ask(predict, own_key, points)
     return jnp.argmax(logits, axis=-1) != batch.labels
 
   return is_misclassified

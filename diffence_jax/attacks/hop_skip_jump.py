@@ -109,7 +109,8 @@ def hop_skip_jump(
   ).astype(bool)
   images, labels = np.array(device_images), np.asarray(labels)
   adversarial, found, num_queries = images.copy(), ~right, np.ones(len(images), np.int64)
-  start, advance = compile_walk(predict)
+  # Its call is known by the object's identity: objects with a call may have no hash.
+  start, advance = compile_walk(predict.__call__)
   attacked = np.flatnonzero(right)
   batch_size = min(batch_size, len(attacked))
   for places, _ in batches(len(attacked), max(1, batch_size)):

@@ -17,7 +17,7 @@ from jax.typing import ArrayLike
 from diffence_jax import rng
 from diffence_jax.attacks.attack import View, attack
 from diffence_jax.batching import in_batches, to_float
-from diffence_jax.checks import check_choice, check_range, check_whole
+from diffence_jax.checks import check_choice, check_numbers, check_range, check_whole
 from diffence_jax.data.augment import KINDS, augment
 from diffence_jax.predictor import Predict, ask, check_function, check_ids, check_images
 
@@ -68,7 +68,8 @@ def augmentation_robustness(
     versions = augment(images[rows], kind)
     predictor_key = jax.random.fold_in(rng.own_key(key), PREDICTOR_ID)
     own_key = jax.random.fold_in(predictor_key, rows[0])
-    logits = predict(rng.as_given(own_key, key), versions.reshape(-1, *images.shape[1:]))
+    versions = versions.reshape(-1, *images.shape[1:])
+    logits = ask(predict, rng.as_given(own_key, key), versions)
     kept = jnp.argmax(logits, axis=-1).reshape(-1, num_versions) == labels[rows][:, None]
     finite = jnp.all(jnp.isfinite(jnp.max(logits, axis=-1)).reshape(-1, num_versions), axis=-1)
     return jnp.where(finite, jnp.sum(kept, axis=-1), _NO_LABEL)
@@ -129,7 +130,7 @@ def noise_robustness(
     # Neither the noise's key nor another chunk's: a predictor may be randomised itself.
     predictor_key = jax.random.fold_in(rng.own_key(key), PREDICTOR_ID)
     own_key = rng.candidate_keys(predictor_key, ids[samples[:1]], draws[:1])[0]
-    logits = predict(rng.as_given(own_key, key), noisy)
+    logits = ask(predict, rng.as_given(own_key, key), noisy)
     kept = jnp.argmax(logits, axis=-1) == labels[samples]
     return jnp.where(jnp.isfinite(jnp.max(logits, axis=-1)), kept.astype(jnp.int32), _NO_LABEL)
 
@@ -193,7 +194,7 @@ def check_samples(
     TypeError: the images are not floating point.
     ValueError: wrong shapes, values not finite or out of range.
   """
-  images, labels = check_images(images), np.asarray(labels)
+  images, labels = check_images(images), check_numbers("labels", labels)
   if labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer):
     raise ValueError(
       f"labels are {labels.dtype}{list(labels.shape)}; expected integers, [{len(images)}]."

@@ -14,7 +14,7 @@ from jax.typing import ArrayLike
 
 from diffence_jax.attacks.attack import View, attack
 from diffence_jax.attacks.signals import phi_and_log_p
-from diffence_jax.checks import check_choice, check_numbers
+from diffence_jax.checks import check_choice, check_numbers, check_type
 
 VARIANCES = ("per_example", "global", "shrunk")
 
@@ -24,6 +24,8 @@ _NUM_TEMPORARIES = 3
 
 # The least variance, as a share of the global one: only a guard against division by 0.
 _LEAST_VARIANCE = 1e-12
+# Sums of squares of larger ones are infinite in float64.
+_LARGEST_PHI = 1e150
 
 
 def lira(
@@ -72,11 +74,13 @@ def lira(
     f64[N], finite, higher for likelier members.
 
   Raises:
-    ValueError: the shapes do not fit, membership is not boolean, a phi is NaN or none finite,
+    ValueError: the shapes do not fit, membership is not boolean, a phi is NaN, none is finite
+      or a finite one is beyond 1e150, `online` is no bool,
       the variance is unknown, or a side in use has too few models: it needs one for each
       example, "per_example" two, and the others two for some example.
   """
   check_variance(variance)
+  check_type("online", online, bool)
   target, shadow = _check_phi(target_phi, shadow_phi)
   least = 2 if variance == "per_example" else 1
   membership = check_membership(membership, shadow.shape[:2], online=online, least=least)
@@ -162,7 +166,7 @@ def check_membership(
   Returns:
     bool[S,N].
   """
-  membership = np.asarray(membership)
+  membership = check_numbers(name, membership)
   if membership.shape != shape or membership.dtype != np.bool_:
     raise ValueError(
       f"{name} is {membership.dtype}{list(membership.shape)}; expected bool{list(shape)}."
@@ -210,6 +214,11 @@ def _largest_finite(target, shadow):
       largest = max(largest, np.max(np.abs(values), where=np.isfinite(values), initial=-1.0))
   if largest < 0.0:
     raise ValueError("No phi is finite; expected some that are.")
+  if largest > _LARGEST_PHI:
+    raise ValueError(
+      f"The largest finite phi is {largest:.3g}; expected at most {_LARGEST_PHI:.0e}, as its "
+      "square must be a number. Check the logits it is made of."
+    )
   return largest
 
 

@@ -25,6 +25,8 @@ _NUM_LANDMARKS = 400
 # by the leave-one-out error. The largest penalty leaves the mean of all known samples.
 _WIDTHS = (0.25, 1.0, 4.0)
 _PENALTIES = np.logspace(-3.0, 5.0, 17)
+# Sums of squares of larger numbers are infinite in float64.
+_LARGEST = 1e150
 # The matrices are small: more threads gain little, and on a busy machine wait for each other.
 _one_thread = threadpool_limits.wrap(limits=1)
 
@@ -61,6 +63,7 @@ def quantile_scores(
   Raises:
     ValueError: too few known samples, numbers that are not finite, shapes that do not fit.
   """
+  check_whole("seed", seed, 0, 2**32 - 1)
   known_features, known_phi = _check(known_features, known_phi, "known ")
   features, phi = _check(features, phi, "")
   if len(known_phi) < 4 or known_features.shape[1] != features.shape[1]:
@@ -108,6 +111,7 @@ def image_features(
       calling it as well.
   """
   pixels, _ = _check_images(images, labels, num_classes)
+  size = np.shape(images)[1:]
   check_whole("num_components", num_components, 1)
   if len(pixels) < 2:
     raise ValueError("Got one image; expected at least 2.")
@@ -117,6 +121,11 @@ def image_features(
 
   def features(images, labels):
     pixels, one_hot = _check_images(images, labels, num_classes)
+    if np.shape(images)[1:] != size:
+      raise ValueError(
+        f"images are of size {list(np.shape(images)[1:])}; expected {list(size)}, as of those "
+        "that the features were fitted to."
+      )
     return np.concatenate([pca.transform(pixels) / unit, one_hot], axis=1)
 
   return features
@@ -194,19 +203,22 @@ def _fit_mean(features, phi, width, seed):
 def _check(features, phi, kind):
   features = check_numbers(f"{kind}features", features).astype(np.float64)
   phi = check_numbers(f"{kind}phi", phi).astype(np.float64)
-  if features.ndim != 2 or phi.shape != features.shape[:1] or not phi.size:
+  if features.ndim != 2 or phi.shape != features.shape[:1] or not features.size:
     raise ValueError(
       f"Got {kind}features {list(features.shape)} and {kind}phi {list(phi.shape)}; expected "
-      "[N, F] and [N], N >= 1."
+      "[N, F] and [N], none of them 0."
     )
-  if not (np.isfinite(features).all() and np.isfinite(phi).all()):
-    raise ValueError(f"Some {kind}features or {kind}phi are not finite; expected numbers only.")
+  if not all(np.all(np.abs(values) <= _LARGEST) for values in (features, phi)):
+    raise ValueError(
+      f"Some {kind}features or {kind}phi are not finite, or beyond {_LARGEST:.0e}; expected "
+      "numbers whose squares are numbers."
+    )
   return features, phi
 
 
 def _check_images(images, labels, num_classes):
   """Pixels in [0, 1], f64[N,H*W*C], and one-hot labels f64[N,K]."""
-  images, labels = np.asarray(images), np.asarray(labels)
+  images, labels = check_numbers("images", images), check_numbers("labels", labels)
   if images.ndim != 4 or images.dtype != np.uint8 or labels.shape != images.shape[:1]:
     raise ValueError(
       f"Got images {images.dtype}{list(images.shape)} and labels {list(labels.shape)}; "

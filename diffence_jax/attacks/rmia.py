@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 from diffence_jax.attacks.attack import View, attack
 from diffence_jax.attacks.lira import check_membership
 from diffence_jax.attacks.signals import log_mean, phi_and_log_p
-from diffence_jax.checks import check_numbers, check_positive, check_range
+from diffence_jax.checks import check_numbers, check_positive, check_range, check_type
 
 # Probabilities below the smallest normal number, 0 among them, count as that number.
 _LEAST_LOG_P = np.log(np.finfo(np.float64).tiny)
@@ -79,6 +79,8 @@ def rmia(
       no IN model online.
   """
   check_rmia(gamma=gamma, interpolation=interpolation)
+  check_type("online", online, bool)
+  check_type("break_ties", break_ties, bool)
   target, shadow = _check_shapes(target_log_p, shadow_log_p, "")
   population = _check_shapes(population_target_log_p, population_shadow_log_p, "population_")
   if len(shadow) != len(population[1]):

@@ -1,10 +1,12 @@
 """The flags of commands that take a config."""
 
+import os
 import re
+import traceback
 from collections.abc import Callable, Sequence
 
 from absl import flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 
 def asks_for_help(argv: Sequence[str]) -> bool:
@@ -37,7 +39,62 @@ def parse(
     ) from error
 
 
+class _ConfigFile(flags.ArgumentParser):
+  """Reads the config file by another parser, and names it in whatever that raises."""
+
+  def __init__(self, parser):
+    self._parser = parser
+
+  def parse(self, path):
+    file = path.partition(":")[0]
+    if not os.path.isfile(file):
+      what = "is no file" if os.path.exists(file) else "is not there"
+      raise _ConfigFileError(f"{file} {what}; expected --config=FILE[:VARIANT], a Python file.")
+    try:
+      config = self._parser.parse(path)
+      if not isinstance(config, ConfigDict):
+        # A file that cannot be read: that is raised when the config is first looked at.
+        _ = getattr(config, "seed", None)
+        raise TypeError(
+          f"get_config returns a {type(config).__name__}; expected what base_config() makes"
+        )
+      return config
+    # A program of the user's own: it may raise anything, or exit.
+    except (Exception, SystemExit) as error:
+      # ml_collections puts the traceback into the message of some.
+      is_wrapped = str(error).startswith("Error whilst parsing config file")
+      error = error.__context__ if is_wrapped else error
+      raise _ConfigFileError(_about_file(file, error)) from error
+
+
+class _ConfigFileError(Exception):
+  """No ValueError: absl would take it for one of the flag and put its own words before it."""
+
+
+def _about_file(file, error):
+  """What is wrong with a config file, in a line."""
+  text = " ".join(str(error).split())
+  if isinstance(error, AttributeError | KeyError) and "Did you mean" in text:
+    return str(_unknown_setting((), error))
+  if isinstance(error, AttributeError) and error.name == "get_config":
+    text = "it has no function get_config"
+  elif isinstance(error, SystemExit):
+    text = f"it ends the program, with the exit code {error.code}"
+  elif not isinstance(error, ValueError) or not text:
+    text = f"{type(error).__name__}: {text}" if text else type(error).__name__
+  lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == file]
+  where = f", line {lines[-1]}" if lines else ""
+  return f"The config file {file}{where} cannot be used: {text.rstrip('.')}."
+
+
 def _parse(argv, define, required):
+  for given in argv[1:]:
+    setting = re.match(r"--?(config\.[^=]*)", given)
+    if setting and not re.fullmatch(r"config(\.\w+)+", setting[1]):
+      raise ValueError(
+        f"--{setting[1]} names no setting; expected --config.SECTION.SETTING=VALUE. A tuple is "
+        "given whole, such as --config.audit.attacks=\"('loss', 'nn')\"."
+      )
   values = flags.FlagValues()
   # The config locks itself but for the sections that a source or a model checks: there a key
   # may be new.
@@ -50,6 +107,7 @@ def _parse(argv, define, required):
     accept_new_attributes=True,
     sys_argv=argv,
   )
+  values["config"].parser = _ConfigFile(values["config"].parser)
   flags.DEFINE_string("workdir", None, "For all results.", flag_values=values)
   define(values)
   try:
@@ -57,16 +115,43 @@ def _parse(argv, define, required):
   except (AttributeError, KeyError) as error:
     raise _unknown_setting(argv, error) from error
   except flags.IllegalFlagValueError as error:
-    # What a config file raises comes with its traceback: the last line says it all.
-    raise ValueError(str(error).strip().splitlines()[-1]) from error
+    raise _wrong_value(values, error) from error
   if rest:
     raise ValueError(f"Got {rest[0]!r}; expected flags only, such as --config=FILE.")
   for name in required:
     if not values[name].value:
       raise ValueError(f"--{name} is missing; see diffence --help.")
-  # A file that cannot be read is reported when the config is first looked at.
-  _ = values.config.seed
+  workdir = os.path.expanduser(values.workdir)
+  if "\0" in workdir or (os.path.lexists(workdir) and not os.path.isdir(workdir)):
+    raise ValueError(
+      f"--workdir is {workdir!r}, which is no folder; expected one, or a new one."
+    )
   return values
+
+
+# What flags of a kind take; keys are the kinds' names in absl and ml_collections.
+_EXPECTED = {
+  "int": "a whole number",
+  "float": "a number",
+  "bool": "True or False",
+  "tuple": "a tuple, such as \"('loss', 'nn')\"",
+}
+
+
+def _wrong_value(values, error):
+  """The error for a flag's value, in our words where its kind is known."""
+  text = str(error)
+  name, _, rest = text.removeprefix("flag --").partition("=")
+  if name not in values:
+    return ValueError(text)
+  flag = values[name]
+  given = rest.removesuffix(f": {error.__context__}")
+  expected = _EXPECTED.get(flag.parser.flag_type())
+  if "ConfigDict" in type(flag.parser).__name__:
+    expected = f"a section of settings; set one of its own, as --{name}.SETTING=VALUE"
+  if expected is None:
+    return ValueError(text)
+  return ValueError(f"--{name} is {given!r}; expected {expected}.")
 
 
 def _unknown_setting(argv, error):
@@ -80,6 +165,10 @@ def _unknown_setting(argv, error):
       f'given in a config file, as config.defenses.{name[1]} = {{"option": value}}; what is '
       "there can then be changed from the command line."
     )
+  if name and not hint and "does not exist" in text:
+    paths = [given.partition("=")[0] for given in argv]
+    path = next((own for own in paths if own.endswith(f".{name[1]}")), name[1])
+    return ValueError(f"There is no setting {path}; expected one of those of base_config().")
   if not (name and hint):
     return ValueError(f"The config cannot be read: {error}")
   return ValueError(f"There is no setting {name[1]!r}. {hint[0]}?")

@@ -4,6 +4,7 @@ import numpy as np
 import scipy.special
 from jax.typing import ArrayLike
 
+from diffence_jax.checks import check_numbers, check_whole
 from diffence_jax.metrics.predictions import bounded, check_predictions
 
 
@@ -41,6 +42,7 @@ def expected_calibration_error(
   Raises:
     ValueError: the shapes do not fit, or a row is not a probability distribution.
   """
+  check_whole("num_bins", num_bins, 1, 1_000_000)
   probabilities, labels = check_predictions(probabilities, labels, are_logits=False)
   off = np.abs(probabilities.sum(axis=-1) - 1.0).max()
   if not off < 1e-3 or probabilities.min() < 0.0:
@@ -87,6 +89,8 @@ def label_changes(logits: ArrayLike, reference_logits: ArrayLike) -> int:
   Raises:
     ValueError: the shapes are not the same.
   """
+  logits = check_numbers("logits", logits)
+  reference_logits = check_numbers("reference_logits", reference_logits)
   if np.shape(logits) != np.shape(reference_logits):
     raise ValueError(
       f"Got logits {list(np.shape(logits))} and reference_logits "

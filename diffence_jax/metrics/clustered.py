@@ -25,6 +25,7 @@ import numpy as np
 import scipy.special
 from jax.typing import ArrayLike
 
+from diffence_jax.checks import check_numbers, check_type
 from diffence_jax.metrics.intervals import Estimate, clopper_pearson, placements
 from diffence_jax.metrics.rates import rate_interval
 from diffence_jax.metrics.roc import Rate, Roc, roc
@@ -117,6 +118,7 @@ def clustered_roc(
       NaN, there is no member or no non-member, or a limit is not a rate.
   """
   scores, membership, models = _check(scores, membership, models)
+  limits = check_type("limits", limits, Sequence[float])
   pooled = roc(scores[membership], scores[~membership])
   shares = _auc_shares(scores, membership, pooled.auc)
   rates = []
@@ -167,8 +169,8 @@ def clustered_difference(
   Raises:
     ValueError: as by `clustered_roc`.
   """
-  scores_a, members, models = _check(scores_a, membership, models)
-  scores_b, _, _ = _check(scores_b, membership, models)
+  scores_a, members, models = _check(scores_a, membership, models, "scores_a")
+  scores_b, _, _ = _check(scores_b, membership, models, "scores_b")
   pair = (scores_a, scores_b)
   a, b = (roc(scores[members], scores[~members]).auc for scores in pair)
   shares = np.subtract(
@@ -182,16 +184,19 @@ def clustered_difference(
   return _widened(estimate, len(np.unique(models)), nothing_seen=nothing_seen, lowest=-1.0)
 
 
-def _check(scores, membership, models):
-  scores, membership = np.asarray(scores, np.float64), np.asarray(membership)
+def _check(scores, membership, models, name="scores"):
+  scores = check_numbers(name, scores).astype(np.float64)
+  membership = check_numbers("membership", membership)
   if scores.ndim != 2 or scores.shape != membership.shape:
     raise ValueError(
-      f"Got scores {list(scores.shape)} and membership {list(membership.shape)}; "
+      f"Got {name} {list(scores.shape)} and membership {list(membership.shape)}; "
       "expected both [T, N]."
     )
-  models = np.arange(len(scores)) if models is None else np.asarray(models)
+  models = np.arange(len(scores)) if models is None else check_numbers("models", models)
   if models.shape != scores.shape[:1]:
     raise ValueError(f"Got models {list(models.shape)}; expected [{len(scores)}].")
+  if np.isnan(scores).any():
+    raise ValueError(f"{name} have {np.isnan(scores).sum()} NaN; expected scores only.")
   distinct, models = np.unique(models, return_inverse=True)
   if len(distinct) < 2:
     raise ValueError(

@@ -3,6 +3,8 @@
 import numpy as np
 from jax.typing import ArrayLike
 
+from diffence_jax.checks import check_numbers, check_whole
+
 
 def jensen_shannon_distance(
   values: ArrayLike, reference: ArrayLike, num_bins: int = 100
@@ -20,8 +22,10 @@ def jensen_shannon_distance(
     where no value lies within the reference's range.
 
   Raises:
-    ValueError: a sample is empty, not of rank 1 or has NaN in it, or the reference is infinite.
+    ValueError: a sample is empty, not of rank 1 or has NaN in it, the reference is infinite, or
+      `num_bins` is no whole number from 1.
   """
+  check_whole("num_bins", num_bins, 1, 1_000_000)
   values, reference = _check_sample(values, "values"), _check_sample(reference, "reference")
   if np.isinf(reference).any():
     raise ValueError(
@@ -75,7 +79,7 @@ def _relative_entropy(p, q):
 
 
 def _check_sample(sample, name):
-  sample = np.asarray(sample, np.float64)
+  sample = check_numbers(name, sample).astype(np.float64)
   if sample.ndim != 1 or not sample.size or np.isnan(sample).any():
     raise ValueError(
       f"{name} has shape {sample.shape} and {np.isnan(sample).sum()} NaN; expected one axis, "

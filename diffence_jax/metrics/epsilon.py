@@ -3,6 +3,8 @@
 import numpy as np
 from jax.typing import ArrayLike
 
+from diffence_jax.checks import check_numbers, check_open, check_whole
+
 # Odd, so that the median is one of the bounds.
 _NUM_SPLITS = 51
 
@@ -58,10 +60,9 @@ def epsilon_lower_bound(
   """
   members = _check_scores(member_scores, "member_scores")
   nonmembers = _check_scores(nonmember_scores, "nonmember_scores")
-  if not 0.0 < delta < 1.0:
-    raise ValueError(f"delta is {delta}; expected a number in (0, 1).")
-  if not 0.5 < confidence < 1.0:
-    raise ValueError(f"confidence is {confidence}; expected a number in (0.5, 1).")
+  check_open("delta", delta, 0.0, 1.0)
+  check_open("confidence", confidence, 0.5, 1.0)
+  check_whole("seed", seed, 0)
   auditing = _auditing()
 
   rng = np.random.default_rng(seed)
@@ -91,7 +92,7 @@ def _auditing():
 
 
 def _check_scores(scores, name):
-  scores = np.asarray(scores, np.float64)
+  scores = check_numbers(name, scores).astype(np.float64)
   if scores.ndim != 1 or len(scores) < 2:
     raise ValueError(
       f"{name} have shape {list(scores.shape)}; expected one axis of at least 2 scores."

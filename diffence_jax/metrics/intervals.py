@@ -6,6 +6,8 @@ import numpy as np
 import scipy.special
 import scipy.stats
 
+from diffence_jax.checks import check_open, check_whole
+
 LEVEL = 0.95
 
 
@@ -35,10 +37,11 @@ def clopper_pearson(count: int, num: int, level: float = LEVEL) -> tuple[float, 
     (low, high), in [0, 1].
 
   Raises:
-    ValueError: the counts are not possible.
+    ValueError: the counts are not possible, or the level is out of range.
   """
-  if not 0 <= count <= num or num < 1:
-    raise ValueError(f"Got {count} of {num}; expected 0 <= count <= num and num >= 1.")
+  check_whole("num", num, 1)
+  check_whole("count", count, 0, num)
+  check_open("level", level, 0.0, 1.0)
   tail = (1.0 - level) / 2.0
   low = scipy.stats.beta.ppf(tail, count, num - count + 1) if count else 0.0
   high = scipy.stats.beta.ppf(1.0 - tail, count + 1, num - count) if count < num else 1.0
@@ -47,7 +50,8 @@ def clopper_pearson(count: int, num: int, level: float = LEVEL) -> tuple[float, 
 
 def proportion(count: int, num: int) -> Estimate:
   """`count / num` with its Clopper-Pearson interval."""
-  return Estimate(count / num, *clopper_pearson(count, num))
+  low, high = clopper_pearson(count, num)  # which checks the counts
+  return Estimate(count / num, low, high)
 
 
 def balanced_accuracy(
@@ -65,7 +69,14 @@ def balanced_accuracy(
 
   Returns:
     The estimate.
+
+  Raises:
+    ValueError: the counts are not possible.
   """
+  check_whole("num_members", num_members, 1)
+  check_whole("true_positives", true_positives, 0, num_members)
+  check_whole("num_nonmembers", num_nonmembers, 1)
+  check_whole("false_positives", false_positives, 0, num_nonmembers)
   level = 1.0 - (1.0 - LEVEL) / 2.0
   tpr, fpr = true_positives / num_members, false_positives / num_nonmembers
   tpr_low, tpr_high = clopper_pearson(true_positives, num_members, level)

@@ -9,7 +9,7 @@ import numpy as np
 import scipy.special
 from jax.typing import ArrayLike
 
-from diffence_jax.checks import check_numbers
+from diffence_jax.checks import check_numbers, check_positive
 from diffence_jax.predictor import check_classes, check_largest
 
 # Stands for an infinite phi or log-probability where numbers are needed: about the logarithm of
@@ -120,9 +120,9 @@ def log_probability(
   Raises:
     ValueError: as `true_label_phi`, or the temperature is not a positive number.
   """
-  if not 0.0 < temperature < np.inf:
-    raise ValueError(f"temperature is {temperature}; expected a number above 0.")
-  phi = true_label_phi(np.asarray(logits, np.float64) / temperature, labels)
+  check_positive("temperature", temperature)
+  logits = check_numbers("logits", logits).astype(np.float64)
+  phi = true_label_phi(logits / temperature, labels)
   return scipy.special.log_expit(phi)
 
 
@@ -173,7 +173,7 @@ def _flatten(
   Raises:
     ValueError: the shapes do not fit, or as `check_predictions`.
   """
-  logits, labels = np.asarray(logits), np.asarray(labels)
+  logits, labels = check_numbers("logits", logits), check_numbers("labels", labels)
   shape = logits.shape[:-1]
   if logits.ndim < 1 or labels.ndim > len(shape) or labels.shape != shape[: labels.ndim]:
     raise ValueError(

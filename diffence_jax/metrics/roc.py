@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from jax.typing import ArrayLike
 
+from diffence_jax.checks import check_numbers, check_range
 from diffence_jax.metrics.intervals import (
   Estimate,
   auc_interval,
@@ -162,8 +163,7 @@ def roc(member_scores: ArrayLike, nonmember_scores: ArrayLike) -> Roc:
 
 def _rate(limit, strict, errors, num, hits, num_hits):
   """`errors` and `hits` rise together; takes the last point within the limit."""
-  if not 0.0 <= limit <= 1.0:
-    raise ValueError(f"The limit is {limit}; expected a rate in [0, 1].")
+  check_range("limit", limit, 0.0, 1.0)
   if strict and limit == 0.0:
     raise ValueError("No rate is below 0; expected a limit above 0, or strict=False.")
   # A limit such as 0.29 of 100 must allow 29 errors, or 28 if strict, in spite of rounding.
@@ -183,7 +183,7 @@ def _rate(limit, strict, errors, num, hits, num_hits):
 
 
 def _check_scores(scores, name):
-  scores = np.asarray(scores, np.float64)
+  scores = check_numbers(name, scores).astype(np.float64)
   if scores.ndim != 1 or not scores.size:
     raise ValueError(f"{name} have shape {scores.shape}; expected one axis, not empty.")
   if np.isnan(scores).any():

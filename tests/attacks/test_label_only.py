@@ -1,5 +1,7 @@
 """Robustness of labels against slow loops and a closed form; a planted leak, and none."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,7 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffence_jax import metrics
+from diffence_jax import attacks, metrics
 from diffence_jax.attacks.label_only import augmentation_robustness, noise_robustness
 from diffence_jax.data.augment import KINDS, augment
 
@@ -241,3 +243,64 @@ def test_a_predictor_that_answers_nan_has_no_labels(attack):
   lost = lambda key, x: jnp.where(jnp.arange(len(x))[:, None] == 0, jnp.nan, predict(key, x))
   with pytest.raises(ValueError, match="answers to changed images have NaN"):
     attack(KEY, lost, *samples_of(4))
+
+
+ATTACKED = {
+  "augmentation": lambda *given: attacks.augmentation_robustness(*given),
+  "noise": lambda *given: attacks.noise_robustness(*given, num_draws=2),
+  "boundary": lambda *given: attacks.hop_skip_jump(*given, num_iterations=1).distance,
+}
+
+
+def _linear(key, images):
+  return images.reshape(len(images), -1)[:, :3]
+
+
+@dataclasses.dataclass
+class _Callable:
+  """A predictor without a hash, as dataclasses are."""
+
+  scale: float
+
+  def __call__(self, key, images):
+    return self.scale * _linear(key, images)
+
+
+@pytest.mark.parametrize("attack", ATTACKED.values(), ids=ATTACKED)
+def test_what_is_no_predictor_or_array_is_named(attack):
+  key, labels = jax.random.key(0), np.array([0, 1, 2])
+  images = np.random.default_rng(0).random((3, 2, 2, 1), np.float32)
+  for predict, message in (
+    (None, "predict is a NoneType"),
+    (lambda x, k: _linear(k, x), "predict cannot answer .* not swapped"),
+    (lambda k, x: (_linear(k, x), x), "predict's answers are a tuple"),
+    (lambda k, x: np.asarray(x).reshape(len(x), -1), "predict cannot answer"),
+    (lambda k, x: jnp.argmax(_linear(k, x), -1), "predict's answers are int32"),
+  ):
+    with pytest.raises(TypeError, match=message):
+      attack(key, predict, images, labels)
+  # One row for any number of images would be compared with all labels.
+  with pytest.raises(ValueError, match="a row for every image"):
+    attack(key, lambda k, x: _linear(k, x)[:1], images, labels)
+  with pytest.raises(TypeError, match="images are lists of several lengths"):
+    attack(key, _linear, [[0.0], [0.0, 1.0]], labels)
+  with pytest.raises(ValueError, match="labels are no array"):
+    attack(key, _linear, images, [[0], [1, 2]])
+
+
+@pytest.mark.parametrize("attack", ATTACKED.values(), ids=ATTACKED)
+def test_a_predictor_may_be_an_object_without_a_hash(attack):
+  key, labels = jax.random.key(0), np.array([0, 1, 2])
+  images = np.random.default_rng(0).random((3, 2, 2, 1), np.float32)
+  found = attack(key, _Callable(1.0), images, labels)
+  np.testing.assert_array_equal(found, attack(key, _linear, images, labels))
+
+
+def test_ids_are_whole_numbers_from_zero():
+  key, images, labels = jax.random.key(0), np.zeros((2, 2, 2, 1), np.float32), np.zeros(2, int)
+  for ids, kind, message in (
+    ([-1, 0], ValueError, "smallest id is -1"),
+    ([[0], [1, 2]], TypeError, "ids are lists of several lengths"),
+  ):
+    with pytest.raises(kind, match=message):
+      attacks.noise_robustness(key, _linear, images, labels, ids=ids)

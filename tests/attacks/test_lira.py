@@ -11,7 +11,7 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffence_jax import metrics
+from diffence_jax import attacks, metrics
 from diffence_jax.attacks.lira import VARIANCES, lira
 
 # By its name: `attacks.lira` is the function.
@@ -329,3 +329,27 @@ def test_mistakes_are_named():
   # What one attack lacks, another does without.
   assert np.all(np.isfinite(lira(target, shadow, one_in, variance="shrunk")))
   assert np.all(np.isfinite(lira(target, shadow, ~all_in, online=False)))
+
+
+def test_arguments_of_other_kinds_are_named():
+  rng = np.random.default_rng(0)
+  phi, shadow = rng.normal(size=6), rng.normal(size=(8, 6))
+  membership = np.arange(8)[:, None] % 2 == np.arange(6) % 2
+  for own, options, message in (
+    ((phi, shadow, [[True], [True, False]]), {}, "membership are no array"),
+    ((phi, shadow, membership), {"online": "no"}, "online is 'no'; expected True or False"),
+    (
+      (1e200 * phi, shadow, membership),
+      {},
+      "largest finite phi is .*; expected at most 1e.150",
+    ),
+  ):
+    with pytest.raises(ValueError, match=message):
+      attacks.lira(*own, **options)
+  log_p = -np.abs(phi), -np.abs(shadow)
+  for options, message in (
+    ({"online": "offline"}, "online is 'offline'"),
+    ({"break_ties": 1}, "break_ties is 1"),
+  ):
+    with pytest.raises(ValueError, match=message):
+      attacks.rmia(*log_p, membership, *log_p, **options)

@@ -254,3 +254,22 @@ def test_many_classes_take_no_more_memory_than_their_rows():
   num = fewer.shape[1] - 3
   np.testing.assert_array_equal(features[:, : num + 3], fewer)
   assert features.shape == (12, num + num_classes) and not features[:, num + 3 :].any()
+
+
+def test_what_would_fail_in_another_librarys_words_is_named():
+  rng = np.random.default_rng(0)
+  own, phi = rng.normal(size=(6, 2)), rng.normal(size=6)
+  for arrays, options, message in (
+    ((own, phi, own, phi), {"seed": -1}, "seed is -1"),
+    ((own[:, :0], phi, own[:, :0], phi), {}, "none of them 0"),
+    ((1e200 * own, phi, own, phi), {}, "known features or known phi are not finite, or beyond"),
+    ((own, phi, own, 1e200 * phi), {}, "features or phi are not finite, or beyond"),
+  ):
+    with pytest.raises(ValueError, match=message):
+      quantile_scores(*arrays, **options)
+  images, labels = rng.integers(0, 256, (4, 4, 4, 1), np.uint8), np.array([0, 1, 2, 0])
+  features = image_features(images, labels, num_classes=3)
+  with pytest.raises(ValueError, match=r"images are of size \[5, 4, 1\]; expected \[4, 4, 1\]"):
+    features(np.zeros((2, 5, 4, 1), np.uint8), [0, 1])
+  with pytest.raises(ValueError, match="labels are no array"):
+    image_features(images, [[0], [1, 2]], num_classes=3)

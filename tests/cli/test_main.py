@@ -141,7 +141,7 @@ def test_a_damaged_artifact_is_an_error(finished, tmp_path):
     (["--config=nowhere.py", "--workdir={tmp}"], "nowhere.py"),
     ([SMOKE.replace(":smoke", ":smok"), "--workdir={tmp}"], "did you mean 'smoke'"),
     ([SMOKE, "--workdir={tmp}", "--config.purify.stpe=80"], "no setting 'stpe'. Did you mean"),
-    ([SMOKE, "--workdir={tmp}", "--config.purify.step=many"], "invalid literal"),
+    ([SMOKE, "--workdir={tmp}", "--config.purify.step=many"], "expected a whole number"),
     ([SMOKE, "--workdir={tmp}", "--config.purify.step=5000"], "step is 5000; with a schedule"),
     ([SMOKE, "--workdir={tmp}", "--config.data.source=digit"], "did you mean 'digits'"),
     ([SMOKE, "--workdir={tmp}", "--config.data.num_members=5000"], "asks for 5000 members"),

@@ -218,7 +218,7 @@ def test_arguments_that_are_not_right_are_refused():
     ((scores, membership[:, 1:]), r"expected both \[T, N\]"),
     ((scores, 1.0 * membership), "expected bool"),
     ((scores, membership | True), "expected members and non-members"),
-    ((np.where(membership, np.nan, scores), membership), "member_scores have 60 NaN"),
+    ((np.where(membership, np.nan, scores), membership), "scores(_a)? have 60 NaN"),
   ]:
     with pytest.raises(ValueError, match=match):
       clustered_roc(*bad)
@@ -228,5 +228,25 @@ def test_arguments_that_are_not_right_are_refused():
     clustered_roc(scores, membership, models=np.zeros(len(scores)))
   with pytest.raises(ValueError, match=r"Got models \[2\]; expected \[6\]"):
     clustered_roc(scores, membership, models=[0, 1])
-  with pytest.raises(ValueError, match=r"rate in \[0, 1\]"):
+  with pytest.raises(ValueError, match=r"limit is 1.5; expected a number, 0.0 to 1.0"):
     clustered_roc(scores, membership, limits=(1.5,))
+
+
+@pytest.mark.parametrize(
+  "changed, message",
+  [
+    ({"scores": [[1.0], [1.0, 2.0]]}, "scores are no array"),
+    ({"scores": "x"}, "scores are a str"),
+    ({"membership": [[True], [True, False]]}, "membership are no array"),
+    ({"models": [[0], [1, 2]]}, "models are no array"),
+    ({"models": ["a", "b", None, 1, 2, 3]}, "models are a list"),
+    ({"limits": 0.01}, "limits is 0.01; expected a tuple"),
+    ({"limits": ("0.01",)}, "limits.0. is '0.01'"),
+  ],
+)
+def test_arguments_that_are_no_arrays_are_named(changed, message):
+  scores, membership = example(0)
+  with pytest.raises(ValueError, match=message):
+    clustered_roc(**{"scores": scores, "membership": membership, **changed})
+  with pytest.raises(ValueError, match="scores_b have 120 NaN"):
+    clustered_difference(scores, np.full_like(scores, np.nan), membership)

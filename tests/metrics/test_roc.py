@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffence_jax import metrics
+from diffence_jax.metrics.predictions import log_probability
 
 scores = st.lists(
   st.sampled_from([-np.inf, -1.0, 0.0, 0.5, 0.5000001, 2.0, np.inf]), min_size=1
@@ -151,7 +152,41 @@ def test_scores_that_are_not_right_are_refused(bad):
     metrics.roc(bad, [0.0])
   with pytest.raises(ValueError, match="nonmember_scores"):
     metrics.roc([0.0], bad)
-  with pytest.raises(ValueError, match=r"rate in \[0, 1\]"):
+  with pytest.raises(ValueError, match=r"limit is 1.5; expected a number, 0.0 to 1.0"):
     metrics.roc([0.0], [1.0]).tpr_at_fpr(1.5)
-  with pytest.raises(ValueError, match="expected 0 <= count"):
+  with pytest.raises(ValueError, match="count is 3; expected a whole number, 0 to 2"):
     metrics.clopper_pearson(3, 2)
+
+
+RAGGED = [[0.0], [0.0, 1.0]]
+
+
+@pytest.mark.parametrize(
+  "call, message",
+  [
+    (lambda: metrics.roc(["a"], [0.0]), "member_scores are a list"),
+    (lambda: metrics.roc([0.0], RAGGED), "nonmember_scores are no array"),
+    (lambda: metrics.roc([1j], [0.0]), "member_scores are a list, complex128"),
+    (lambda: metrics.roc([1.0], [0.0]).tpr_at_fpr("0.1"), "limit is '0.1'"),
+    (lambda: metrics.roc([1.0], [0.0]).tnr_at_fnr(None), "limit is None"),
+    (lambda: metrics.clopper_pearson("1", 2), "count is '1'"),
+    (lambda: metrics.clopper_pearson(1.5, 2), "count is 1.5"),
+    (lambda: metrics.clopper_pearson(1, 2, level=2), r"level is 2; expected .* \(0, 1\)"),
+    (lambda: metrics.proportion(0, 0), "num is 0"),
+    (lambda: metrics.balanced_accuracy(0, 0, 1, 2), "num_members is 0"),
+    (lambda: metrics.balanced_accuracy(0, 1, 3, 2), "false_positives is 3"),
+    (lambda: metrics.jensen_shannon_distance(RAGGED, [1.0]), "values are no array"),
+    (lambda: metrics.jensen_shannon_distance([1.0], ["a"]), "reference are a list"),
+    (lambda: metrics.jensen_shannon_distance([1.0], [1.0], 0), "num_bins is 0"),
+    (lambda: metrics.expected_calibration_error([[0.5, 0.5]], [0], 2.5), "num_bins is 2.5"),
+    (lambda: metrics.label_changes(RAGGED, RAGGED), "logits are no array"),
+    (lambda: metrics.epsilon_lower_bound(["a", "b"], [0.0, 1.0]), "member_scores are a list"),
+    (lambda: metrics.epsilon_lower_bound([0.0, 1.0], [0.0, 1.0], delta=None), "delta is None"),
+    (lambda: metrics.epsilon_lower_bound([0.0, 1.0], [0.0, 1.0], seed=-1), "seed is -1"),
+    (lambda: log_probability([[0.0, 1.0]], [0], temperature="1"), "temperature is '1'"),
+    (lambda: log_probability(RAGGED, [0, 1]), "logits are no array"),
+  ],
+)
+def test_what_is_no_number_or_array_is_named(call, message):
+  with pytest.raises(ValueError, match=message):
+    call()
