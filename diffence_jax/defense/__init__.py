@@ -1,6 +1,7 @@
 """Diffence: candidates, selection, intervals, and `protect`, which joins them; and MemGuard."""
 
 from diffence_jax.defense.aggregate import average
+from diffence_jax.defense.blend import fit_blend
 from diffence_jax.defense.candidates import candidate_logits
 from diffence_jax.defense.early_exit import EarlySelection, make_early_selection
 from diffence_jax.defense.interval import (
@@ -9,6 +10,7 @@ from diffence_jax.defense.interval import (
   member_interval,
   published_interval,
 )
+from diffence_jax.defense.mean_kept import mean_kept, with_label
 from diffence_jax.defense.memguard import (
   attacker_logit,
   memguard,
@@ -30,10 +32,12 @@ __all__ = [
   "attacker_logit",
   "average",
   "candidate_logits",
+  "fit_blend",
   "fit_interval",
   "interval_policy",
   "keeps_label",
   "make_early_selection",
+  "mean_kept",
   "member_interval",
   "memguard",
   "memguard_logits",
@@ -42,4 +46,5 @@ __all__ = [
   "scaled_logit",
   "select",
   "train_memguard_attacker",
+  "with_label",
 ]

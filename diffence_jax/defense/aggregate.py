@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from diffence_jax.defense.mean_kept import mean_kept
 from diffence_jax.defense.policy import AggregatePolicy, Record
 from diffence_jax.predictor import check_answers
 
@@ -44,6 +45,23 @@ def undefended(members: Record, nonmembers: Record) -> AggregatePolicy:
   """The policy that answers with the raw prediction; nothing is fitted."""
   del members, nonmembers
   return AggregatePolicy(_raw, keeps_labels=True, draws=False)
+
+
+def majority(members: Record, nonmembers: Record) -> AggregatePolicy:
+  """The label of most candidates, the raw one's among equals, and their mean probabilities.
+
+  Labels may change, as by `average`; nothing is fitted.
+  """
+  del members, nonmembers
+  return AggregatePolicy(_majority, keeps_labels=False)
+
+
+def _majority(candidate_logits, raw_logits):
+  num_classes = raw_logits.shape[-1]
+  votes = jax.nn.one_hot(jnp.argmax(candidate_logits, axis=-1), num_classes).sum(axis=1)
+  own = jax.nn.one_hot(jnp.argmax(raw_logits, axis=-1), num_classes)
+  # Some candidates have this label, so `mean_kept` takes nothing else of its second argument.
+  return mean_kept(candidate_logits, (votes + 0.5 * own).astype(raw_logits.dtype))
 
 
 def _average(candidate_logits, raw_logits):

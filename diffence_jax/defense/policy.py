@@ -115,6 +115,13 @@ POLICIES = Registry(
     "scenario_3": "diffence_jax.defense.interval:scenario_3",
     "scenario_3_published": "diffence_jax.defense.interval:scenario_3_published",
     "average": "diffence_jax.defense.aggregate:average_policy",
+    "majority": "diffence_jax.defense.aggregate:majority",
+    "mean_kept": "diffence_jax.defense.mean_kept:mean_kept_policy",
+    "blend": "diffence_jax.defense.blend:blend",
+    "constant": "diffence_jax.defense.blend:constant",
+    "temperature": "diffence_jax.defense.baselines:temperature",
+    "rounded": "diffence_jax.defense.baselines:rounded",
+    "levels": "diffence_jax.defense.baselines:levels",
   },
   num_args=2,
 )

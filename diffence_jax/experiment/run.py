@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -68,6 +68,25 @@ def open_store(workdir: str | os.PathLike) -> Store:
   return Store(workdir, {"versions": _versions(), "device": _device()})
 
 
+@contextlib.contextmanager
+def usual_jax() -> Iterator[None]:
+  """JAX's settings that change figures as they are by default, whatever the process has set.
+
+  What they would change is in no fingerprint.
+  """
+  with contextlib.ExitStack() as stack:
+    for setting in (
+      jax.enable_x64(False),
+      jax.threefry_partitionable(True),
+      jax.default_prng_impl("threefry2x32"),
+      jax.numpy_dtype_promotion("standard"),
+      jax.numpy_rank_promotion("allow"),
+    ):
+      stack.enter_context(setting)
+    yield
+
+
+@usual_jax()
 def compute(
   experiment: Experiment, store: Store, names: Sequence[str] | None = None
 ) -> list[Timing]:

@@ -20,6 +20,9 @@ from diffence_jax.defense.select import ACCEPTED, rank_options
 OWN = ("defense.own_policies:least_sure", "defense.own_policies:half_way")
 CHOICES = {name: POLICIES.choose(name) for name in (*POLICIES.known, *OWN)}
 NUM_CLASSES, NUM_CANDIDATES = 5, 6
+CHANGING = ["average", "majority"]
+# What is made of the raw prediction, without candidates.
+OF_THE_RAW = ("constant", "temperature", "rounded", "levels")
 
 
 @functools.cache
@@ -53,8 +56,8 @@ def test_there_are_both_kinds_and_they_say_what_they_are():
   for name in CHOICES:
     policy = fitted(name)
     assert isinstance(policy, RankPolicy | AggregatePolicy)
-    assert policy.keeps_labels == (name != "average")
-    assert policy.draws == (name not in ("undefended", OWN[1]))
+    assert policy.keeps_labels == (name not in CHANGING)
+    assert policy.draws == (name not in ("undefended", *OF_THE_RAW, OWN[1]))
     has_interval = name in ("scenario_1", "scenario_2", "scenario_3_published")
     assert (policy.interval is not None) == has_interval
 
@@ -88,9 +91,9 @@ def test_the_label_of_the_raw_prediction_is_kept_whatever_the_logits(name, data,
   draw = lambda values, num: data.draw(
     st.lists(st.sampled_from(values), min_size=num, max_size=num)
   )
-  raw = jnp.asarray(draw(VALUES, 3 * 3), dtype).reshape(3, 3)
+  raw = jnp.asarray(draw(VALUES, 3 * NUM_CLASSES), dtype).reshape(3, -1)
   odd = [*VALUES, np.nan, np.inf]
-  candidates = jnp.asarray(draw(odd, 3 * 4 * 3), dtype).reshape(3, 4, 3)
+  candidates = jnp.asarray(draw(odd, 3 * 2 * NUM_CLASSES), dtype).reshape(3, 2, -1)
   answers = answer(fitted(name), candidates, raw)
   assert answers.dtype == dtype
   np.testing.assert_array_equal(jnp.argmax(answers, axis=-1), jnp.argmax(raw, axis=-1))
@@ -104,8 +107,10 @@ def test_the_label_of_the_raw_prediction_is_kept_whatever_the_logits(name, data,
 def test_what_may_change_labels_says_so_and_does():
   raw, candidates = np.float32([[1.0, 0.0]]), np.float32([[[0.0, 5.0], [1.0, 0.0]]])
   changing = [name for name in CHOICES if not fitted(name).keeps_labels]
-  assert changing == ["average"]
-  assert int(jnp.argmax(fitted("average").answer(candidates, raw)[0])) == 1
+  assert changing == CHANGING
+  candidates = np.concatenate([candidates, candidates[:, :1]], axis=1)
+  for name in changing:
+    assert int(jnp.argmax(fitted(name).answer(candidates, raw)[0])) == 1
 
 
 def look_up(table, logits):

@@ -1,0 +1,82 @@
+"""What any engineer would try first: answers made of the raw prediction, without candidates."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import Partial
+
+from diffence_jax.checks import check_whole
+from diffence_jax.defense.blend import class_accuracy, constants, fit_temperature, of_label
+from diffence_jax.defense.mean_kept import with_label
+from diffence_jax.defense.policy import AggregatePolicy, Record
+from diffence_jax.defense.select import scaled_logit
+
+_MOST_LEVELS = 100
+
+
+def temperature(members: Record, nonmembers: Record) -> AggregatePolicy:
+  """The raw prediction at the temperature that fits known non-members (Guo et al. 2017)."""
+  del members
+  fitted = fit_temperature(nonmembers.raw, nonmembers.labels)
+  return _of_raw(Partial(_cooled, jnp.float32(fitted)))
+
+
+def rounded(members: Record, nonmembers: Record, *, decimals: int = 1) -> AggregatePolicy:
+  """The raw prediction's probabilities, rounded; the label's is at least one unit."""
+  del members, nonmembers
+  _check_rounded(decimals=decimals)
+  return _of_raw(Partial(_rounded, jnp.float32(10.0**decimals)))
+
+
+def levels(members: Record, nonmembers: Record, *, num_levels: int = 2) -> AggregatePolicy:
+  """The label with one of a few confidences.
+
+  Levels are equally common among known non-members; the confidence of one is the accuracy in
+  it.
+  """
+  del members
+  _check_levels(num_levels=num_levels)
+  phi = np.asarray(scaled_logit(nonmembers.raw), np.float64)
+  edges = np.quantile(phi, np.arange(1, num_levels) / num_levels).astype(np.float32)
+  is_right = np.argmax(nonmembers.raw, axis=-1) == nonmembers.labels
+  accuracy = class_accuracy(np.searchsorted(edges, phi, "right"), is_right, num_levels)
+  table = constants(accuracy[:, None], nonmembers.raw.shape[-1])
+  return _of_raw(Partial(_leveled, jnp.asarray(edges), jnp.asarray(table)))
+
+
+def _check_rounded(*, decimals: int) -> None:
+  check_whole("decimals", decimals, 0, 6)
+
+
+def _check_levels(*, num_levels: int) -> None:
+  check_whole("num_levels", num_levels, 1, _MOST_LEVELS)
+
+
+rounded.check_options = _check_rounded
+levels.check_options = _check_levels
+
+
+def _of_raw(function: Partial) -> AggregatePolicy:
+  return AggregatePolicy(Partial(_labelled, function), keeps_labels=True, draws=False)
+
+
+def _labelled(function, candidate_logits: jax.Array, raw_logits: jax.Array) -> jax.Array:
+  del candidate_logits
+  answer = function(raw_logits.astype(jnp.float32)).astype(raw_logits.dtype)
+  return with_label(answer, raw_logits)
+
+
+def _cooled(fitted, logits):
+  return jax.nn.log_softmax(logits, axis=-1) / fitted
+
+
+def _rounded(units, logits):
+  counts = jnp.round(jax.nn.softmax(logits, axis=-1) * units)
+  is_label = jax.nn.one_hot(jnp.argmax(logits, axis=-1), logits.shape[-1], dtype=bool)
+  return jnp.log(jnp.where(is_label, jnp.maximum(counts, 1.0), counts) / units)
+
+
+def _leveled(edges, table, logits):
+  level = jnp.searchsorted(edges, scaled_logit(logits), side="right")
+  rows = of_label(table, logits)
+  return jnp.take_along_axis(rows, level[:, None, None], axis=1)[:, 0]
