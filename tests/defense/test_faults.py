@@ -134,7 +134,7 @@ TYPES = [
 ]
 
 
-@pytest.mark.parametrize("options, message", TYPES, ids=str)
+@pytest.mark.parametrize("options, message", TYPES)
 def test_wrong_types_are_refused_before_anything_is_asked(options, message):
   given = {"predict": predict, "denoise": denoise, "schedule": SCHEDULE, **options}
   with pytest.raises((TypeError, ValueError), match=f"^{re.escape(message)}"):
@@ -161,7 +161,7 @@ CALLS = [
 
 
 @pytest.mark.parametrize("constant_time", [True, False])
-@pytest.mark.parametrize("options, message", CALLS, ids=str)
+@pytest.mark.parametrize("options, message", CALLS)
 def test_what_a_call_is_given_is_refused_by_name(options, message, constant_time):
   with pytest.raises((TypeError, ValueError), match=re.escape(message)):
     answer(**options, constant_time=constant_time)
