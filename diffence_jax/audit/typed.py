@@ -34,28 +34,40 @@ def from_plain(kind: type[T] | Any, value: Any) -> T:
     The value.
 
   Raises:
-    ValueError: a field is missing or unknown, or there is no row or list where one is expected.
+    ValueError: a field is missing, unknown or of another kind, or there is no row or list where
+      one is expected.
   """
+  return _from_plain(kind, value, "")
+
+
+def _from_plain(kind, value, where):
+  """The same, of what `where` names, such as ".rows[2].auc"; "" for all of it."""
   if isinstance(kind, types.UnionType):
     kinds = [own for own in typing.get_args(kind) if own is not type(None)]
-    return None if value is None else from_plain(kinds[0], value)
+    return None if value is None else _from_plain(kinds[0], value, where)
   origin, inner = typing.get_origin(kind), typing.get_args(kind)
   if origin is tuple:
-    _check(value, list)
-    return tuple(from_plain(inner[0], own) for own in value)
+    _check(value, list, where)
+    return tuple(_from_plain(inner[0], own, f"{where}[{i}]") for i, own in enumerate(value))
   if origin is not None and issubclass(origin, Mapping):
-    _check(value, dict)
-    return {key: from_plain(inner[1], own) for key, own in value.items()}
+    _check(value, dict, where)
+    return {key: _from_plain(inner[1], own, f"{where}.{key}") for key, own in value.items()}
   if dataclasses.is_dataclass(kind) or hasattr(kind, "_fields"):
-    _check(value, dict)
+    _check(value, dict, where)
     fields = typing.get_type_hints(kind)
     if set(fields) != set(value):
       different = ", ".join(sorted(set(fields) ^ set(value)))
       raise ValueError(f"A {kind.__name__} has other fields than expected: {different}.")
-    return kind(**{name: from_plain(own, value[name]) for name, own in fields.items()})
+    inside = {name: (own, value[name], f"{where}.{name}") for name, own in fields.items()}
+    return kind(**{name: _from_plain(*own) for name, own in inside.items()})
+  if kind in (str, int, bool, float):
+    _check(value, kind, where)
   return value
 
 
-def _check(value: Any, expected: type) -> None:
-  if not isinstance(value, expected):
-    raise ValueError(f"Got a {type(value).__name__}; expected a {expected.__name__}.")
+def _check(value: Any, expected: type, where: str) -> None:
+  # To Python True is a number, and JSON may have a whole number for a float.
+  is_other = isinstance(value, bool) and expected is not bool
+  if is_other or not isinstance(value, (int, float) if expected is float else expected):
+    of = f"{where[1:]}: " if where else ""
+    raise ValueError(f"{of}Got a {type(value).__name__}; expected a {expected.__name__}.")

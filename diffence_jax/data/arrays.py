@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import os
 import sys
 import tokenize
 import zipfile
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+
+from diffence_jax.checks import check_instance
 
 _SUFFIX = ".npy"
 # How NumPy writes archives: bytes as they are, or deflated.
@@ -25,9 +28,11 @@ def check_file(path: str | Path, remedy: str) -> None:
     remedy: what to do, a sentence without its end.
 
   Raises:
+    TypeError: it is no path.
     FileNotFoundError: there is nothing.
     ValueError: there is something else.
   """
+  check_instance("path", path, str, os.PathLike)
   if not Path(path).exists():
     raise FileNotFoundError(f"There is no file {path}; {remedy}.")
   if not Path(path).is_file():

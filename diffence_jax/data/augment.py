@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffence_jax.checks import check_choice
+from diffence_jax.checks import check_choice, check_numbers
 
 KINDS = ("none", "flip", "shifts", "flip_shifts")
 
@@ -30,6 +30,8 @@ def augment(images: np.ndarray | jax.Array, kind: str) -> np.ndarray | jax.Array
     ValueError: there is no such kind, or the images are not of rank 4.
   """
   check_choice("kind", kind, KINDS)
+  if not hasattr(images, "ndim"):
+    images = check_numbers("images", images)
   if images.ndim != 4:
     raise ValueError(f"images have shape {images.shape}; expected [N, H, W, C].")
   array = jnp if isinstance(images, jax.Array) else np

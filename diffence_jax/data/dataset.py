@@ -6,6 +6,7 @@ import hashlib
 
 import numpy as np
 
+from diffence_jax.checks import check_numbers, check_type, check_whole
 from diffence_jax.data.streaming import Images, chunks, view
 from diffence_jax.rng import MAX_ID
 
@@ -36,8 +37,7 @@ class Dataset:
   def __post_init__(self):
     check_kinds(self.images, labels=self.labels, ids=self.ids, part=self.part)
     num = len(self.images)
-    if not 2 <= self.num_classes <= MAX_ID:
-      raise ValueError(f"There are {self.num_classes} classes; expected 2 to {MAX_ID}.")
+    check_whole("num_classes", self.num_classes, 2, MAX_ID)
     if self.labels.min() < 0 or self.labels.max() >= self.num_classes:
       raise ValueError(
         f"labels range from {self.labels.min()} to {self.labels.max()}; "
@@ -70,7 +70,11 @@ class Dataset:
     Raises:
       ValueError: an id is not in the dataset.
     """
-    ids = np.asarray(ids)
+    ids = check_numbers("ids", ids)
+    if ids.ndim != 1 or not np.issubdtype(ids.dtype, np.integer):
+      raise ValueError(
+        f"ids are {ids.dtype}{list(ids.shape)}; expected integers, [M]. Of a mask: ids[mask]."
+      )
     order = np.argsort(self.ids)
     at = np.searchsorted(self.ids, ids, sorter=order)
     rows = order[np.minimum(at, len(order) - 1)]
@@ -177,11 +181,15 @@ def make_dataset(
     ValueError: something does not fit; or labels begin elsewhere than at 0 or have gaps, and
       neither `num_classes` nor `renumber` says how that is meant.
   """
+  if isinstance(images, list | tuple) or not hasattr(images, "ndim"):
+    images = check_numbers("images", images)
+  check_type("renumber", renumber, bool)
   if images.ndim == 3:
     images = images[..., None]
   num = images.shape[0] if images.ndim else 0
   ids = np.arange(num) if ids is None else ids
-  part = np.zeros(num, np.int8) if part is None else part
+  part = np.zeros(num, np.int8) if part is None else check_numbers("part", part)
+  labels, ids = check_numbers("labels", labels), check_numbers("ids", ids)
   part = part.astype(np.int8) if part.dtype == bool else part
   check_kinds(images, labels=labels, ids=ids, part=part)
   if renumber:

@@ -7,10 +7,17 @@ from pathlib import Path
 
 import numpy as np
 
-from diffence_jax.checks import check_range, check_type, shown
+from diffence_jax.checks import (
+  check_choice,
+  check_instance,
+  check_numbers,
+  check_range,
+  check_type,
+  check_whole,
+  shown,
+)
 from diffence_jax.data.arrays import archive_headers, check_file, map_array, read_arrays
 from diffence_jax.data.dataset import Dataset
-from diffence_jax.named import nearest
 from diffence_jax.rng import MAX_ID
 
 
@@ -35,6 +42,12 @@ class Split:
 
   def __post_init__(self):
     for name, ids in self.groups().items():
+      ids = check_numbers(name, ids)
+      if ids.ndim != 1 or (ids.size and not np.issubdtype(ids.dtype, np.integer)):
+        raise ValueError(
+          f"{name} are {ids.dtype}{list(ids.shape)}; expected ids, integers [n]."
+        )
+      object.__setattr__(self, name, ids.astype(np.int64, copy=False))
       if len(np.unique(ids)) != len(ids):
         raise ValueError(f"{name} name {len(ids) - len(np.unique(ids))} samples twice.")
       if not len(ids) and name != "reference":
@@ -90,10 +103,9 @@ def make_split(
   Raises:
     ValueError: too few samples, a group would be empty, or a setting is out of range.
   """
-  if nonmembers_from not in ("any", "test"):
-    raise ValueError(
-      f"nonmembers_from is {nonmembers_from!r}{nearest(nonmembers_from, ['any', 'test'])}"
-    )
+  check_instance("dataset", dataset, Dataset)
+  check_whole("seed", seed, 0)
+  check_choice("nonmembers_from", nonmembers_from, ("any", "test"))
   check_range("known_fraction", known_fraction, 0.0, 1.0)
   in_test = dataset.part == 1 if nonmembers_from == "test" else None
   pools = [dataset.ids] if in_test is None else [dataset.ids[~in_test], dataset.ids[in_test]]
@@ -128,6 +140,7 @@ def read_index_file(path: str | Path, dataset: Dataset, *, seed: int = 0) -> Spl
     FileNotFoundError: there is no such file.
     ValueError: the file is damaged, lacks a group, or names samples that are not there.
   """
+  check_instance("dataset", dataset, Dataset)
   check_file(path, "set data.index_file to an index file")
   num = len(dataset.ids)
   groups = {"reference": np.empty(0, np.int64), **_read_groups(Path(path), num)}
@@ -152,6 +165,7 @@ def read_index_file(path: str | Path, dataset: Dataset, *, seed: int = 0) -> Spl
 
 def write_index_file(split: Split, path: str | Path) -> None:
   """Writes the five groups as JSON that `read_index_file` reads."""
+  check_instance("split", split, Split)
   groups = {name: ids.tolist() for name, ids in split.groups().items()}
   Path(path).write_text(json.dumps(groups))
 

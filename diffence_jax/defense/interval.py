@@ -47,6 +47,11 @@ def fit_interval(
   nonmember_phi, nonmember_valid = _phi_of_options(
     nonmember_candidates, nonmember_raw, "nonmember"
   )
+  if (own := np.shape(member_raw)[1]) != (others := np.shape(nonmember_raw)[1]):
+    raise ValueError(
+      f"member_raw has {own} classes and nonmember_raw {others}; expected answers of one "
+      "classifier."
+    )
   ends = (
     _candidates_phi(member_phi, member_valid, "members").min(),
     _candidates_phi(nonmember_phi, nonmember_valid, "non-members").max(),

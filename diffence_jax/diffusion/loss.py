@@ -28,6 +28,10 @@ def predicted_noise(
   """
   with asked(f"denoise cannot be called with images of shape {list(x.shape)}"):
     noise = to_array(denoise(x, schedule.timesteps[t]), "denoise's answers")
+  if not jnp.issubdtype(noise.dtype, jnp.floating):
+    raise TypeError(
+      f"denoise's answers are {noise.dtype}{list(noise.shape)}; expected floating-point noise."
+    )
   *places, channels = x.shape
   if noise.shape not in (x.shape, (*places, 2 * channels)):
     raise ValueError(

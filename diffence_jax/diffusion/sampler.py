@@ -134,7 +134,8 @@ def reconstruct(
     if key is None:
       raise ValueError("reconstruct got neither a key nor noise; pass one of them.")
     noise = jax.random.normal(rng.own_key(key), clean.shape, clean.dtype)
-  noise = to_array(noise, "noise")
+  else:
+    noise = _given_noise(noise)
   if noise.shape != clean.shape:
     raise ValueError(f"noise has shape {noise.shape}; expected {clean.shape}.")
   noised = add_noise(schedule, clean, noise, jnp.full((clean.shape[0],), step - 1))
@@ -169,10 +170,20 @@ def sample(
   check_schedule(schedule)
   check_function("denoise", denoise, "x, t")
   check_type("shape", shape, tuple[int, int, int, int])
+  for place, size in enumerate(shape):
+    check_whole(f"shape[{place}]", size, 1)
   check_type("num_ddim_steps", num_ddim_steps, int)
   noise = jax.random.normal(rng.own_key(key), shape, jnp.float32)
   timesteps = ddim_timesteps(schedule.num_steps - 1, num_ddim_steps)
   return to_unit(ddim(denoise, schedule, noise, timesteps, clip=True))
+
+
+def _given_noise(noise):
+  """A caller's noise as an array; its values are looked at where they are known."""
+  noise = to_array(noise, "noise")
+  if not isinstance(noise, jax.core.Tracer) and not np.isfinite(np.asarray(noise)).all():
+    raise ValueError("noise has NaN or infinite values; expected numbers.")
+  return noise
 
 
 def to_unit(x: jax.Array) -> jax.Array:

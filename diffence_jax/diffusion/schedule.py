@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffence_jax.checks import check_positive, check_type, check_whole
+from diffence_jax.checks import check_numbers, check_positive, check_type, check_whole
 from diffence_jax.named import options_of, unknown_name
 
 _MOST_STEPS = 1_000_000
@@ -101,7 +101,7 @@ def schedule_of_betas(betas: Sequence[float] | np.ndarray) -> Schedule:
   Raises:
     ValueError: one is out of this range, or nothing is left of the signal in float32.
   """
-  betas = np.asarray(betas, np.float64)
+  betas = check_numbers("betas", betas).astype(np.float64)
   if betas.ndim != 1:
     raise ValueError(f"betas has shape {betas.shape}; expected one number a step.")
   check_whole("num_steps", len(betas), 2, _MOST_STEPS)

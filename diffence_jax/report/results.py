@@ -10,6 +10,7 @@ from typing import Any
 from diffence_jax.audit.rows import PredictorRow
 from diffence_jax.audit.shadow import ShadowTables
 from diffence_jax.audit.typed import from_plain, to_plain
+from diffence_jax.data.arrays import check_file
 from diffence_jax.training.recipe import Guarantee
 
 # Raised when the file's fields change.
@@ -196,16 +197,22 @@ def read_results(path: str | os.PathLike) -> Results:
 
   Raises:
     FileNotFoundError: it is not there.
-    ValueError: it is of another version, or damaged.
+    ValueError: it is no file, of another version, or damaged.
   """
+  check_file(path, "expected the results.json of a finished run")
   try:
     content = json.loads(Path(path).read_text(encoding="utf-8"))
     schema = content.get("schema") if isinstance(content, dict) else None
-  except ValueError as error:
+  except (ValueError, RecursionError) as error:
     raise ValueError(f"{path} is no JSON: {error}.") from error
+  if not isinstance(content, dict):
+    raise ValueError(f"{path} has a {type(content).__name__}; expected a run's results.json.")
   if schema != SCHEMA:
     raise ValueError(
-      f"{path} is of schema {schema}; this version of diffence_jax reads schema {SCHEMA}. Run "
-      "the experiment again, in another workdir."
+      f"{path} is of schema {schema!r}; this version of diffence_jax reads schema {SCHEMA}. "
+      "Run the experiment again, in another workdir."
     )
-  return from_plain(Results, content)
+  try:
+    return from_plain(Results, content)
+  except ValueError as error:
+    raise ValueError(f"{path} is damaged: {error}") from error

@@ -203,7 +203,7 @@ def test_classes_without_a_sample_are_kept_on_request_and_told(tmp_path):
   assert dataset.num_classes == 10
   assert "10 classes, of 2 images (class 0) to 3 (class 3)" in dataset.describe()
   assert "8 classes without an image, 1 the first" in dataset.describe()
-  with pytest.raises(ValueError, match="There are -1 classes; expected 2"):
+  with pytest.raises(ValueError, match="num_classes is -1; expected a whole number, 2"):
     data.load("npz", path=str(tmp_path / "a.npz"), num_classes=-1)
 
 
@@ -490,7 +490,7 @@ def test_samples_are_taken_by_id():
   np.testing.assert_array_equal(dataset.take([4, 9]).images[..., 0], images[[3, 0]])
   with pytest.raises(ValueError, match="2 ids are not in the dataset, 3 among them"):
     dataset.take([9, 3, 100])
-  with pytest.raises(ValueError, match=r"dataset, 7\.5 among them"):
+  with pytest.raises(ValueError, match=r"ids are float64\[2\]; expected integers"):
     dataset.take([9, 7.5])
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from diffence_jax import data
 from diffence_jax.data import Split, make_dataset, make_split, read_index_file, write_index_file
+from diffence_jax.data.augment import augment
 
 
 def dataset_of(num, seed=0, num_test=0):
@@ -71,7 +72,7 @@ def test_nonmembers_can_come_from_the_test_part():
     ({"num_nonmembers": 61}, "asks for 61 non-members, and 60 samples"),
     ({"num_reference": 21}, "asks for 21 reference samples, and 20"),
     ({"nonmembers_from": "test"}, "from the test part, and 0"),
-    ({"nonmembers_from": "tset"}, "nonmembers_from is 'tset'; did you mean 'test'"),
+    ({"nonmembers_from": "tset"}, "nonmembers_from is 'tset'; expected one of 'any', 'test'"),
     ({"num_members": -1}, "asks for -1 members"),
     ({"num_reference": -1}, "asks for -1 reference samples"),
     ({"known_fraction": -0.5}, "known_fraction is -0.5; expected a number"),
@@ -191,3 +192,65 @@ def test_an_index_file_that_is_a_pipe_is_never_waited_for(tmp_path):
   os.mkfifo(tmp_path / "split.json")
   with pytest.raises(ValueError, match=r"no regular file; set data.index_file"):
     read_index_file(tmp_path / "split.json", dataset_of(100))
+
+
+def _whole(**changed):
+  images, labels = np.zeros((12, 4, 4, 1), np.uint8), np.arange(12) % 3
+  return data.make_dataset(**{"images": images, "labels": labels, **changed})
+
+
+@pytest.mark.parametrize(
+  "call, message",
+  [
+    (lambda: _whole(images=None), "images are a NoneType"),
+    (lambda: _whole(images="x"), "images are a str"),
+    (lambda: _whole(labels=None), "labels are a NoneType"),
+    (lambda: _whole(labels=[[1], [1, 2]]), "labels are no array"),
+    (lambda: _whole(ids=list("abcdefghijkl")), "ids are a list"),
+    (lambda: _whole(part="test"), "part are a str"),
+    (lambda: _whole(num_classes="3"), "num_classes is '3'"),
+    (lambda: _whole(num_classes=3.5), "num_classes is 3.5"),
+    (lambda: _whole(renumber="no"), "renumber is 'no'"),
+    (lambda: _whole().take(None), "ids are a NoneType"),
+    (lambda: _whole().take(np.ones(12, bool)), r"ids are bool\[12\]; .* Of a mask"),
+    (lambda: _whole().take([[0, 1]]), r"ids are int64\[1, 2\]"),
+    (lambda: _split(seed="x"), "seed is 'x'"),
+    (lambda: _split(seed=None), "seed is None"),
+    (lambda: _split(seed=-1), "seed is -1"),
+    (lambda: _split(nonmembers_from=None), "nonmembers_from is None"),
+    (lambda: data.Split(None, [1], [2], [3], [4]), "known_members are a NoneType"),
+    (lambda: data.Split([0.5], [1], [2], [3], [4]), r"known_members are float64\[1\]"),
+    (lambda: data.Split([[0, 9]], [1], [2], [3], [4]), r"known_members are int64\[1, 2\]"),
+    (lambda: augment(None, "flip"), "images are a NoneType"),
+  ],
+)
+def test_what_is_no_array_or_number_is_named(call, message):
+  with pytest.raises(ValueError, match=message):
+    call()
+
+
+def _split(**changed):
+  return data.make_split(
+    _whole(), **{"seed": 0, "num_members": 4, "num_nonmembers": 4, **changed}
+  )
+
+
+def test_lists_are_taken_for_arrays():
+  images, labels = np.zeros((12, 4, 4, 1), np.uint8), np.arange(12) % 3
+  found = data.make_dataset(images, labels.tolist(), ids=list(range(12)), part=[False] * 12)
+  assert found.digest == data.make_dataset(images, labels).digest
+  assert data.Split([0, 1], [2], [3], [4], []).members.tolist() == [0, 1, 2]
+
+
+def test_what_is_no_dataset_split_or_path_is_named(tmp_path):
+  for call, message in (
+    (
+      lambda: data.make_split(None, seed=0, num_members=1, num_nonmembers=1),
+      "dataset is a N",
+    ),
+    (lambda: data.write_index_file(None, tmp_path / "a.json"), "split is a NoneType"),
+    (lambda: data.read_index_file(None, _whole()), "path is a NoneType"),
+    (lambda: data.read_index_file(tmp_path, (1, 2)), "dataset is a tuple"),
+  ):
+    with pytest.raises(TypeError, match=message):
+      call()

@@ -213,3 +213,9 @@ def test_candidates_that_are_not_finite_are_passed_over():
 def test_what_does_not_fit_is_refused(candidates, raw, interval):
   with pytest.raises(ValueError, match=r"expected|at least 2 classes"):
     dj.select(candidates, raw, interval)
+
+
+def test_an_interval_is_of_one_classifiers_answers():
+  logits = np.random.default_rng(0).normal(size=(4, 2, 3)).astype(np.float32)
+  with pytest.raises(ValueError, match="member_raw has 3 classes and nonmember_raw 2"):
+    dj.fit_interval(logits, logits[:, 0], logits[..., :2], logits[:, 0, :2])

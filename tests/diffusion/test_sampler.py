@@ -210,3 +210,13 @@ def test_steps_out_of_range_are_refused(settings):
 def test_noise_must_come_from_somewhere():
   with pytest.raises(ValueError, match="neither a key nor noise"):
     dj.reconstruct(None, lambda x, t: x, SCHEDULE, jnp.zeros((1, 4, 4, 1)))
+
+
+def test_what_would_give_no_image_is_refused():
+  key, images, same = jax.random.key(0), jnp.zeros((1, 4, 4, 1)), lambda x, t: x
+  with pytest.raises(ValueError, match="noise has NaN"):
+    dj.reconstruct(None, same, SCHEDULE, images, noise=jnp.nan * images)
+  with pytest.raises(ValueError, match=r"shape.0. is -1; expected a whole number, at least 1"):
+    dj.sample(key, same, SCHEDULE, (-1, 4, 4, 1), num_ddim_steps=2)
+  with pytest.raises(TypeError, match=r"denoise's answers are int32\[1, 4, 4, 1\]"):
+    dj.reconstruct(key, lambda x, t: x.astype(jnp.int32), SCHEDULE, images)

@@ -101,3 +101,9 @@ def test_a_respacing_of_no_known_form_is_refused(respacing):
 def test_a_respacing_that_no_distance_gives_is_refused():
   with pytest.raises(ValueError, match="no whole distance leaves 600 of 1000"):
     dj.respaced(dj.linear_schedule(), "ddim600")
+
+
+@pytest.mark.parametrize("betas", [[[0.1], [0.1, 0.2]], "0.1", [0.1j], None])
+def test_betas_that_are_no_numbers_are_named(betas):
+  with pytest.raises(ValueError, match="betas are"):
+    dj.make_schedule("betas", betas=betas)

@@ -63,7 +63,7 @@ def test_a_figure_that_is_not_finite_is_refused(figure, tmp_path):
 @pytest.mark.parametrize("schema", [1, SCHEMA + 1, "2", None])
 def test_another_schema_is_refused_with_advice(schema, tmp_path):
   content = json.loads(to_json(stored())) | {"schema": schema}
-  message = f"of schema {schema}; .* reads schema {SCHEMA}. Run the experiment again"
+  message = f"of schema {schema!r}; .* reads schema {SCHEMA}. Run the experiment again"
   with pytest.raises(ValueError, match=message):
     read_results(_file(tmp_path / "results.json", content))
 
@@ -84,7 +84,7 @@ def test_a_damaged_file_is_refused(tmp_path):
   with pytest.raises(ValueError, match=r"results.json is no JSON"):
     read_results(tmp_path / "results.json")
   for other in ([], 3, "text", None):
-    with pytest.raises(ValueError, match="of schema None"):
+    with pytest.raises(ValueError, match="expected a run"):
       read_results(_file(tmp_path / "results.json", json.dumps(other)))
   content = json.loads(text)
   for key, wrong in (("data", None), ("predictors", 3), ("shadow", [1]), ("versions", "x")):
@@ -105,3 +105,39 @@ def test_fields_that_are_missing_or_unknown_are_named(tmp_path):
 def test_a_file_that_is_not_there_is_said_so(tmp_path):
   with pytest.raises(FileNotFoundError):
     read_results(tmp_path / "results.json")
+
+
+@pytest.mark.parametrize(
+  "text, message",
+  [
+    ("[" * 100_000, "is no JSON"),
+    ("[]", "has a list; expected a run's results.json"),
+    ('{"schema": "2"}', "is of schema '2'"),
+  ],
+)
+def test_what_is_no_results_file_is_named(tmp_path, text, message):
+  file = tmp_path / "results.json"
+  file.write_text(text)
+  with pytest.raises(ValueError, match=f"{file} {message}"):
+    read_results(file)
+  with pytest.raises(FileNotFoundError, match="There is no file"):
+    read_results(tmp_path / "none")
+  with pytest.raises(ValueError, match="no regular file"):
+    read_results(tmp_path)
+
+
+@pytest.mark.parametrize(
+  "field, value, message",
+  [
+    ("seed", "x", "seed: Got a str; expected a int"),
+    ("seed", True, "seed: Got a bool; expected a int"),
+    ("protocol", None, "protocol: Got a NoneType; expected a str"),
+    ("predictors", [None], r"predictors\[0\]: Got a NoneType; expected a dict"),
+  ],
+)
+def test_a_field_of_another_kind_is_named_with_the_file(tmp_path, field, value, message):
+  content = json.loads(to_json(stored())) | {field: value}
+  file = tmp_path / "results.json"
+  file.write_text(json.dumps(content))
+  with pytest.raises(ValueError, match=f"{file} is damaged: {message}"):
+    read_results(file)
