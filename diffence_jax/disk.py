@@ -88,6 +88,21 @@ def full(folder: Path, what: str) -> OSError:
   )
 
 
+@contextlib.contextmanager
+def naming_full(folder: Path) -> Iterator[None]:
+  """Meanwhile, whoever finds the disk full says of which folder: NumPy says no more than errno.
+
+  Raises:
+    OSError: as `full`.
+  """
+  try:
+    yield
+  except OSError as error:
+    if not is_full(error):
+      raise
+    raise full(folder, error.strerror or str(error)) from error
+
+
 def is_full(error: BaseException) -> bool:
   """Whether an error says that a disk has no room left, in whosever words."""
   if isinstance(error, OSError) and error.errno is not None:

@@ -103,31 +103,37 @@ class Store:
 
     Raises:
       ArtifactError: a finished artifact is damaged.
+      OSError: the disk is full, or cannot be written.
     """
     path = self.path(stage)
     if not self.is_done(stage):
-      if path.exists():
-        raise disk.damaged(path / _MANIFEST, "is missing", _remedy(path))
-      partial = path.with_name(path.name + ".partial")
-      resumed = partial.exists()
-      self.prepare()
-      partial.mkdir(parents=True, exist_ok=True)
-      start = time.perf_counter()
-      # The manifest is the last file written: a run killed after that needs only to commit.
-      if not (partial / _MANIFEST).is_file():
-        write(partial)
-      about = {
-        "stage": stage.name,
-        "fingerprint": stage.fingerprint,
-        "fields": {f.name: describe(getattr(stage, f.name)) for f in dataclasses.fields(stage)},
-        "inputs": [f"{other.name}/{other.fingerprint}" for other in stage.inputs],
-        "seconds": round(time.perf_counter() - start, 2),
-        "resumed": resumed,  # then the seconds are those of the last run only
-        **self.record,
-      }
-      disk.commit(partial, path, _MANIFEST, about)
+      with disk.naming_full(self.workdir):
+        self._compute(stage, path, write)
     self.verify(stage)
     return path
+
+  def _compute(self, stage, path, write):
+    """Computes an artifact that is not there, and commits it."""
+    if path.exists():
+      raise disk.damaged(path / _MANIFEST, "is missing", _remedy(path))
+    partial = path.with_name(path.name + ".partial")
+    resumed = partial.exists()
+    self.prepare()
+    partial.mkdir(parents=True, exist_ok=True)
+    start = time.perf_counter()
+    # The manifest is the last file written: a run killed after that needs only to commit.
+    if not (partial / _MANIFEST).is_file():
+      write(partial)
+    about = {
+      "stage": stage.name,
+      "fingerprint": stage.fingerprint,
+      "fields": {f.name: describe(getattr(stage, f.name)) for f in dataclasses.fields(stage)},
+      "inputs": [f"{other.name}/{other.fingerprint}" for other in stage.inputs],
+      "seconds": round(time.perf_counter() - start, 2),
+      "resumed": resumed,  # then the seconds are those of the last run only
+      **self.record,
+    }
+    disk.commit(partial, path, _MANIFEST, about)
 
   def wait(self, stage: Stage) -> Path:
     """Returns the verified artifact of `stage` as soon as another process has computed it."""

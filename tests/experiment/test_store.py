@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 import pytest
 
 from diffence_jax.disk import ArtifactError, write_atomically
@@ -266,3 +267,19 @@ def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
     locked(tmp_path),
   ):
     pass
+
+
+@pytest.mark.skipif(
+  not Path("/dev/full").exists(), reason="needs the device that is always full"
+)
+def test_a_disk_that_is_full_is_named_whoever_writes(tmp_path):
+  store, stage = Store(tmp_path), Written()
+
+  def write_arrays(folder):
+    with open("/dev/full", "wb") as file:
+      np.savez(file, values=np.zeros(10_000))
+
+  with pytest.raises(OSError, match=f"The disk of {tmp_path}, .* is full: No space left"):
+    store.compute(stage, write_arrays)
+  assert not store.is_done(stage)
+  assert (store.compute(stage, write("one")) / "value.txt").read_text() == "one"
