@@ -174,7 +174,8 @@ def read_manifest(path: Path, manifest: str, remedy: str) -> dict[str, Any]:
   except ValueError as error:
     raise damaged(file, f"is no JSON ({error})", remedy) from error
   files = content.get("files") if isinstance(content, dict) else None
-  if not isinstance(files, dict) or not all(map(_is_inside, files)):
+  # Of none, nothing would be verified.
+  if not isinstance(files, dict) or not files or not all(map(_is_inside, files)):
     raise damaged(file, "is no list of the folder's files", remedy)
   return content
 

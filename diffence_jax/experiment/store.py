@@ -5,6 +5,7 @@ import copy
 import dataclasses
 import fcntl
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -119,7 +120,13 @@ class Store:
     partial = path.with_name(path.name + ".partial")
     resumed = partial.exists()
     self.prepare()
-    partial.mkdir(parents=True, exist_ok=True)
+    try:
+      partial.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+      raise ArtifactError(
+        f"{partial} cannot be made: {error.strerror}. Delete the file or link that is in its "
+        "place, and run again."
+      ) from error
     start = time.perf_counter()
     # The manifest is the last file written: a run killed after that needs only to commit.
     if not (partial / _MANIFEST).is_file():
@@ -153,6 +160,7 @@ class Store:
     content = disk.read_manifest(path, _MANIFEST, _remedy(path))
     if not (
       isinstance(content.get("seconds"), (int, float))
+      and math.isfinite(content["seconds"])
       and isinstance(content.get("resumed"), bool)
       and content.get("fingerprint") == stage.fingerprint
     ):

@@ -283,3 +283,23 @@ def test_a_disk_that_is_full_is_named_whoever_writes(tmp_path):
     store.compute(stage, write_arrays)
   assert not store.is_done(stage)
   assert (store.compute(stage, write("one")) / "value.txt").read_text() == "one"
+
+
+@pytest.mark.parametrize(
+  "change, message",
+  [
+    ({"files": {}}, "manifest.json is no list of the folder's files"),
+    ({"seconds": float("nan")}, "manifest.json is not of this artifact"),
+  ],
+)
+def test_a_manifest_that_vouches_for_nothing_is_damaged(tmp_path, change, message):
+  file = Store(tmp_path).compute(Written(), write("one")) / "manifest.json"
+  file.write_text(json.dumps(json.loads(file.read_text()) | change))
+  with pytest.raises(ArtifactError, match=message):
+    Store(tmp_path).open(Written())
+
+
+def test_a_file_in_the_place_of_a_folder_is_named(tmp_path):
+  (tmp_path / "train").write_text("")
+  with pytest.raises(ArtifactError, match=r"partial cannot be made: .* Delete the file"):
+    Store(tmp_path).compute(Written(), write("one"))

@@ -198,7 +198,7 @@ def test_truncated_variables_are_noticed(saved, size):
     (lambda content: content.update(more=1), "lacks something or holds something else"),
     (lambda content: content["fields"].update(dropout=0.3), "is not what was written"),
     (lambda content: content.update(role="oracle"), "is not what was written"),
-    (lambda content: content["files"].clear(), "is not what was written"),
+    (lambda content: content["files"].clear(), "is no list of the folder's files"),
     (lambda content: content.pop("digest"), "is not what was written"),
   ],
 )
