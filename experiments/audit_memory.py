@@ -20,8 +20,8 @@ from diffence_jax import metrics
 from diffence_jax.attacks import true_label_phi
 from diffence_jax.attacks.lira import lira
 from diffence_jax.attacks.rmia import rmia
+from diffence_jax.audit.membership import membership_matrix
 from diffence_jax.audit.record_files import RecordWriter, read_model
-from diffence_jax.audit.shadow_models import membership_matrix
 
 _FOLDER = flags.DEFINE_string("folder", None, "For the record; it is left there.")
 _MODELS = flags.DEFINE_integer("models", 100, "Shadow models, even.")

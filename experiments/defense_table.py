@@ -40,7 +40,7 @@ def main(argv) -> None:
   """Reads the flags, and prints the table or, in a line, what is wrong."""
   del argv
   logging.set_verbosity(logging.WARNING)
-  from diffence_jax.experiment.defense_table import run_defense_table
+  from diffence_jax.experiment.defense_runs import run_defense_table
 
   defenses = list(dict.fromkeys(["undefended", *_DEFENSES.value]))
   try:

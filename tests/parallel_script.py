@@ -14,8 +14,8 @@ import numpy as np
 
 import diffence_jax as dj
 from diffence_jax import models, parallel
+from diffence_jax.audit.membership import ensemble_logits, membership_matrix
 from diffence_jax.audit.record import make_record_step, record_queries
-from diffence_jax.audit.shadow_models import ensemble_logits, membership_matrix
 from diffence_jax.defense import POLICIES, RankPolicy, Record
 from diffence_jax.predictor import Bound
 from diffence_jax.training import (

@@ -18,6 +18,7 @@ from diffence_jax.audit.predictors import answers_defense
 from diffence_jax.data import SOURCES, Dataset, Split
 from diffence_jax.defense.candidates import check_settings
 from diffence_jax.diffusion.sampler import ddim_timesteps
+from diffence_jax.experiment.architectures import resolve
 from diffence_jax.experiment.config import validate
 from diffence_jax.experiment.plan_audit import (
   plan_attacks,
@@ -34,7 +35,6 @@ from diffence_jax.experiment.plan_models import (
 )
 from diffence_jax.experiment.purification import Purification
 from diffence_jax.experiment.samples import Samples, draw_canaries, make_pool, samples_of
-from diffence_jax.experiment.saved import resolve
 from diffence_jax.experiment.sections import Settings
 from diffence_jax.experiment.stage import Stage
 from diffence_jax.experiment.stages.audit import Audit
@@ -44,7 +44,7 @@ from diffence_jax.experiment.stages.classifier import (
 )
 from diffence_jax.experiment.stages.diffusion import SavedDiffusion, TrainedDiffusion
 from diffence_jax.experiment.stages.queries import Queries
-from diffence_jax.experiment.stages.samples import SampleImages
+from diffence_jax.experiment.stages.sample_images import SampleImages
 from diffence_jax.experiment.stages.shadow_audit import ShadowAudit
 from diffence_jax.experiment.stages.split import SplitStage
 from diffence_jax.named import section

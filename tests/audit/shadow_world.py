@@ -6,9 +6,9 @@ import numpy as np
 
 import diffence_jax as dj
 from diffence_jax.audit.answers import Answers, DefendedEnsemble
+from diffence_jax.audit.membership import membership_matrix
 from diffence_jax.audit.pool import Pool
 from diffence_jax.audit.predictors import Defended, ModelRecord, Predictor, policy_title
-from diffence_jax.audit.shadow_models import membership_matrix
 from diffence_jax.defense import POLICIES, Record, interval_policy
 
 NUM_MODELS, NUM, NUM_CANARIES, NUM_RECORDED, NUM_CLASSES = 24, 160, 20, 12, 4

@@ -20,8 +20,8 @@ from audit.shadow_world import (
 import diffence_jax as dj
 from diffence_jax import attacks, rng
 from diffence_jax.attacks.signals import phi_and_log_p
+from diffence_jax.audit.membership import membership_matrix
 from diffence_jax.audit.predictors import ModelRecord, fit_predictors
-from diffence_jax.audit.shadow_models import membership_matrix
 from diffence_jax.defense import Record
 
 

@@ -13,8 +13,8 @@ import pytest
 from diffence_jax.audit import record
 from diffence_jax.cli import main
 from diffence_jax.defense import scaled_logit
+from diffence_jax.experiment.collect import results_of
 from diffence_jax.experiment.plan import plan
-from diffence_jax.experiment.results import results_of
 from diffence_jax.experiment.run import compute, open_store, run
 from diffence_jax.experiment.stages.queries import record_together
 from diffence_jax.experiment.store import Store

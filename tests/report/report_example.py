@@ -66,8 +66,8 @@ def stored_arrays() -> dict[str, np.ndarray]:
 
 def run_afresh(workdir: Path) -> tuple[Results, dict[str, np.ndarray]]:
   """Runs the same experiment, and gives its results and the arrays of its plots."""
+  from diffence_jax.experiment.collect import arrays_of
   from diffence_jax.experiment.plan import plan
-  from diffence_jax.experiment.results import arrays_of
   from diffence_jax.experiment.run import open_store, run
 
   spec = importlib.util.spec_from_file_location("digits_config", _CONFIGS / "digits.py")

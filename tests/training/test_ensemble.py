@@ -9,7 +9,7 @@ import pytest
 from small_classifier import Classifier
 
 from diffence_jax import models, parallel, rng
-from diffence_jax.audit.shadow_models import ensemble_logits, membership_matrix
+from diffence_jax.audit.membership import ensemble_logits, membership_matrix
 from diffence_jax.batching import index_batches
 from diffence_jax.training import Recipe, TrainSettings, train_ensemble
 from diffence_jax.training.baselines import undefended

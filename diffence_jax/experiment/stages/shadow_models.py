@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from diffence_jax import parallel
-from diffence_jax.audit.shadow_models import ensemble_logits, membership_matrix
+from diffence_jax.audit.membership import ensemble_logits, membership_matrix
 from diffence_jax.checkpoint import restore_arrays, save_arrays
 from diffence_jax.experiment.samples import Samples
 from diffence_jax.experiment.stage import Compute, Stage

@@ -11,9 +11,9 @@ from diffence_jax import data
 from diffence_jax.audit.typed import to_plain
 from diffence_jax.data import SOURCES
 from diffence_jax.defense.output import OUTPUT_DEFENSES
+from diffence_jax.experiment.collect import results_of
 from diffence_jax.experiment.config import validate
 from diffence_jax.experiment.plan import Experiment, plan
-from diffence_jax.experiment.results import results_of
 from diffence_jax.experiment.run import compute, open_store
 from diffence_jax.experiment.samples import samples_of
 from diffence_jax.experiment.stages.inference_time import ROUNDS, InferenceTime

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffence_jax.audit.shadow_models import membership_matrix
+from diffence_jax.audit.membership import membership_matrix
 
 
 @settings(max_examples=30, deadline=None)
