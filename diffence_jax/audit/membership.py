@@ -1,6 +1,6 @@
-"""Shadow models: classifiers trained as the target is, on training sets that are known.
+"""Who is in which shadow model's training set, and all shadow models as one that answers.
 
-Which example is in which model's training set is drawn, and recorded, before any is trained, by
+Shadow models are trained as the target is, on training sets that are known. Which example is in which model's training set is drawn, and recorded, before any is trained, by
 `training.ensemble`.
 """
 
