@@ -1,7 +1,7 @@
 """Who is in which shadow model's training set, and all shadow models as one that answers.
 
-Shadow models are trained as the target is, on training sets that are known. Which example is in which model's training set is drawn, and recorded, before any is trained, by
-`training.ensemble`.
+Shadow models are trained as the target is, on training sets that are known: which example is
+in which of them is drawn, and recorded, before any is trained, by `training.ensemble`.
 """
 
 from collections.abc import Callable

@@ -23,7 +23,7 @@ def slow_interval(hits, errors, limit, design):
     share = scipy.stats.beta(hit + 0.5, num_hits - hit + 0.5).sf(grid)
     second, rho = scipy.stats.norm.ppf(share), design.correlation
     # The rule's own threshold is also taken for certain.
-    for first in [scipy.stats.norm.ppf(above)] + [0.0] * (at == allowed[-1]):
+    for first in [scipy.stats.norm.ppf(above), *([0.0] if at == allowed[-1] else [])]:
       if abs(first) <= design.quantile:
         # The ellipse of two normal scores that go together.
         far = first**2 + (second - rho * first) ** 2 / (1 - rho**2)
