@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 import traceback
 from collections.abc import Callable, Sequence
 
@@ -32,6 +33,11 @@ def parse(
   """
   try:
     return _parse(argv, define, required)
+  except flags.CantOpenFlagFileError as error:
+    reason = error.__context__
+    raise ValueError(
+      f"--flagfile cannot be read: {reason}; expected a file of flags, one a line."
+    ) from error
   # Whatever a config file raises while it is read is the config's fault.
   except Exception as error:
     raise (
@@ -50,6 +56,8 @@ class _ConfigFile(flags.ArgumentParser):
     if not os.path.isfile(file):
       what = "is no file" if os.path.exists(file) else "is not there"
       raise _ConfigFileError(f"{file} {what}; expected --config=FILE[:VARIANT], a Python file.")
+    # Read into the module of another file, this one would have the other's get_config too.
+    sys.modules.pop("config_config", None)
     try:
       config = self._parser.parse(path)
       if not isinstance(config, ConfigDict):

@@ -1,6 +1,6 @@
 """Which candidate's prediction is returned: one that keeps the label."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Set
 from typing import NamedTuple
 
 import jax
@@ -166,7 +166,8 @@ def interval_rank(interval: tuple[float, float] | None) -> Partial:
 def check_interval(interval: tuple[float, float]) -> tuple[float, float]:
   """Returns (lo, hi) as floats; raises ValueError unless finite in float32 and lo <= hi."""
   try:
-    lo, hi = (float(end) for end in (() if isinstance(interval, str) else interval))
+    is_ordered = not isinstance(interval, str | bytes | Mapping | Set)
+    lo, hi = (float(end) for end in (interval if is_ordered else ()))
   except (TypeError, ValueError) as error:
     raise ValueError(f"interval is {interval!r}; expected two numbers, (lo, hi).") from error
   largest = float(jnp.finfo(jnp.float32).max)

@@ -172,7 +172,24 @@ def check_schedule(schedule: Schedule) -> Schedule:
       f"schedule has alpha_bar {list(shapes[0])} and timesteps {list(shapes[1])}; expected one "
       "number a step in both."
     )
+  if not any(isinstance(values, jax.core.Tracer) for values in schedule):
+    _check_steps(*map(np.asarray, schedule))
   return schedule
+
+
+def _check_steps(alpha_bar, timesteps):
+  # What is left of the signal may be the same after two steps, in float32.
+  falls = (np.diff(alpha_bar) <= 0.0).all()
+  if not (falls and ((alpha_bar > 0.0) & (alpha_bar <= 1.0)).all()):  # nor is one NaN
+    raise ValueError(
+      "schedule has an alpha_bar that is not falling, in (0, 1]; expected what is left of the "
+      "signal after each step, as make_schedule gives."
+    )
+  if timesteps.dtype.kind not in "iu" or not (np.diff(timesteps, prepend=-1) > 0).all():
+    raise ValueError(
+      "schedule has timesteps that are no whole numbers from 0 on, rising; expected the step "
+      "that the network is told at every index, as make_schedule gives."
+    )
 
 
 def respaced(schedule: Schedule, respacing: str) -> Schedule:

@@ -46,7 +46,13 @@ class Store:
     self.record = dict(record or {})
     self._verified: set[Path] = set()
     self._readable: set[Path] | None = None  # all
-    _check_format(self.workdir)
+    try:
+      _check_format(self.workdir)
+    except OSError as error:
+      raise ArtifactError(
+        f"The workdir {self.workdir} cannot be read: {error.strerror}. Take another workdir, "
+        "or mend this one."
+      ) from error
 
   def prepare(self) -> None:
     """Makes the workdir, if it is not there, and marks it as one of this version."""
@@ -115,7 +121,7 @@ class Store:
 
   def _compute(self, stage, path, write):
     """Computes an artifact that is not there, and commits it."""
-    if path.exists():
+    if os.path.lexists(path):  # a link that leads nowhere, too
       raise disk.damaged(path / _MANIFEST, "is missing", _remedy(path))
     partial = path.with_name(path.name + ".partial")
     resumed = partial.exists()
@@ -234,6 +240,11 @@ def _remedy(path: Path) -> str:
 def _check_format(workdir: Path) -> None:
   """Raises ArtifactError where a workdir is of another version."""
   file = workdir / _FORMAT_FILE
+  if os.path.lexists(file) and not file.is_file():
+    raise ArtifactError(
+      f"{file} is no file, but says which version's the workdir is. Delete it if the workdir "
+      "is this version's, or take another workdir."
+    )
   if file.is_file():
     try:
       found = json.loads(file.read_text(encoding="utf-8"))["workdir_format"]

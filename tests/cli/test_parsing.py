@@ -68,3 +68,16 @@ def test_paths_that_are_of_another_kind_are_named(tmp_path):
   for config, what in ((tmp_path, "is no file"), (tmp_path / "none.py", "is not there")):
     said = refused(f"--config={config}", f"--workdir={tmp_path}")
     assert f"{config} {what}; expected --config=FILE[:VARIANT]" in said
+
+
+def test_a_file_of_flags_that_cannot_be_read_is_named(tmp_path):
+  said = refused(SMOKE, f"--workdir={tmp_path}", f"--flagfile={tmp_path / 'none'}")
+  assert said.startswith("--flagfile cannot be read: ") and str(tmp_path / "none") in said
+
+
+def test_a_config_file_has_nothing_of_the_one_read_before(tmp_path):
+  file = tmp_path / "empty.py"
+  file.write_text("")
+  parse(["diffence", SMOKE, f"--workdir={tmp_path}"], lambda values: None, ())
+  said = refused(f"--config={file}", f"--workdir={tmp_path}")
+  assert said == f"The config file {file} cannot be used: it has no function get_config."

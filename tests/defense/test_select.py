@@ -219,3 +219,10 @@ def test_an_interval_is_of_one_classifiers_answers():
   logits = np.random.default_rng(0).normal(size=(4, 2, 3)).astype(np.float32)
   with pytest.raises(ValueError, match="member_raw has 3 classes and nonmember_raw 2"):
     dj.fit_interval(logits, logits[:, 0], logits[..., :2], logits[:, 0, :2])
+
+
+@pytest.mark.parametrize("interval", [{1: 2, 3: 4}, {1.0, 3.0}, b"\0\1", "12", 3.0, (1, 2, 3)])
+def test_what_is_no_pair_is_no_interval(interval):
+  raw = np.zeros((2, 4), np.float32)
+  with pytest.raises(ValueError, match=r"interval is .*; expected two numbers, \(lo, hi\)"):
+    dj.select(np.zeros((2, 3, 4), np.float32), raw, interval)

@@ -107,3 +107,20 @@ def test_a_respacing_that_no_distance_gives_is_refused():
 def test_betas_that_are_no_numbers_are_named(betas):
   with pytest.raises(ValueError, match="betas are"):
     dj.make_schedule("betas", betas=betas)
+
+
+@pytest.mark.parametrize(
+  "alpha_bar, timesteps, message",
+  [
+    ([0.1, 0.5, 0.9], [0, 1, 2], "alpha_bar that is not falling"),
+    ([0.9, math.nan, 0.1], [0, 1, 2], "alpha_bar that is not falling"),
+    ([1.5, 0.5, 0.1], [0, 1, 2], r"alpha_bar .* in \(0, 1\]"),
+    ([0.9, 0.5, 0.1], [2, 1, 0], "timesteps that are no whole numbers from 0 on, rising"),
+    ([0.9, 0.5, 0.1], [0.0, 0.5, 1.0], "timesteps that are no whole numbers"),
+    ([0.9, 0.5, 0.1], [-1, 0, 1], "timesteps that are no whole numbers"),
+  ],
+)
+def test_a_schedule_made_by_hand_falls_over_rising_steps(alpha_bar, timesteps, message):
+  own = dj.Schedule(jnp.array(alpha_bar), jnp.array(timesteps))
+  with pytest.raises(ValueError, match=message):
+    dj.respaced(own, "2")

@@ -303,3 +303,22 @@ def test_a_file_in_the_place_of_a_folder_is_named(tmp_path):
   (tmp_path / "train").write_text("")
   with pytest.raises(ArtifactError, match=r"partial cannot be made: .* Delete the file"):
     Store(tmp_path).compute(Written(), write("one"))
+
+
+def test_what_is_in_the_place_of_the_formats_file_is_named(tmp_path):
+  (tmp_path / "format.json").mkdir()
+  with pytest.raises(ArtifactError, match=r"format\.json is no file, .* Delete it if"):
+    Store(tmp_path)
+
+
+def test_a_link_that_leads_to_itself_is_no_artifact(tmp_path):
+  path = Store(tmp_path).path(Written())
+  path.parent.mkdir()
+  path.symlink_to(path)
+  with pytest.raises(ArtifactError, match=f"Delete the folder {path} and run again"):
+    Store(tmp_path).compute(Written(), write("one"))
+
+
+def test_a_workdir_whose_name_is_too_long_is_named():
+  with pytest.raises(ArtifactError, match=r"The workdir /tmp/xxx.* cannot be read: File name"):
+    Store(Path("/tmp") / ("x" * 300))
