@@ -22,14 +22,17 @@ def temperature(members: Record, nonmembers: Record) -> AggregatePolicy:
 
 
 def rounded(members: Record, nonmembers: Record, *, decimals: int = 1) -> AggregatePolicy:
-  """The raw prediction's probabilities, rounded; the label's is at least one unit."""
+  """The raw prediction's probabilities, rounded to so many `decimals`, 0 to 6.
+
+  The label's is at least one unit.
+  """
   del members, nonmembers
   _check_rounded(decimals=decimals)
   return _of_raw(Partial(_rounded, jnp.float32(10.0**decimals)))
 
 
 def levels(members: Record, nonmembers: Record, *, num_levels: int = 2) -> AggregatePolicy:
-  """The label with one of a few confidences.
+  """The label with one of `num_levels` confidences, 1 to 100.
 
   Levels are equally common among known non-members; the confidence of one is the accuracy in
   it.

@@ -144,6 +144,8 @@ def beside(path):
 
     kind = "classifier.defense" if name in DEFENSES.known else "output.defense"
     return {kind: name}
+  if section == "policies":
+    return {"purify.policies": (name,)}
   return BESIDE.get(path, {})
 
 

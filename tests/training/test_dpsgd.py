@@ -21,6 +21,7 @@ import scipy.stats
 from jax_privacy import accounting
 
 from diffence_jax import models, parallel
+from diffence_jax.rng import own_key
 from diffence_jax.training import TrainSettings, train_classifier, train_ensemble
 from diffence_jax.training.accounting import epsilon, noise_for
 from diffence_jax.training.dpsgd import dpsgd, poisson, private_gradient
@@ -244,7 +245,7 @@ def test_a_step_descends_the_private_gradient():
   after, opt_state, gradients = state.params, state.opt_state, []
   step = jax.jit(recipe.kinds["train"].step)
   for number in range(2):
-    gradient, expected = jax.jit(made)(after, batch, jax.random.fold_in(key, number))
+    gradient, expected = jax.jit(made)(after, batch, jax.random.fold_in(own_key(key), number))
     updates, opt_state = SETTINGS.optimizer.update(gradient, opt_state, after)
     after = optax.apply_updates(after, updates)
     gradients.append(gradient)
