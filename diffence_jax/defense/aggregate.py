@@ -58,10 +58,15 @@ def majority(members: Record, nonmembers: Record) -> AggregatePolicy:
 
 def _majority(candidate_logits, raw_logits):
   num_classes = raw_logits.shape[-1]
-  votes = jax.nn.one_hot(jnp.argmax(candidate_logits, axis=-1), num_classes).sum(axis=1)
+  # NaN has no label, though argmax has one.
+  counts = jnp.isfinite(jnp.max(candidate_logits, axis=-1))[..., None]
+  votes = jax.nn.one_hot(jnp.argmax(candidate_logits, axis=-1), num_classes)
+  votes = jnp.sum(jnp.where(counts, votes, 0.0), axis=1)
   own = jax.nn.one_hot(jnp.argmax(raw_logits, axis=-1), num_classes)
-  # Some candidates have this label, so `mean_kept` takes nothing else of its second argument.
-  return mean_kept(candidate_logits, (votes + 0.5 * own).astype(raw_logits.dtype))
+  # Where candidates have this label, `mean_kept` takes nothing else of its second argument.
+  chosen = (votes + 0.5 * own).astype(raw_logits.dtype)
+  chosen = jnp.where(jnp.any(votes > 0.0, axis=1, keepdims=True), chosen, raw_logits)
+  return mean_kept(candidate_logits, chosen)
 
 
 def _average(candidate_logits, raw_logits):

@@ -10,6 +10,7 @@ from diffence_jax.defense.blend import class_accuracy, constants, fit_temperatur
 from diffence_jax.defense.mean_kept import with_label
 from diffence_jax.defense.policy import AggregatePolicy, Record
 from diffence_jax.defense.select import scaled_logit
+from diffence_jax.metrics.predictions import check_predictions
 
 _MOST_LEVELS = 100
 
@@ -39,6 +40,7 @@ def levels(members: Record, nonmembers: Record, *, num_levels: int = 2) -> Aggre
   """
   del members
   _check_levels(num_levels=num_levels)
+  check_predictions(nonmembers.raw, nonmembers.labels)
   phi = np.asarray(scaled_logit(nonmembers.raw), np.float64)
   edges = np.quantile(phi, np.arange(1, num_levels) / num_levels).astype(np.float32)
   is_right = np.argmax(nonmembers.raw, axis=-1) == nonmembers.labels

@@ -16,6 +16,7 @@ from diffence_jax.checks import check_range
 from diffence_jax.defense.mean_kept import mean_kept, with_label
 from diffence_jax.defense.policy import AggregatePolicy, Record
 from diffence_jax.metrics import negative_log_likelihood
+from diffence_jax.metrics.predictions import check_predictions
 
 # The least and the largest temperature that is looked for.
 _TEMPERATURES = (0.05, 20.0)
@@ -105,8 +106,11 @@ def fit_constants(raw_logits: ArrayLike, labels: ArrayLike) -> np.ndarray:
   Args:
     raw_logits: f[N,K], of known non-members.
     labels: i[N], true labels.
+
+  Raises:
+    ValueError: the shapes do not fit, a label is no class, or logits are not finite.
   """
-  raw_logits, labels = np.asarray(raw_logits), np.asarray(labels)
+  raw_logits, labels = check_predictions(raw_logits, labels)
   num_classes = raw_logits.shape[-1]
   predicted = np.argmax(raw_logits, axis=-1)
   accuracy = class_accuracy(predicted, predicted == labels, num_classes)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from diffence_jax.defense.policy import AggregatePolicy, Record
-from diffence_jax.defense.select import keeps_label
+from diffence_jax.defense.select import check_fit, keeps_label
 from diffence_jax.predictor import check_answers
 
 
@@ -28,6 +28,7 @@ def mean_kept(candidate_logits: jax.Array, raw_logits: jax.Array) -> jax.Array:
   """
   candidate_logits = check_answers(candidate_logits, "candidate_logits", 3, values=False)
   raw_logits = check_answers(raw_logits, "raw_logits", 2)
+  check_fit(candidate_logits, raw_logits)
   kept = keeps_label(candidate_logits, raw_logits)
   log_p = jax.nn.log_softmax(candidate_logits.astype(jnp.float32), axis=-1)
   log_p = jnp.where(kept[..., None], log_p, -jnp.inf)

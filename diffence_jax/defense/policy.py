@@ -18,7 +18,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from diffence_jax.defense.select import Selection, rank_options, select_by_rank
+from diffence_jax.defense.select import Selection, check_fit, rank_options, select_by_rank
 from diffence_jax.named import Registry
 from diffence_jax.predictor import as_argument
 
@@ -97,6 +97,8 @@ class AggregatePolicy:
 
   def answer(self, candidate_logits: jax.Array, raw_logits: jax.Array) -> jax.Array:
     """Logits [N,K], of candidates f[N,M,K] and raw predictions f[N,K] of the same dtype."""
+    if self.draws:
+      check_fit(candidate_logits, raw_logits)
     return self.function(candidate_logits, raw_logits)
 
 

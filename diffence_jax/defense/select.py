@@ -134,7 +134,7 @@ def rank_options(
   Raises:
     ValueError: the shapes do not fit.
   """
-  _check_shapes(candidate_logits, raw_logits)
+  check_fit(candidate_logits, raw_logits)
   options = jnp.concatenate([candidate_logits, raw_logits[:, None]], axis=1)
   # The raw prediction keeps its label, whatever its logits.
   valid = jnp.pad(
@@ -176,6 +176,24 @@ def check_interval(interval: tuple[float, float]) -> tuple[float, float]:
   return lo, hi
 
 
+def check_fit(candidate_logits: jax.Array, raw_logits: jax.Array) -> None:
+  """Raises ValueError unless candidates [N,M,K] and raw predictions [N,K] go together."""
+  for name, logits in (("candidate_logits", candidate_logits), ("raw_logits", raw_logits)):
+    if logits is None:
+      raise ValueError(f"{name} are None; expected logits, as this policy looks at them.")
+  if (
+    candidate_logits.ndim != 3
+    or raw_logits.shape != candidate_logits.shape[::2]
+    or candidate_logits.dtype != raw_logits.dtype
+  ):
+    raise ValueError(
+      f"candidate_logits are {candidate_logits.dtype}{list(candidate_logits.shape)} and "
+      f"raw_logits {raw_logits.dtype}{list(raw_logits.shape)}; expected [N, M, K] and "
+      "[N, K] of one dtype."
+    )
+  check_classes(raw_logits.shape[-1], "raw_logits")
+
+
 def _accept(logits):
   return jnp.full(logits.shape[:-1], ACCEPTED, jnp.float32)
 
@@ -204,17 +222,3 @@ def _check_labels(labels, logits):
         f"labels range from {lowest} to {highest}; expected 0 to {num_classes - 1}."
       )
   return labels
-
-
-def _check_shapes(candidate_logits, raw_logits):
-  if (
-    candidate_logits.ndim != 3
-    or raw_logits.shape != candidate_logits.shape[::2]
-    or candidate_logits.dtype != raw_logits.dtype
-  ):
-    raise ValueError(
-      f"candidate_logits are {candidate_logits.dtype}{list(candidate_logits.shape)} and "
-      f"raw_logits {raw_logits.dtype}{list(raw_logits.shape)}; expected [N, M, K] and "
-      "[N, K] of one dtype."
-    )
-  check_classes(raw_logits.shape[-1], "raw_logits")

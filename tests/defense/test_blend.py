@@ -124,3 +124,58 @@ def test_a_policy_of_other_classes_is_refused(name):
   policy = POLICIES.call(POLICIES.choose(name), None, Record(raw, candidates, labels))
   with pytest.raises(ValueError, match="fitted to answers of 4 classes, and asked about"):
     policy.answer(candidates[..., :3], raw[:, :3])
+
+
+@pytest.mark.parametrize(
+  "shape, message",
+  [
+    ((1, 4, 3), r"float32\[1, 4, 3\] and raw_logits float32\[50, 3\]"),
+    ((50, 4, 2), r"expected \[N, M, K\] and \[N, K\]"),
+    (None, "candidate_logits are None; expected logits"),
+  ],
+)
+@pytest.mark.parametrize("name", ["average", "majority", "mean_kept", "blend", "scenario_3"])
+def test_candidates_are_of_the_raw_predictions(name, shape, message):
+  candidates, raw, labels = draw(0)
+  record = Record(raw, candidates, labels)
+  policy = POLICIES.call(POLICIES.choose(name), record, record)
+  others = None if shape is None else np.zeros(shape, np.float32)
+  with pytest.raises(ValueError, match=message):
+    policy.answer(others, raw)
+  if shape:
+    with pytest.raises(ValueError, match=message):
+      dj.mean_kept(others, raw)
+
+
+@pytest.mark.parametrize("name", ["blend", "constant", "temperature", "levels"])
+@pytest.mark.parametrize(
+  "change, message",
+  [
+    ({"raw": np.full((50, 3), np.nan, np.float32)}, "have NaN, .inf, or are all -inf"),
+    ({"labels": np.full(50, 3)}, "labels range from 3 to 3; expected 0 to 2"),
+    ({"labels": np.zeros(7, int)}, r"outputs \[50, 3\] and labels \[7\]"),
+    ({"labels": np.zeros(50)}, "labels have dtype float64; expected integers"),
+  ],
+)
+def test_what_a_policy_is_fitted_to_is_looked_at(name, change, message):
+  candidates, raw, labels = draw(0)
+  record = Record(raw, candidates, labels)._replace(**change)
+  with pytest.raises(ValueError, match=message):
+    POLICIES.call(POLICIES.choose(name), None, record)
+
+
+@pytest.mark.parametrize("name", ["blend", "constant", "temperature", "levels"])
+def test_a_policy_is_fitted_to_at_least_one_sample(name):
+  candidates, raw, labels = draw(0)
+  record = Record(raw[:0], candidates[:0], labels[:0])
+  with pytest.raises(ValueError, match=r"expected .* N >= 1"):
+    POLICIES.call(POLICIES.choose(name), None, record)
+
+
+def test_candidates_without_a_label_have_no_vote():
+  raw = np.float32([[0.0, 1.0, 2.0]])
+  candidates = np.float32([[[np.nan, 0, 0], [np.nan, 0, 0], [0, 3, 0]]])
+  majority = POLICIES.call(POLICIES.choose("majority"), None, None)
+  found = softmax(majority.answer(candidates, raw))
+  np.testing.assert_allclose(found, softmax(candidates[:, 2]), rtol=1e-5)
+  np.testing.assert_array_equal(majority.answer(candidates[:, :2], raw), raw)
