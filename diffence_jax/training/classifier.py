@@ -53,6 +53,8 @@ def train_classifier(
       is none, or a batch cannot be split over the devices.
   """
   check_instance("recipe", recipe, Recipe)
+  check_instance("directory", directory, Path)
+  check_instance("reference", reference, Mapping, type(None))
   check_run(seed=seed, mesh=mesh, checkpoint_every=checkpoint_every)
   num_classes = getattr(recipe.module, "num_classes", None)
   examples = {"members": check_examples("members", members, num_classes), "reference": {}}

@@ -14,6 +14,7 @@ from diffence_jax.batching import shuffled, to_float
 from diffence_jax.checks import check_instance, check_positive, check_range, check_whole
 from diffence_jax.data import Images
 from diffence_jax.diffusion import Schedule, ddpm_loss, fit_images
+from diffence_jax.diffusion.schedule import check_schedule
 from diffence_jax.training.feed import check_image_array, check_run, feed
 from diffence_jax.training.loop import Loss, fit, init_state, train_step
 
@@ -88,11 +89,12 @@ def train_denoiser(
       devices.
   """
   check_instance("module", module, nn.Module)
-  check_instance("schedule", schedule, Schedule)
+  check_schedule(schedule)
   check_instance("settings", settings, DenoiserSettings)
+  check_instance("directory", directory, Path)
   check_run(seed=seed, mesh=mesh, checkpoint_every=checkpoint_every)
   check_image_array("images", images)
-  model_shape = model_shape or images.shape[1:]
+  model_shape = images.shape[1:] if model_shape is None else _check_shape(model_shape)
   learning_rate = settings.learning_rate
   if settings.warmup_steps:
     learning_rate = optax.linear_schedule(0.0, learning_rate, settings.warmup_steps)
@@ -125,6 +127,15 @@ def train_denoiser(
     steps_per_call=steps_per_call,
   )
   return {"params": state.average}
+
+
+def _check_shape(model_shape):
+  check_instance("model_shape", model_shape, tuple, list)
+  if len(model_shape) != 3:
+    raise ValueError(f"model_shape is {model_shape}; expected (height, width, channels).")
+  for place, size in enumerate(model_shape):
+    check_whole(f"model_shape[{place}]", size, 1)
+  return tuple(model_shape)
 
 
 def noise_prediction(

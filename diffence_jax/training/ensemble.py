@@ -19,9 +19,10 @@ from jax.sharding import Mesh
 
 from diffence_jax import models, parallel, rng
 from diffence_jax.batching import batches, even_size, filled, in_batches, to_float
-from diffence_jax.checks import check_whole
+from diffence_jax.checks import check_instance, check_type, check_whole
 from diffence_jax.data import Images
 from diffence_jax.disk import read_checked, write_checked
+from diffence_jax.predictor import check_function
 from diffence_jax.progress import progress_bar
 from diffence_jax.training.feed import check_ensemble, check_steps_per_call, on_rows
 from diffence_jax.training.loop import Step, grouped, stack_rows
@@ -121,6 +122,9 @@ def train_ensemble(
     FloatingPointError: the loss of a model is no longer finite.
     ValueError: `models_at_once` or `steps_per_call` is less than 1, or the shapes do not fit.
   """
+  check_instance("recipe", recipe, Recipe)
+  check_function("keep", keep, "i, variables")
+  names = check_type("names", names, tuple[str, ...])
   num_classes = getattr(recipe.module, "num_classes", None)
   members = check_ensemble(members, num_classes, membership, len(names), seed=seed, mesh=mesh)
   models_at_once = _check_models_at_once(models_at_once, mesh)

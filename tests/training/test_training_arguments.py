@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffence_jax import linear_schedule, models, parallel
+from diffence_jax import Schedule, linear_schedule, models, parallel
 from diffence_jax.training import (
   TrainSettings,
   train_classifier,
@@ -76,6 +76,7 @@ COMMON = [
   [
     *COMMON,
     ({"recipe": MODULE}, TypeError, "recipe is a SmallResNet; expected a Recipe"),
+    ({"reference": [1]}, TypeError, "reference is a list; expected a Mapping or NoneType"),
     ({"checkpoint_every": 0}, ValueError, "checkpoint_every is 0; expected a whole number"),
     ({"checkpoint_every": 2.5}, ValueError, "checkpoint_every is 2.5; expected a whole number"),
     ({"reference": {"images": IMAGES, "labels": LABELS + 9}}, ValueError, "reference' labels"),
@@ -102,6 +103,10 @@ def test_what_a_classifier_cannot_be_trained_with_is_named(tmp_path, options, ki
       ValueError,
       "Row 1 of membership has no",
     ),
+    ({"recipe": None}, TypeError, "recipe is a NoneType; expected a Recipe"),
+    ({"names": "ab"}, ValueError, "names is 'ab'; expected a tuple"),
+    ({"names": [1, 2]}, ValueError, r"names\[0\] is 1; expected text"),
+    ({"keep": None}, TypeError, r"keep is a NoneType; expected a function of \(i, variables\)"),
     ({"models_at_once": 0.5}, ValueError, "models_at_once is 0.5; expected a whole number"),
   ],
 )
@@ -119,6 +124,15 @@ def test_what_an_ensemble_cannot_be_trained_with_is_named(options, kind, message
     ({"images": jnp.zeros((8, 8, 8, 1))}, ValueError, r"images are float32\[8, 8, 8, 1\]"),
     ({"module": None}, TypeError, "module is a NoneType; expected a Module"),
     ({"schedule": 3}, TypeError, "schedule is a int; expected a Schedule"),
+    (
+      {"schedule": Schedule(jnp.array([0.1, 0.9]), jnp.arange(2))},
+      ValueError,
+      "alpha_bar that is not falling",
+    ),
+    ({"directory": "runs"}, TypeError, "directory is a str; expected a Path"),
+    ({"model_shape": 8}, TypeError, "model_shape is a int; expected a tuple"),
+    ({"model_shape": (8, 8)}, ValueError, r"model_shape is \(8, 8\); expected \(height"),
+    ({"model_shape": (-8, 8, 1)}, ValueError, r"model_shape\[0\] is -8; expected a whole"),
     ({"settings": {}}, TypeError, "settings is a dict; expected a DenoiserSettings"),
   ],
 )
