@@ -12,6 +12,7 @@ import numpy as np
 from flax import linen as nn
 
 from diffence_jax import models, rng
+from diffence_jax.checks import check_whole
 
 
 def membership_matrix(num_models: int, num_examples: int, seed: int) -> np.ndarray:
@@ -31,10 +32,10 @@ def membership_matrix(num_models: int, num_examples: int, seed: int) -> np.ndarr
   Raises:
     ValueError: an odd number of models, or too few models or examples.
   """
-  if num_models < 2 or num_models % 2:
+  check_whole("num_models", num_models, 2)
+  check_whole("num_examples", num_examples, 2)
+  if num_models % 2:
     raise ValueError(f"num_models is {num_models}; expected an even number, at least 2.")
-  if num_examples < 2:
-    raise ValueError(f"There are {num_examples} examples; expected at least 2.")
   membership = np.zeros((num_models, num_examples), bool)
   for pair in range(num_models // 2):
     draw = np.random.default_rng(rng.numpy_seed(seed, f"shadow/membership/{pair}"))

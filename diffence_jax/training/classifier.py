@@ -53,9 +53,8 @@ def train_classifier(
       is none, or a batch cannot be split over the devices.
   """
   check_instance("recipe", recipe, Recipe)
-  check_instance("directory", directory, Path)
   check_instance("reference", reference, Mapping, type(None))
-  check_run(seed=seed, mesh=mesh, checkpoint_every=checkpoint_every)
+  check_run(seed=seed, mesh=mesh, checkpoint_every=checkpoint_every, directory=directory)
   num_classes = getattr(recipe.module, "num_classes", None)
   examples = {"members": check_examples("members", members, num_classes), "reference": {}}
   if reference and len(reference.get("images", ())):
@@ -66,11 +65,10 @@ def train_classifier(
       "This defense trains with a reference set, and there is none; raise data.num_reference."
     )
   if recipe.teachers is not None:
-    everyone = np.ones((1, sizes["members"]), bool)
     soft_labels = teach(
       recipe.teachers,
       members,
-      everyone,
+      np.ones((1, sizes["members"]), bool),
       names=["classifier"],
       seed=seed,
       mesh=mesh,

@@ -91,8 +91,7 @@ def train_denoiser(
   check_instance("module", module, nn.Module)
   check_schedule(schedule)
   check_instance("settings", settings, DenoiserSettings)
-  check_instance("directory", directory, Path)
-  check_run(seed=seed, mesh=mesh, checkpoint_every=checkpoint_every)
+  check_run(seed=seed, mesh=mesh, checkpoint_every=checkpoint_every, directory=directory)
   check_image_array("images", images)
   model_shape = images.shape[1:] if model_shape is None else _check_shape(model_shape)
   learning_rate = settings.learning_rate

@@ -6,6 +6,7 @@ held by the devices, and one call takes many steps: small ones would wait for th
 
 import functools
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -116,11 +117,14 @@ def check_ensemble(
   return members
 
 
-def check_run(*, seed: int, mesh: Mesh, checkpoint_every: int = 1) -> None:
+def check_run(
+  *, seed: int, mesh: Mesh, checkpoint_every: int = 1, directory: Path | None = None
+) -> None:
   """Raises TypeError or ValueError where what all training takes is not right."""
   check_whole("seed", seed, 0, MAX_ID)
   check_instance("mesh", mesh, Mesh)
   check_whole("checkpoint_every", checkpoint_every, 1)
+  check_instance("directory", directory, Path, type(None))
 
 
 def on_rows(step: Step) -> Callable[..., Any]:

@@ -35,5 +35,11 @@ def test_memberships_of_different_pairs_and_seeds_are_unrelated():
 def test_what_does_not_fit_is_refused():
   with pytest.raises(ValueError, match="even number"):
     membership_matrix(5, 10, 0)
-  with pytest.raises(ValueError, match="expected at least 2"):
+  with pytest.raises(ValueError, match="at least 2"):
     membership_matrix(4, 1, 0)
+
+
+@pytest.mark.parametrize("sizes", [("2", 10), (4.0, 10), (2.5, 10), (None, 10), (4, 10.5)])
+def test_numbers_of_models_and_examples_are_whole(sizes):
+  with pytest.raises(ValueError, match=r"num_\w+ is .*; expected a whole number, at least 2"):
+    membership_matrix(*sizes, seed=0)
