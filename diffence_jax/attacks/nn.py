@@ -182,6 +182,10 @@ def train_nn_attack(
     parts = [_split(k, side, held_out) for k, side in zip(keys, training, strict=True)]
     training, choosing = zip(*parts, strict=True)
   else:
+    if len(choose_on) != 2:
+      raise ValueError(
+        f"choose_on has {len(choose_on)} groups; expected two, (members, non-members)."
+      )
     choosing = [network_inputs(group) for group in choose_on]
   if len({side.one_hot.shape[-1] for side in (*training, *choosing)}) > 1:
     raise ValueError("The groups' logits differ in the number of classes; expected one.")

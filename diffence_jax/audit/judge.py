@@ -92,8 +92,21 @@ def class_thresholds(
   Returns:
     f64[K]; a class without known members or without known non-members has the threshold that
     is best for all classes together.
+
+  Raises:
+    ValueError: labels are no classes, or there is none for a score.
   """
   member_labels, nonmember_labels = np.asarray(member_labels), np.asarray(nonmember_labels)
+  for name, labels, scores in (
+    ("member_labels", member_labels, member_scores),
+    ("nonmember_labels", nonmember_labels, nonmember_scores),
+  ):
+    is_whole = np.issubdtype(labels.dtype, np.integer) and labels.shape == np.shape(scores)
+    if not is_whole or labels.min(initial=0) < 0 or labels.max(initial=0) >= num_classes:
+      raise ValueError(
+        f"{name} are {labels.dtype}{list(labels.shape)}; expected a whole number, 0 to "
+        f"{num_classes - 1}, for each of {len(scores)} scores."
+      )
   shared = metrics.roc(member_scores, nonmember_scores).best_threshold
   thresholds = np.full(num_classes, shared)
   for label in np.intersect1d(member_labels, nonmember_labels):
@@ -106,7 +119,13 @@ def class_thresholds(
 def threshold_accuracy(
   member_scores: np.ndarray, nonmember_scores: np.ndarray, threshold: float
 ) -> Estimate:
-  """The balanced accuracy of a given threshold: a member is who scores at least that."""
+  """The balanced accuracy of a given threshold: a member is who scores at least that.
+
+  Raises:
+    ValueError: the threshold is NaN.
+  """
+  if np.isnan(threshold):
+    raise ValueError("threshold is nan; expected a number.")
   return metrics.balanced_accuracy(
     int(np.sum(member_scores >= threshold)),
     len(member_scores),

@@ -34,6 +34,7 @@ def membership_matrix(num_models: int, num_examples: int, seed: int) -> np.ndarr
   """
   check_whole("num_models", num_models, 2)
   check_whole("num_examples", num_examples, 2)
+  check_whole("seed", seed, 0)
   if num_models % 2:
     raise ValueError(f"num_models is {num_models}; expected an even number, at least 2.")
   membership = np.zeros((num_models, num_examples), bool)

@@ -8,6 +8,7 @@ import numpy as np
 
 from diffence_jax import rng
 from diffence_jax.audit.repeated import select_repeatedly, windows
+from diffence_jax.checks import check_instance
 from diffence_jax.defense.output import Finish, make_output_defense
 from diffence_jax.defense.policy import (
   POLICIES,
@@ -200,6 +201,8 @@ def fit_predictors(
     TypeError: what a user's own function returns is no policy.
     ValueError: a policy cannot be fitted.
   """
+  check_instance("members", members, Record)
+  check_instance("nonmembers", nonmembers, Record)
   fitted = []
   for predictor in predictors:
     choice = predictor.policy

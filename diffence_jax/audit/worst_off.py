@@ -98,8 +98,16 @@ def example_aucs(scores: np.ndarray, membership: np.ndarray) -> np.ndarray:
 
   Args:
     scores: f64[S,N].
-    membership: bool[S,N].
+    membership: bool[S,N], of every example models with it and models without.
+
+  Raises:
+    ValueError: an example has models of one side only.
   """
+  if (one_sided := membership.all(axis=0) | ~membership.any(axis=0)).any():
+    raise ValueError(
+      f"{one_sided.sum()} examples are members of all models or of none, the first at index "
+      f"{np.argmax(one_sided)}; expected models of both kinds."
+    )
   found = scipy.stats.rankdata(scores, axis=0)
   count = membership.sum(axis=0)
   above = np.sum(found * membership, axis=0) - count * (count + 1) / 2.0

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from diffence_jax.checks import check_instance
 from diffence_jax.diffusion.schedule import Schedule, make_schedule
 from diffence_jax.interop.files import INDEX, files_of, read_json, read_state_dict
 from diffence_jax.interop.layout import Layout
@@ -194,6 +195,7 @@ def find_files(path: str | os.PathLike) -> Files:
   Raises:
     FileNotFoundError: the config or the weights are missing.
   """
+  check_instance("path", path, str, os.PathLike)
   path = Path(path)
   folder = next((f for f in (path, path / "unet") if (f / _CONFIG).is_file()), None)
   if folder is None:

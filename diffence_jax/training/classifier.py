@@ -12,7 +12,7 @@ from diffence_jax import rng
 from diffence_jax.checks import check_instance
 from diffence_jax.data import Images
 from diffence_jax.training.ensemble import teach
-from diffence_jax.training.feed import check_examples, check_run, feed
+from diffence_jax.training.feed import check_examples, check_reference, check_run, feed
 from diffence_jax.training.loop import fit
 from diffence_jax.training.recipe import Recipe
 
@@ -53,12 +53,10 @@ def train_classifier(
       is none, or a batch cannot be split over the devices.
   """
   check_instance("recipe", recipe, Recipe)
-  check_instance("reference", reference, Mapping, type(None))
   check_run(seed=seed, mesh=mesh, checkpoint_every=checkpoint_every, directory=directory)
   num_classes = getattr(recipe.module, "num_classes", None)
-  examples = {"members": check_examples("members", members, num_classes), "reference": {}}
-  if reference and len(reference.get("images", ())):
-    examples["reference"] = check_examples("reference", reference, num_classes)
+  examples = {"members": check_examples("members", members, num_classes)}
+  examples["reference"] = check_reference(reference, examples["members"], num_classes)
   sizes = {group: len(values.get("images", ())) for group, values in examples.items()}
   if recipe.needs_reference and not sizes["reference"]:
     raise ValueError(

@@ -19,12 +19,12 @@ from jax.sharding import Mesh
 
 from diffence_jax import models, parallel, rng
 from diffence_jax.batching import batches, even_size, filled, in_batches, to_float
-from diffence_jax.checks import check_instance, check_type, check_whole
+from diffence_jax.checks import check_instance, check_whole
 from diffence_jax.data import Images
 from diffence_jax.disk import read_checked, write_checked
 from diffence_jax.predictor import check_function
 from diffence_jax.progress import progress_bar
-from diffence_jax.training.feed import check_ensemble, check_steps_per_call, on_rows
+from diffence_jax.training import feed
 from diffence_jax.training.loop import Step, grouped, stack_rows
 from diffence_jax.training.recipe import Recipe, Teachers
 
@@ -65,7 +65,7 @@ def make_ensemble_step(step: Step, mesh: Mesh) -> Callable[..., Any]:
     axis, taken over (donated); rows, group to i32[G,S,B], every model's batches of S steps;
     keys[G]. Metrics are those of the last step.
   """
-  steps = on_rows(step)
+  steps = feed.on_rows(step)
 
   def one_model(examples, further, state, rows, key):
     examples = {**examples, "members": {**examples["members"], **further}}
@@ -124,14 +124,15 @@ def train_ensemble(
   """
   check_instance("recipe", recipe, Recipe)
   check_function("keep", keep, "i, variables")
-  names = check_type("names", names, tuple[str, ...])
+  names = feed.check_names(names)
   num_classes = getattr(recipe.module, "num_classes", None)
-  members = check_ensemble(members, num_classes, membership, len(names), seed=seed, mesh=mesh)
+  members = feed.check_ensemble(members, num_classes, membership, len(names), seed, mesh)
   models_at_once = _check_models_at_once(models_at_once, mesh)
-  steps_per_call = check_steps_per_call(steps_per_call, mesh)
+  steps_per_call = feed.check_steps_per_call(steps_per_call, mesh)
   if not len(names):
     return
-  members, reference = _in_memory(members), _in_memory(reference or {})
+  reference = _in_memory(feed.check_reference(reference, members, num_classes))
+  members = _in_memory(members)
   ensemble = _Ensemble(
     recipe,
     members,
@@ -148,8 +149,7 @@ def train_ensemble(
   size = even_size(len(names), mesh.size * models_at_once, multiple=mesh.size)
   with progress_bar(len(names) * len(recipe.schedule), description, "step") as bar:
     for numbers, num in batches(len(names), size):
-      # The last group is filled up with its last model: one compiled shape.
-      group = numbers.tolist()
+      group = numbers.tolist()  # the last one filled up with its last model: one compiled shape
       variables, losses = _train_group(ensemble, group, num, bar.update)
       if not np.isfinite(losses).all():
         raise FloatingPointError(

@@ -5,7 +5,7 @@ held by the devices, and one call takes many steps: small ones would wait for th
 """
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from diffence_jax import parallel
-from diffence_jax.checks import check_instance, check_numbers, check_whole
+from diffence_jax.checks import check_instance, check_numbers, check_type, check_whole
 from diffence_jax.data import Images, StreamedImages
 from diffence_jax.rng import MAX_ID
 from diffence_jax.training.loop import Step, compile_step, take
@@ -88,7 +88,6 @@ def check_ensemble(
   num_classes: int | None,
   membership: np.ndarray,
   num_models: int,
-  *,
   seed: int,
   mesh: Mesh,
 ) -> dict[str, Images]:
@@ -115,6 +114,37 @@ def check_ensemble(
     empty = np.flatnonzero(~membership.any(axis=1))
     raise ValueError(f"Row {empty[0]} of membership has no member; expected one at least.")
   return members
+
+
+def check_reference(
+  reference: Mapping[str, Images] | None, members: Mapping[str, Images], num_classes: int | None
+) -> dict[str, Images]:
+  """Returns the reference set, {} for none; raises as `check_examples`, or unlike the members.
+
+  Args:
+    reference: as in `check_examples`, perhaps with no images; None for none.
+    members: as above.
+    num_classes: as above.
+  """
+  check_instance("reference", reference, Mapping, type(None))
+  if not reference or not len(reference.get("images", ())):
+    return {}
+  reference = check_examples("reference", reference, num_classes)
+  shapes = [list(own["images"].shape[1:]) for own in (members, reference)]
+  if shapes[0] != shapes[1]:
+    raise ValueError(f"reference's images are {shapes[1]}; expected {shapes[0]}, as members'.")
+  return reference
+
+
+def check_names(names: Sequence[str]) -> tuple[str, ...]:
+  """Returns the names of models; TypeError or ValueError unless they are text and differ."""
+  names = check_type("names", names, tuple[str, ...])
+  if repeated := [name for name in names if names.count(name) > 1]:
+    raise ValueError(
+      f"names has {repeated[0]!r} {names.count(repeated[0])} times; expected names that "
+      "differ, as they are of streams of randomness."
+    )
+  return names
 
 
 def check_run(
