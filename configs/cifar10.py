@@ -2,7 +2,7 @@
 
     diffence --config=configs/cifar10.py --workdir=runs/cifar10
 
-Prepare the data once, with TensorFlow for that one step (`pip install 'diffence_jax[tfds]'`):
+Prepare the data once, with TensorFlow for that one step (`pip install -e '.[tfds]'`):
 
     python -c "import tensorflow_datasets as tfds
     tfds.builder('cifar10', file_format='array_record').download_and_prepare()"

@@ -2,7 +2,7 @@
 
     diffence --config=configs/cifar100.py --workdir=runs/cifar100
 
-Prepare the data once, with TensorFlow for that one step (`pip install 'diffence_jax[tfds]'`):
+Prepare the data once, with TensorFlow for that one step (`pip install -e '.[tfds]'`):
 
     python -c "import tensorflow_datasets as tfds
     tfds.builder('cifar100', file_format='array_record').download_and_prepare()"

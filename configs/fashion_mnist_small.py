@@ -6,7 +6,7 @@
 Cost: about 21 minutes on two CPU cores.
 Result to expect (docs/results.md): highest attack AUC 0.70 undefended; 0.61 in each of the
 scenarios 1, 2 and 3, with no label changed and a gap floor of 0.58; test accuracy 84%.
-`fashion_mnist_small.py:smoke` runs the same stages, too small to learn from, in under a minute.
+`fashion_mnist_small.py:smoke` runs the same stages, too small to learn from, in about a minute.
 
     python experiments/defense_table.py --config=configs/fashion_mnist_small.py \
       --workdir=runs/fashion_defenses --seeds=0

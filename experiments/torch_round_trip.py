@@ -1,6 +1,6 @@
 """A classifier of one's own, trained with PyTorch: saved, imported, protected and audited.
 
-    pip install 'diffence_jax[torch]'
+    pip install -e '.[torch]'
     python experiments/torch_round_trip.py --config=configs/digits.py --workdir=runs/round_trip
 
 Trains a narrow ResNet18 in PyTorch on the config's members, writes a checkpoint with

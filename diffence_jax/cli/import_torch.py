@@ -28,7 +28,7 @@ config.classifier.checkpoint or config.diffusion.checkpoint of an experiment can
                       for example --set mean=0.4914,0.4822,0.4465 std=0.2023,0.1994,0.201
   --help              this text
 
-Reading needs an extra: pip install 'diffence_jax[torch]'. The command exits with 0 when done
+Reading needs an extra: pip install -e '.[torch]'. The command exits with 0 when done
 and with 2 when something that it was given is not right; then it leaves nothing behind.
 """
 _USAGE = "diffence import-torch KIND FILE --output=FOLDER [--set FIELD=VALUE ...]"

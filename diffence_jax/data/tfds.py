@@ -144,7 +144,7 @@ def _number(name):
 def _how_to_prepare(name, data_dir):
   where = f", data_dir={data_dir!r}" if data_dir else ""
   return (
-    "Prepare it once, with TensorFlow for that one step: pip install 'diffence_jax[tfds]', "
+    "Prepare it once, with TensorFlow for that one step: pip install -e '.[tfds]', "
     "then\n"
     f'  python -c "import tensorflow_datasets as tfds; tfds.builder({name!r}{where}, '
     "file_format='array_record').download_and_prepare()\"\n"

@@ -197,7 +197,8 @@ def check_settings(
   known = options_of(check_sampler, 2)
   for name in sampler:
     if name not in known:
-      raise TypeError(f"There is no setting {name!r}{nearest(name, known)}")
+      others = (*known, "num_candidates", "chunk_size")
+      raise TypeError(f"There is no setting {name!r}{nearest(name, others)}")
   check_whole("num_candidates", num_candidates, 1)
   if chunk_size is not None:
     check_whole("chunk_size", chunk_size, 1)

@@ -11,7 +11,7 @@ import numpy as np
 # Files made for the purpose get code past `weights_only` of older versions (CVE-2025-32434,
 # CVE-2026-24747).
 _SAFE_TORCH = (2, 10)
-INSTALL = "pip install 'diffence_jax[torch]'"
+INSTALL = "pip install -e '.[torch]'"
 
 
 class NotLoaded:

@@ -85,7 +85,7 @@ def _auditing():
   except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
       "epsilon_lower_bound needs the package jax-privacy, which could not be imported. "
-      "Install it with: pip install 'diffence_jax[dp]'.",
+      "Install it with: pip install -e '.[dp]'.",
       name="jax_privacy",
     ) from error
   return auditing

@@ -170,8 +170,9 @@ def notes(results: Results) -> list[tuple[str, str]]:
 def finding(results: Results) -> str:
   """What the defense gained and what it cost, in one plain sentence.
 
-  It is about the predictor with the lowest highest AUC among those that change no label, and
-  says so if a predictor that changes labels gets lower still.
+  It is about the predictor with the lowest highest AUC among those that change no label, tells
+  what the others of them leave, as the lowest of several is partly luck, and says so if a
+  predictor that changes labels gets lower still.
 
   Args:
     results: as `write_report` takes it, the undefended predictor first.
@@ -199,13 +200,24 @@ def finding(results: Results) -> str:
       f"{auc.value:.3f}; {floor})"
     )
   else:
-    text = f"{name} takes {percent(-change)} off the highest attack AUC ({values}; {floor})"
+    text = f"takes {percent(-change)} off the highest attack AUC ({values}; {floor})"
+    text = f"No clear change: {chosen.name} {text}" if overlap else f"{name} {text}"
     text += f" and changes {_label_changes(chosen)}"
+    text += _left_by([_highest_auc(row) for row in keeping if row is not chosen])
   if _highest_auc(lowest) < min(auc.value, before.value) - NO_CHANGE:
     text += (
       f"; {lowest.name} reaches {_highest_auc(lowest):.3f} but changes {_label_changes(lowest)}"
     )
   return text + "."
+
+
+def _left_by(aucs: list[float]) -> str:
+  if not aucs:
+    return ""
+  low, high = f"{min(aucs):.3f}", f"{max(aucs):.3f}"
+  if len(aucs) == 1:
+    return f"; the other policy that keeps labels leaves {low}"
+  return f"; the other policies that keep labels leave {low}" + f" to {high}" * (low != high)
 
 
 def format_table(results: Results) -> str:

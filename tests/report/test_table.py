@@ -208,7 +208,7 @@ def test_saved_diffusion_model_was_not_trained_here():
 def test_finding_of_a_gain():
   assert finding(with_aucs()) == (
     "Scenario 1 takes 21.6% off the highest attack AUC (0.740 -> 0.580; gap floor 0.520) and "
-    "changes no label."
+    "changes no label; the other policies that keep labels leave 0.610 to 0.620."
   )
 
 
@@ -216,16 +216,21 @@ def test_finding_of_a_run_is_about_its_lowest_auc():
   first, second, *_ = stored().predictors
   lowest = min(row.highest_auc.value for row in stored().predictors[1:])
   assert second.highest_auc.value == lowest
+  others = sorted(
+    row.highest_auc.value for row in stored().predictors[2:] if not row.label_changes
+  )
   assert finding(stored()) == (
-    f"Scenario 1 takes {-100 * second.highest_auc.relative_change:.1f}% off the highest attack "
-    f"AUC ({first.highest_auc.value:.3f} -> {second.highest_auc.value:.3f}, 95% intervals "
-    f"overlap; gap floor {second.gap.value:.3f}) and changes no label."
+    f"No clear change: scenario 1 takes {-100 * second.highest_auc.relative_change:.1f}% off "
+    f"the highest attack AUC ({first.highest_auc.value:.3f} -> "
+    f"{second.highest_auc.value:.3f}, 95% intervals overlap; gap floor "
+    f"{second.gap.value:.3f}) and changes no label; the other policies that keep labels leave "
+    f"{others[0]:.3f} to {others[-1]:.3f}."
   )
 
 
 def test_finding_names_overlapping_intervals():
   text = finding(with_aucs((0.74, 0.70, 0.71, 0.72, 0.73)))
-  assert text.startswith("Scenario 1 takes 5.4% off")
+  assert text.startswith("No clear change: scenario 1 takes 5.4% off")
   assert "(0.740 -> 0.700, 95% intervals overlap; gap floor 0.520)" in text
 
 
@@ -247,7 +252,8 @@ def test_finding_prefers_kept_labels_and_tells_what_changing_them_reaches():
   text = finding(with_aucs((0.74, 0.60, 0.62, 0.61, 0.55)))
   assert text.startswith("Scenario 1 takes 18.9% off")
   assert text.endswith(
-    "changes no label; average reaches 0.550 but changes 9 of 1,200 labels (0.8%)."
+    "changes no label; the other policies that keep labels leave 0.610 to 0.620; "
+    "average reaches 0.550 but changes 9 of 1,200 labels (0.8%)."
   )
 
 
