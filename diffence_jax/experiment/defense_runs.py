@@ -61,7 +61,7 @@ def run_defense_table(
   Raises:
     ValueError: a setting, a defense or the data are not right; before anything is computed.
   """
-  chosen = validate(config).data
+  chosen = validate(config_of(config, "undefended", seeds[0], defenses)).data
   dataset = data.load(SOURCES.choose(chosen.source, chosen.options))
   experiments = {
     (seed, defense): plan(config_of(config, defense, seed, defenses), dataset)
