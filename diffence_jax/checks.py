@@ -105,7 +105,7 @@ def check_type(name: str, value: Any, annotation: Any, default: Any = None) -> A
   if not matches:
     expected = " or ".join(_NAMES.get(kind, str(kind)) for kind in kinds if kind in _NAMES)
     raise ValueError(f"{name} is {shown(value)}; expected {expected or 'None'}.")
-  return float(value) if matches and type(value) is int and int not in kinds else value
+  return float(value) if type(value) is int and int not in kinds else value
 
 
 def check_instance(name: str, value: Any, *kinds: type) -> None:
@@ -129,6 +129,14 @@ def check_numbers(name: str, value: Any) -> np.ndarray:
     what = f"a {type(value).__name__}, {array.dtype}{list(array.shape)}"
     raise ValueError(f"{name} are {what}; expected an array of numbers.")
   return array
+
+
+def check_labels(name: str, labels: np.ndarray, num_classes: int | None) -> None:
+  """Raises ValueError unless labels i[...] are 0 to `num_classes` - 1 (None: or more)."""
+  lowest, highest = labels.min(), labels.max()
+  if lowest < 0 or (num_classes is not None and highest >= num_classes):
+    most = " or more" if num_classes is None else f" to {num_classes - 1}"
+    raise ValueError(f"{name} range from {lowest} to {highest}; expected 0{most}.")
 
 
 def check_plain(name: str, value: Any) -> None:

@@ -15,6 +15,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from diffence_jax.checks import check_instance
+
 # In a folder that is not committed yet: what a killed process left to go on from.
 RESUME = "resume"
 
@@ -65,6 +67,25 @@ def replaced(path: Path) -> Iterator[Path]:
   except BaseException:
     temporary.unlink(missing_ok=True)
     raise
+
+
+def check_file(path: str | Path, remedy: str) -> None:
+  """Raises unless there is a regular file: what is none, such as a pipe, may never be read.
+
+  Args:
+    path: of the file.
+    remedy: what to do, a sentence without its end.
+
+  Raises:
+    TypeError: it is no path.
+    FileNotFoundError: there is nothing.
+    ValueError: there is something else.
+  """
+  check_instance("path", path, str, os.PathLike)
+  if not Path(path).exists():
+    raise FileNotFoundError(f"There is no file {path}; {remedy}.")
+  if not Path(path).is_file():
+    raise ValueError(f"{path} is no regular file; {remedy}.")
 
 
 def check_room(folder: Path, num_bytes: int) -> None:

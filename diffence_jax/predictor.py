@@ -138,6 +138,14 @@ def check_classes(num_classes: int, name: str = "logits") -> None:
     )
 
 
+def are_finite(logits: jax.Array | np.ndarray) -> jax.Array | np.ndarray:
+  """bool[...]: whether the largest of logits f[...,K] is finite, as that of any answer is.
+
+  NaN is largest, and -inf stands for a probability of 0. NumPy's array for NumPy's.
+  """
+  return (np if isinstance(logits, np.ndarray) else jnp).isfinite(logits.max(axis=-1))
+
+
 def check_largest(largest: np.ndarray, name: str = "logits") -> None:
   """Raises ValueError unless every row's largest logit is finite, of f[...]; NaN is largest."""
   if missing := np.size(largest) - np.isfinite(largest).sum():

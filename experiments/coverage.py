@@ -2,12 +2,15 @@
 
     python experiments/coverage.py --output=coverage.json
 
-First, one target: members' scores are a law shifted by d, non-members' the law itself, and the
-TPR at a FPR is known. Then every model in turn: phi of S models in complementary pairs, whose
-levels differ, about N samples of different difficulty, scale and leak; LiRA online with the
-global variance scores each model against all pairs but its own, once undefended and once
-behind a noise. Where there is a leak the truth is the mean over all runs, which leaving a pair
-out shares with fresh targets. Prints tables, and writes them as JSON.
+First, one target: members' scores are a law shifted by d, non-members' the law itself, so that
+the AUC and the TPR at a FPR are known. Then every model in turn: phi of S models in
+complementary pairs, whose levels differ, about N samples of different difficulty, scale and
+leak; LiRA online with the global variance scores each model against all pairs but its own, once
+undefended and once behind a noise. Where there is a leak the truth is the mean over all runs,
+which leaving a pair out shares with fresh targets.
+
+Beside our intervals stand those that many print: of the proportion at the threshold that was
+found, and of models alone. Prints tables, and writes them as JSON.
 """
 
 import itertools
@@ -15,12 +18,15 @@ import json
 from pathlib import Path
 
 import numpy as np
+import scipy.special
 import scipy.stats
 from absl import app, flags
 from tqdm import tqdm
 
 from diffence_jax import metrics
 from diffence_jax.attacks.lira import lira
+from diffence_jax.metrics.intervals import placements
+from diffence_jax.metrics.two_way import spread
 
 _RUNS = flags.DEFINE_integer("runs", 500, "Simulations of each setting.")
 _OUTPUT = flags.DEFINE_string("output", "coverage.json", "The tables.")
@@ -29,34 +35,45 @@ LAWS = {"normal": scipy.stats.norm, "Student, 4 degrees": scipy.stats.t(4)}
 LIMITS = (0.001, 0.01, 0.05)
 # Members and non-members, and the shift.
 ONE_TARGET = ((400, 0.0), (400, 0.5), (2000, 0.5), (2000, 1.5), (20_000, 1.0))
+# For the AUC, few samples too: a shift of 2.326 is an AUC of 0.95 of the normal.
+OF_AUC = ((20, 0.0), (20, 2.326), *ONE_TARGET)
 NUM_SAMPLES = 400
 MODELS = (8, 16, 64)
 # The leak, in standard deviations of a model's answer, and how much models' levels differ.
 LEAKS = ((0.0, 0.3), (0.3, 0.3), (1.5, 0.3), (1.5, 1.0))
 
 
-def one_target(law: str, num: int, shift: float, runs: int) -> list[dict]:
-  """Coverage of a TPR's interval at each limit."""
+def covered(estimates: list[metrics.Estimate], truth: float) -> float:
+  """The share of intervals that hold the truth."""
+  return float(np.mean([own.low <= truth <= own.high for own in estimates]))
+
+
+def draw_curves(law: str, num: int, shift: float, runs: int) -> list[metrics.Roc]:
+  """The ROCs of so many runs."""
   draw, own = np.random.default_rng(0), LAWS[law]
-  rates = []
-  for _ in range(runs):
-    members, others = (own.rvs(size=num, random_state=draw) for _ in range(2))
-    curve = metrics.roc(members + shift, others)
-    rates.append([curve.tpr_at_fpr(limit) for limit in LIMITS])
-  rows = []
-  for limit, found in zip(LIMITS, zip(*rates, strict=True), strict=True):
-    truth = own.sf(own.isf(limit) - shift)
-    rows.append(
-      {
-        "law": law,
-        "samples": num,
-        "shift": shift,
-        "limit": limit,
-        "truth": truth,
-        "mean": float(np.mean([rate.value for rate in found])),
-        "covered": float(np.mean([rate.low <= truth <= rate.high for rate in found])),
-      }
-    )
+  sides = [[own.rvs(size=num, random_state=draw) for _ in range(2)] for _ in range(runs)]
+  return [metrics.roc(members + shift, others) for members, others in sides]
+
+
+def one_auc(law: str, num: int, shift: float, runs: int) -> dict:
+  """Coverage of an AUC's interval."""
+  curves, own = draw_curves(law, num, shift, runs), LAWS[law]
+  truth = own.expect(lambda score: own.cdf(score + shift))
+  found = [metrics.Estimate(curve.auc, *curve.auc_interval) for curve in curves]
+  setting = {"law": law, "samples": num, "shift": shift, "truth": float(truth)}
+  return setting | {"covered": covered(found, truth)}
+
+
+def one_target(law: str, num: int, shift: float, runs: int) -> list[dict]:
+  """Coverage of a TPR's interval at each limit, and of the proportion's own."""
+  curves, own, rows = draw_curves(law, num, shift, runs), LAWS[law], []
+  for limit in LIMITS:
+    truth = float(own.sf(own.isf(limit) - shift))
+    found = [curve.tpr_at_fpr(limit) for curve in curves]
+    plain = [metrics.proportion(round(rate.value * num), num) for rate in found]
+    row = {"law": law, "samples": num, "shift": shift, "limit": limit, "truth": truth}
+    row |= {"mean": float(np.mean([rate.value for rate in found]))}
+    rows.append(row | {"covered": covered(found, truth), "proportion": covered(plain, truth)})
   return rows
 
 
@@ -82,29 +99,47 @@ def in_turn(phi, membership):
   )
 
 
+def of_models_alone(scores, membership, models, auc: float) -> metrics.Estimate:
+  """A pooled AUC's interval, were models all that varies."""
+  members, others = scores[membership], scores[~membership]
+  shares = np.empty(scores.shape)
+  shares[membership] = (placements(members, others) - auc) / len(members)
+  shares[~membership] = (1.0 - placements(others, members) - auc) / len(others)
+  by_pair = np.bincount(models, shares.sum(axis=1))
+  found = spread(by_pair[:, None], np.arange(len(by_pair)))
+  margin = found.quantile * np.sqrt(found.variance) / (auc * (1.0 - auc))
+  ends = scipy.special.expit(scipy.special.logit(auc) + np.array([-margin, margin]))
+  return metrics.Estimate(auc, *ends)
+
+
 def every_model(num_models: int, leak: float, level: float, heavy: bool, runs: int) -> dict:
   """Coverage of the pooled AUC, of the TPRs and of what a noise takes off the AUC."""
   draw = np.random.default_rng(1)
   models = np.arange(num_models) // 2
   limits = LIMITS[:2]
-  found = {"AUC": [], "difference": []} | {f"TPR at {limit:.1%}": [] for limit in limits}
+  names = ("AUC", "AUC, models alone", "difference")
+  found = {name: [] for name in names} | {f"TPR at {limit:.1%}": [] for limit in limits}
   for _ in range(runs):
     phi, membership = draw_record(draw, num_models, leak, level, heavy)
     noisy = phi + draw.normal(0, 1.0, phi.shape)
     scores, defended = in_turn(phi, membership), in_turn(noisy, membership)
     curve = metrics.clustered_roc(scores, membership, models=models, limits=limits)
     found["AUC"].append(curve.auc)
+    plain = of_models_alone(scores, membership, models, curve.auc.value)
+    found["AUC, models alone"].append(plain)
     for rate in curve.rates:
       found[f"TPR at {rate.limit:.1%}"].append(metrics.Estimate(*rate[:3]))
     found["difference"].append(
       metrics.clustered_difference(defended, scores, membership, models=models)
     )
-  by_chance = {"AUC": 0.5, "difference": 0.0} | {f"TPR at {own:.1%}": own for own in limits}
+  by_chance = dict(zip(names, (0.5, 0.5, 0.0), strict=True)) | {
+    f"TPR at {own:.1%}": own for own in limits
+  }
   row = {"models": num_models, "leak": leak, "level": level, "heavy tails": heavy}
   for name, estimates in found.items():
     truth = by_chance[name] if not leak else float(np.mean([own.value for own in estimates]))
     row[f"{name}, truth"] = truth
-    row[name] = float(np.mean([own.low <= truth <= own.high for own in estimates]))
+    row[name] = covered(estimates, truth)
   return row
 
 
@@ -118,7 +153,10 @@ def print_table(rows: list[dict]) -> None:
 
 def main(_) -> None:
   """Simulates, prints and writes."""
-  runs, tables = _RUNS.value, {"one target": [], "every model in turn": []}
+  runs = _RUNS.value
+  tables = {"AUC of one target": [], "one target": [], "every model in turn": []}
+  for law, setting in tqdm(list(itertools.product(LAWS, OF_AUC)), disable=None):
+    tables["AUC of one target"].append(one_auc(law, *setting, runs))
   for law, (num, shift) in tqdm(list(itertools.product(LAWS, ONE_TARGET)), disable=None):
     tables["one target"] += one_target(law, num, shift, runs)
   settings = list(itertools.product(MODELS, LEAKS, (False, True)))

@@ -21,7 +21,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from diffence_jax.attacks import ATTACKS
-from diffence_jax.audit.predictors import Predictor
+from diffence_jax.audit.predictors import Predictor, policy_title
 from diffence_jax.audit.shadow import in_turn_tables
 from diffence_jax.defense import POLICIES
 from diffence_jax.experiment.plan import plan
@@ -44,7 +44,7 @@ LIMIT = 0.01
 
 def predictors() -> tuple[Predictor, ...]:
   """All that are compared, the undefended one first."""
-  plain = [Predictor(name.replace("_", " "), POLICIES.choose(name)) for name in PLAIN]
+  plain = [Predictor(policy_title(name), POLICIES.choose(name)) for name in PLAIN]
   blends = [
     Predictor(f"blend {weight:g}", POLICIES.choose("blend", {"weight": weight}))
     for weight in WEIGHTS

@@ -17,9 +17,22 @@ from jax.typing import ArrayLike
 from diffence_jax import rng
 from diffence_jax.attacks.attack import View, attack
 from diffence_jax.batching import in_batches, to_float
-from diffence_jax.checks import check_choice, check_numbers, check_range, check_whole
+from diffence_jax.checks import (
+  check_choice,
+  check_labels,
+  check_numbers,
+  check_range,
+  check_whole,
+)
 from diffence_jax.data.augment import KINDS, augment
-from diffence_jax.predictor import Predict, ask, check_function, check_ids, check_images
+from diffence_jax.predictor import (
+  Predict,
+  are_finite,
+  ask,
+  check_function,
+  check_ids,
+  check_images,
+)
 
 # No id of a sample, so its stream is free for the predictor's own randomness.
 PREDICTOR_ID = rng.MAX_ID + 1
@@ -71,7 +84,7 @@ def augmentation_robustness(
     versions = versions.reshape(-1, *images.shape[1:])
     logits = ask(predict, rng.as_given(own_key, key), versions)
     kept = jnp.argmax(logits, axis=-1).reshape(-1, num_versions) == labels[rows][:, None]
-    finite = jnp.all(jnp.isfinite(jnp.max(logits, axis=-1)).reshape(-1, num_versions), axis=-1)
+    finite = jnp.all(are_finite(logits).reshape(-1, num_versions), axis=-1)
     return jnp.where(finite, jnp.sum(kept, axis=-1), _NO_LABEL)
 
   counts = in_batches(
@@ -132,7 +145,7 @@ def noise_robustness(
     own_key = rng.candidate_keys(predictor_key, ids[samples[:1]], draws[:1])[0]
     logits = ask(predict, rng.as_given(own_key, key), noisy)
     kept = jnp.argmax(logits, axis=-1) == labels[samples]
-    return jnp.where(jnp.isfinite(jnp.max(logits, axis=-1)), kept.astype(jnp.int32), _NO_LABEL)
+    return jnp.where(are_finite(logits), kept.astype(jnp.int32), _NO_LABEL)
 
   kept = in_batches(
     lambda positions: is_kept(images, labels, ids, *np.divmod(positions, num_draws)),
@@ -202,10 +215,7 @@ def check_samples(
   check_function("predict", predict, "key, images")
   # Only traced: not run, and so nothing is known but the shape.
   num_classes = jax.eval_shape(lambda x: ask(predict, rng.seed_key(0), x), images[:1]).shape[1]
-  if labels.min() < 0 or labels.max() >= num_classes:
-    raise ValueError(
-      f"labels range from {labels.min()} to {labels.max()}; expected 0 to {num_classes - 1}."
-    )
+  check_labels("labels", labels, num_classes)
   return images, jnp.asarray(labels, jnp.int32)
 
 

@@ -100,7 +100,7 @@ class Defended:
       candidates: f32[N,M,K]; None where the policy does not look at them.
       raw: f32[N,K], raw predictions.
     """
-    return self._finished(np.asarray(answer(self.policy, candidates, raw)))
+    return self.finished(np.asarray(answer(self.policy, candidates, raw)))
 
   def selection(self, candidates: np.ndarray, raw: np.ndarray) -> Selection | None:
     """What it selects; None where it does not select."""
@@ -150,7 +150,7 @@ class Defended:
     # Only what is returned, and once: a defense of the answers may take long.
     places = np.arange(len(raw))[:, None] * num_options + selection.index
     places, inverse = np.unique(places, return_inverse=True)
-    returned = self._finished(options.reshape(-1, raw.shape[-1])[places])
+    returned = self.finished(options.reshape(-1, raw.shape[-1])[places])
     reused = float(np.mean(selection.drawn > num_options - 1))
     return returned[inverse.reshape(selection.index.shape)], reused
 
@@ -162,7 +162,8 @@ class Defended:
     queries = np.arange(asked["num_queries"]) % len(drawn)
     return np.stack(answers, axis=1)[:, queries], float(asked["num_queries"] > len(drawn))
 
-  def _finished(self, logits):
+  def finished(self, logits: np.ndarray) -> np.ndarray:
+    """The policy's answers f32[n,K], after the defense of the answers if there is one."""
     return logits if self.finish is None else np.asarray(self.finish(logits))
 
 

@@ -19,7 +19,7 @@ from diffence_jax.batching import batches, even_size, to_float
 from diffence_jax.defense import candidate_logits
 from diffence_jax.defense.candidates import check_finite
 from diffence_jax.diffusion import Schedule
-from diffence_jax.predictor import Bound, check_largest
+from diffence_jax.predictor import Bound, are_finite, check_largest
 from diffence_jax.progress import progress_bar
 
 
@@ -102,7 +102,7 @@ def record_queries(
       if num_models is not None:
         results = [_by_model(result, num_models) for result in results]
       check_largest(results[0].max(axis=-1), "of the classifier's answers")
-      check_finite(np.isfinite(results[1].max(axis=-1)))
+      check_finite(are_finite(results[1]))
       writer.write(dict(zip(("raw", "candidates"), results, strict=True)))
       bar.update(count)
 

@@ -144,8 +144,9 @@ def audit_predictors(
   """
   rows, arrays = [], {}
   for defended in predictors:
-    logits = defended.answer(record.candidates, record.raw)
-    _warn_of_changed_labels(defended, record)
+    answers = np.asarray(answer(defended.policy, record.candidates, record.raw))
+    _warn_of_changed_labels(defended, answers, record.raw)
+    logits = defended.finished(answers)
     judged = []
     for choice in attacks:
       scored = score(defended, logits, choice)
@@ -166,15 +167,12 @@ def audit_predictors(
   return tuple(_compared(row, rows[0]) for row in rows), arrays
 
 
-def _warn_of_changed_labels(defended, record):
-  if not defended.policy.keeps_labels:
-    return
-  answers = answer(defended.policy, record.candidates, record.raw)
-  changed = int(np.sum(np.argmax(answers, axis=-1) != np.argmax(record.raw, axis=-1)))
+def _warn_of_changed_labels(defended, answers, raw):
+  changed = metrics.label_changes(answers, raw) if defended.policy.keeps_labels else 0
   if changed:
     warnings.warn(
       f"The policy {defended.predictor.policy.name!r} declares that it keeps labels, and "
-      f"changed {changed} of {len(record.raw)}.",
+      f"changed {changed} of {len(raw)}.",
       stacklevel=3,
     )
 

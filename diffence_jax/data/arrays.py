@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import os
 import sys
 import tokenize
 import zipfile
@@ -13,30 +12,9 @@ from typing import IO, Any
 
 import numpy as np
 
-from diffence_jax.checks import check_instance
-
 _SUFFIX = ".npy"
 # How NumPy writes archives: bytes as they are, or deflated.
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-
-
-def check_file(path: str | Path, remedy: str) -> None:
-  """Raises unless there is a regular file: what is none, such as a pipe, may never be read.
-
-  Args:
-    path: of the file.
-    remedy: what to do, a sentence without its end.
-
-  Raises:
-    TypeError: it is no path.
-    FileNotFoundError: there is nothing.
-    ValueError: there is something else.
-  """
-  check_instance("path", path, str, os.PathLike)
-  if not Path(path).exists():
-    raise FileNotFoundError(f"There is no file {path}; {remedy}.")
-  if not Path(path).is_file():
-    raise ValueError(f"{path} is no regular file; {remedy}.")
 
 
 def archive_headers(path: str | Path) -> dict[str, np.ndarray]:

@@ -6,7 +6,7 @@ import hashlib
 
 import numpy as np
 
-from diffence_jax.checks import check_numbers, check_type, check_whole
+from diffence_jax.checks import check_labels, check_numbers, check_type, check_whole
 from diffence_jax.data.streaming import Images, chunks, view
 from diffence_jax.rng import MAX_ID
 
@@ -38,11 +38,7 @@ class Dataset:
     check_kinds(self.images, labels=self.labels, ids=self.ids, part=self.part)
     num = len(self.images)
     check_whole("num_classes", self.num_classes, 2, MAX_ID)
-    if self.labels.min() < 0 or self.labels.max() >= self.num_classes:
-      raise ValueError(
-        f"labels range from {self.labels.min()} to {self.labels.max()}; "
-        f"expected 0 to {self.num_classes - 1}."
-      )
+    check_labels("labels", self.labels, self.num_classes)
     if self.ids.min() < 0 or self.ids.max() > MAX_ID:
       raise ValueError(
         f"ids range from {self.ids.min()} to {self.ids.max()}; expected 0 to {MAX_ID}."

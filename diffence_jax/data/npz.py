@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 
 from diffence_jax.checks import FilePath, check_choice
-from diffence_jax.data.arrays import archive_headers, check_file, map_array, read_arrays
+from diffence_jax.data.arrays import archive_headers, map_array, read_arrays
 from diffence_jax.data.dataset import Dataset, check_kinds, make_dataset
 from diffence_jax.data.memory import check_memory
 from diffence_jax.data.streaming import StreamedImages
+from diffence_jax.disk import check_file
 
 _NAMES = ("images", "labels", "ids", "part")
 _LAYOUTS = ("channels_last", "channels_first")

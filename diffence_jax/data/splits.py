@@ -16,8 +16,9 @@ from diffence_jax.checks import (
   check_whole,
   shown,
 )
-from diffence_jax.data.arrays import archive_headers, check_file, map_array, read_arrays
+from diffence_jax.data.arrays import archive_headers, map_array, read_arrays
 from diffence_jax.data.dataset import Dataset
+from diffence_jax.disk import check_file
 from diffence_jax.rng import MAX_ID
 
 

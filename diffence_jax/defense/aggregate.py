@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from diffence_jax.defense.mean_kept import mean_kept
 from diffence_jax.defense.policy import AggregatePolicy, Record
-from diffence_jax.predictor import check_answers
+from diffence_jax.predictor import are_finite, check_answers
 
 
 def average(candidate_logits: jax.Array) -> jax.Array:
@@ -59,7 +59,7 @@ def majority(members: Record, nonmembers: Record) -> AggregatePolicy:
 def _majority(candidate_logits, raw_logits):
   num_classes = raw_logits.shape[-1]
   # NaN has no label, though argmax has one.
-  counts = jnp.isfinite(jnp.max(candidate_logits, axis=-1))[..., None]
+  counts = are_finite(candidate_logits)[..., None]
   votes = jax.nn.one_hot(jnp.argmax(candidate_logits, axis=-1), num_classes)
   votes = jnp.sum(jnp.where(counts, votes, 0.0), axis=1)
   own = jax.nn.one_hot(jnp.argmax(raw_logits, axis=-1), num_classes)

@@ -6,8 +6,13 @@ import numpy as np
 from jax.tree_util import Partial
 
 from diffence_jax.checks import check_whole
-from diffence_jax.defense.blend import class_accuracy, constants, fit_temperature, of_label
-from diffence_jax.defense.mean_kept import with_label
+from diffence_jax.defense.blend import (
+  class_accuracy,
+  constants,
+  fit_temperature,
+  of_label,
+  of_raw,
+)
 from diffence_jax.defense.policy import AggregatePolicy, Record
 from diffence_jax.defense.select import scaled_logit
 from diffence_jax.metrics.predictions import check_predictions
@@ -19,7 +24,7 @@ def temperature(members: Record, nonmembers: Record) -> AggregatePolicy:
   """The raw prediction at the temperature that fits known non-members (Guo et al. 2017)."""
   del members
   fitted = fit_temperature(nonmembers.raw, nonmembers.labels)
-  return _of_raw(Partial(_cooled, jnp.float32(fitted)))
+  return of_raw(Partial(_cooled, jnp.float32(fitted)))
 
 
 def rounded(members: Record, nonmembers: Record, *, decimals: int = 1) -> AggregatePolicy:
@@ -29,7 +34,7 @@ def rounded(members: Record, nonmembers: Record, *, decimals: int = 1) -> Aggreg
   """
   del members, nonmembers
   _check_rounded(decimals=decimals)
-  return _of_raw(Partial(_rounded, jnp.float32(10.0**decimals)))
+  return of_raw(Partial(_rounded, jnp.float32(10.0**decimals)))
 
 
 def levels(members: Record, nonmembers: Record, *, num_levels: int = 2) -> AggregatePolicy:
@@ -46,7 +51,7 @@ def levels(members: Record, nonmembers: Record, *, num_levels: int = 2) -> Aggre
   is_right = np.argmax(nonmembers.raw, axis=-1) == nonmembers.labels
   accuracy = class_accuracy(np.searchsorted(edges, phi, "right"), is_right, num_levels)
   table = constants(accuracy[:, None], nonmembers.raw.shape[-1])
-  return _of_raw(Partial(_leveled, jnp.asarray(edges), jnp.asarray(table)))
+  return of_raw(Partial(_leveled, jnp.asarray(edges), jnp.asarray(table)))
 
 
 def _check_rounded(*, decimals: int) -> None:
@@ -59,16 +64,6 @@ def _check_levels(*, num_levels: int) -> None:
 
 rounded.check_options = _check_rounded
 levels.check_options = _check_levels
-
-
-def _of_raw(function: Partial) -> AggregatePolicy:
-  return AggregatePolicy(Partial(_labelled, function), keeps_labels=True, draws=False)
-
-
-def _labelled(function, candidate_logits: jax.Array, raw_logits: jax.Array) -> jax.Array:
-  del candidate_logits
-  answer = function(raw_logits.astype(jnp.float32)).astype(raw_logits.dtype)
-  return with_label(answer, raw_logits)
 
 
 def _cooled(fitted, logits):

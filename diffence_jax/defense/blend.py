@@ -52,7 +52,7 @@ def fit_blend(
   Raises:
     ValueError: the weight is out of its range, or the shapes do not fit.
   """
-  check_range("weight", weight, 0.0, 1.0)
+  check_weight(weight=weight)
   means = mean_kept(jnp.asarray(candidate_logits), jnp.asarray(raw_logits))
   temperature = fit_temperature(np.asarray(means), labels)
   table = fit_constants(raw_logits, labels)
@@ -74,7 +74,7 @@ def constant(members: Record, nonmembers: Record) -> AggregatePolicy:
   """
   del members
   table = fit_constants(nonmembers.raw, nonmembers.labels)
-  return AggregatePolicy(Partial(_constant, jnp.asarray(table)), keeps_labels=True, draws=False)
+  return of_raw(Partial(of_label, jnp.asarray(table)))
 
 
 def check_weight(*, weight: float) -> None:
@@ -141,9 +141,18 @@ def of_label(table: jax.Array, raw_logits: jax.Array) -> jax.Array:
   return jnp.moveaxis(table, -2, 0)[jnp.argmax(raw_logits, axis=-1)]
 
 
-def _constant(table: jax.Array, candidate_logits: jax.Array, raw_logits: jax.Array):
+def of_raw(function: Partial) -> AggregatePolicy:
+  """The policy that answers with a function of the raw prediction, its label kept.
+
+  Args:
+    function: `logits f32[N,K] -> logits f32[N,K]`, with the same arg-max up to rounding.
+  """
+  return AggregatePolicy(Partial(_labelled, function), keeps_labels=True, draws=False)
+
+
+def _labelled(function, candidate_logits, raw_logits):
   del candidate_logits
-  answer = of_label(table, raw_logits).astype(raw_logits.dtype)
+  answer = function(raw_logits.astype(jnp.float32)).astype(raw_logits.dtype)
   return with_label(answer, raw_logits)
 
 

@@ -17,6 +17,7 @@ from diffence_jax.named import nearest, options_of
 from diffence_jax.predictor import (
   Denoise,
   Predict,
+  are_finite,
   ask,
   check_function,
   check_ids,
@@ -70,7 +71,7 @@ def candidate_logits(
 
   Raises:
     FloatingPointError: some candidates have no finite largest logit. Under a caller's `jit`
-      nothing is raised: look with `are_finite`.
+      nothing is raised: look with `predictor.are_finite`.
     TypeError: the images are not floating point, there is no such setting, or an argument is
       of another type.
     ValueError: images of a wrong shape, out of range or not finite, or a setting out of range.
@@ -112,12 +113,6 @@ def candidate_logits(
   logits = logits.reshape(images.shape[0], num_candidates, num_classes)
   check_finite(are_finite(logits))
   return logits
-
-
-@jax.jit
-def are_finite(logits: jax.Array) -> jax.Array:
-  """bool[...]: whether the largest of logits f[...,K] is finite, as that of any answer is."""
-  return jnp.isfinite(jnp.max(logits, axis=-1))
 
 
 def check_finite(finite: jax.Array | np.ndarray) -> None:

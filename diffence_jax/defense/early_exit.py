@@ -22,7 +22,7 @@ from diffence_jax.defense.interval import interval_policy
 from diffence_jax.defense.policy import RankPolicy
 from diffence_jax.defense.select import ACCEPTED
 from diffence_jax.diffusion.schedule import Schedule
-from diffence_jax.predictor import Denoise, Predict, as_argument, check_function
+from diffence_jax.predictor import Denoise, Predict, are_finite, as_argument, check_function
 
 
 class EarlySelection(NamedTuple):
@@ -150,7 +150,7 @@ class _Best(NamedTuple):
     self.logits[at], self.index[at] = logits[chosen], candidates[chosen]
     self.rank[at] = ranks[chosen, 0]
     np.add.at(self.drawn, rows, 1)
-    np.logical_and.at(self.finite, rows, np.isfinite(np.max(logits, axis=-1)))
+    np.logical_and.at(self.finite, rows, are_finite(logits))
 
 
 def _refuse_traced(*given: Any) -> None:

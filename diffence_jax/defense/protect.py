@@ -13,7 +13,6 @@ from diffence_jax import parallel
 from diffence_jax.batching import fill_devices, round_up
 from diffence_jax.checks import check_choice, check_type
 from diffence_jax.defense.candidates import (
-  are_finite,
   candidate_logits,
   check_finite,
   check_settings,
@@ -27,6 +26,7 @@ from diffence_jax.diffusion.schedule import Schedule
 from diffence_jax.predictor import (
   Denoise,
   Predict,
+  are_finite,
   as_argument,
   ask,
   check_answers,
@@ -148,14 +148,16 @@ def protect(
   choose = make(networks, check_policy(policy), chunk_size, mesh, settings)
 
   def answer(key, images, ids):
-    raw = check_answers(ask(predict, key, images), "predict's answers")
+    raw = ask(predict, key, images)
     finite = are_finite(raw)
-    if not policy.draws:
-      logits = policy.answer(None, raw)
-    else:
+    if policy.draws:
       logits, drawn_finite = choose(key, images, ids, raw)
-      check_finite(drawn_finite)
-      finite &= drawn_finite
+    else:
+      logits, drawn_finite = policy.answer(None, raw), True
+    # Only now, with all on its way: to look at values is to wait for them.
+    check_answers(raw, "predict's answers")
+    check_finite(drawn_finite)
+    finite &= drawn_finite
     # Where it is traced nothing was raised; never answer as if all were well.
     return jnp.where(finite[:, None], logits, jnp.nan), raw
 

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
-from diffence_jax.predictor import check_answers, check_classes, to_array
+from diffence_jax.checks import check_labels
+from diffence_jax.predictor import are_finite, check_answers, check_classes, to_array
 
 # The rank of an option that is taken at once; all others' are at least 0.
 ACCEPTED = -1.0
@@ -63,8 +64,7 @@ def keeps_label(candidate_logits: jax.Array, raw_logits: jax.Array) -> jax.Array
     bool[N,M].
   """
   same = jnp.argmax(candidate_logits, axis=-1) == jnp.argmax(raw_logits, axis=-1)[:, None]
-  # A class of probability 0 has the logit -inf, which is fine; NaN would win the maximum.
-  return same & jnp.isfinite(jnp.max(candidate_logits, axis=-1))
+  return same & are_finite(candidate_logits)
 
 
 def select(
@@ -216,9 +216,5 @@ def _check_labels(labels, logits):
       "the logits without their last axis."
     )
   if labels.size and not isinstance(labels, jax.core.Tracer):
-    lowest, highest = int(np.min(labels)), int(np.max(labels))
-    if lowest < 0 or highest >= num_classes:
-      raise ValueError(
-        f"labels range from {lowest} to {highest}; expected 0 to {num_classes - 1}."
-      )
+    check_labels("labels", np.asarray(labels), num_classes)
   return labels

@@ -20,6 +20,9 @@ RAW = (
 )
 WRAPPERS = (*AVERAGED, *RAW)
 
+# So deep mappings lie in each other at most.
+_MOST_DEPTH = 30
+
 # What wrappers put before a network's names: data-parallel training, torch.compile, Lightning.
 _PREFIX = re.compile(r"^(?:(?:module|_orig_mod|model|net|network|net_model)\.)+")
 # Those of them that a network has among other parts, such as a loss with weights of its own.
@@ -28,7 +31,6 @@ _PART = re.compile(r"^(?:(?:module|_orig_mod)\.)*(?:model|net|network|net_model)
 _AVERAGED_PREFIX = re.compile(r"^(?:(?:module|_orig_mod)\.)*(ema_model|model_ema|ema)\.")
 # Buffers that count something, by the last part of their names: batches, models that were
 # averaged, and what profilers leave.
-_MOST_DEPTH = 30
 _COUNTERS = ("num_batches_tracked", "n_averaged", "total_ops", "total_params")
 
 

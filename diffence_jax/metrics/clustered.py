@@ -127,7 +127,7 @@ def clustered_roc(
     rates.append(rate._replace(low=interval.low, high=interval.high))
   return ClusteredRoc(
     roc=pooled,
-    auc=_auc_estimate(pooled.auc, spread(shares, models), len(np.unique(models))),
+    auc=_auc_estimate(pooled.auc, spread(shares, models), models),
     rates=tuple(rates),
     num_models=len(scores),
   )
@@ -181,7 +181,7 @@ def clustered_difference(
   value = a - b
   estimate = Estimate(value, max(value - margin, -1.0), min(value + margin, 1.0))
   nothing_seen = found.variance <= _NO_VARIANCE
-  return _widened(estimate, len(np.unique(models)), nothing_seen=nothing_seen, lowest=-1.0)
+  return _widened(estimate, models, nothing_seen=nothing_seen, lowest=-1.0)
 
 
 def _check(scores, membership, models, name="scores"):
@@ -220,8 +220,7 @@ def _rate_estimate(pooled, rate, scores, membership, models):
   threshold = pooled.thresholds[min(at, len(errors) - 1)]
   shared = design(scores > threshold, membership, models)
   low, high = rate_interval(pooled.true_positives, errors, rate.limit, shared)
-  num_models = len(np.unique(models))
-  return _widened(Estimate(rate.value, low, high), num_models, nothing_seen=False)
+  return _widened(Estimate(rate.value, low, high), models, nothing_seen=False)
 
 
 def _auc_shares(scores, membership, auc):
@@ -233,21 +232,21 @@ def _auc_shares(scores, membership, auc):
   return shares
 
 
-def _auc_estimate(auc: float, found: Spread, num_models: int) -> Estimate:
+def _auc_estimate(auc: float, found: Spread, models: np.ndarray) -> Estimate:
   """On the logit scale, as for one model."""
   if not 0.0 < auc < 1.0 or found.variance <= _NO_VARIANCE:
-    return _widened(Estimate(auc, auc, auc), num_models, nothing_seen=True)
+    return _widened(Estimate(auc, auc, auc), models, nothing_seen=True)
   margin = found.quantile * np.sqrt(found.variance) / (auc * (1.0 - auc))
   logit = scipy.special.logit(auc)
   low, high = scipy.special.expit([logit - margin, logit + margin])
   return Estimate(auc, float(low), float(high))
 
 
-def _widened(estimate, num_models, *, nothing_seen, lowest=0.0):
+def _widened(estimate, models, *, nothing_seen, lowest=0.0):
   """Holds the estimate, and what unseen models may do; see the module."""
   value, low, high = estimate
   if nothing_seen or not lowest < value < 1.0:
-    _, unseen = clopper_pearson(0, num_models)
+    _, unseen = clopper_pearson(0, int(models.max()) + 1)
     low = min(low, (1.0 - unseen) * value + unseen * lowest)
     high = max(high, (1.0 - unseen) * value + unseen)
   return Estimate(value, float(min(low, value)), float(max(high, value)))

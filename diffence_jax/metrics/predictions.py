@@ -9,7 +9,7 @@ import numpy as np
 import scipy.special
 from jax.typing import ArrayLike
 
-from diffence_jax.checks import check_numbers, check_positive
+from diffence_jax.checks import check_labels, check_numbers, check_positive
 from diffence_jax.predictor import check_classes, check_largest
 
 # Stands for an infinite phi or log-probability where numbers are needed: about the logarithm of
@@ -56,11 +56,7 @@ def check_predictions(
     )
   if not np.issubdtype(labels.dtype, np.integer):
     raise ValueError(f"labels have dtype {labels.dtype}; expected integers.")
-  if labels.min() < 0 or labels.max() >= outputs.shape[1]:
-    raise ValueError(
-      f"labels range from {labels.min()} to {labels.max()}; "
-      f"expected 0 to {outputs.shape[1] - 1}."
-    )
+  check_labels("labels", labels, outputs.shape[1])
   return outputs, labels.astype(np.int64)
 
 

@@ -2,6 +2,7 @@
 
 from diffence_jax.models.adm_unet import ADMUNet
 from diffence_jax.models.binding import (
+  answer_images,
   compiled_predictor,
   denoiser,
   init,
@@ -26,6 +27,7 @@ __all__ = [
   "ResNet18",
   "SmallResNet",
   "ViT",
+  "answer_images",
   "compiled_predictor",
   "denoiser",
   "init",

@@ -8,8 +8,11 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.tree_util import Partial
 
+from diffence_jax.batching import in_batches, to_float
+from diffence_jax.data import Images
 from diffence_jax.predictor import Denoise, Predict
 from diffence_jax.rng import own_key
 
@@ -47,6 +50,18 @@ def compiled_predictor(
     `(variables, images f32[N,H,W,C]) -> logits f32[N,K]`.
   """
   return jax.jit(_evaluated(module_or_apply))
+
+
+def answer_images(
+  module_or_apply: nn.Module | Callable[..., jax.Array],
+  variables: Any,
+  images: Images,
+  batch_size: int,
+) -> np.ndarray:
+  """A classifier's logits f32[N,K] of images u8[N,H,W,C], in batches of one size."""
+  answer = compiled_predictor(module_or_apply)
+  of_rows = lambda rows: answer(variables, to_float(images[rows]))
+  return in_batches(of_rows, len(images), batch_size)
 
 
 def denoiser(module_or_apply: nn.Module | Callable[..., jax.Array], variables: Any) -> Denoise:

@@ -10,7 +10,7 @@ from typing import Any
 from diffence_jax.audit.rows import PredictorRow
 from diffence_jax.audit.shadow import ShadowTables
 from diffence_jax.audit.typed import from_plain, to_plain
-from diffence_jax.data.arrays import check_file
+from diffence_jax.disk import check_file
 from diffence_jax.training.recipe import Guarantee
 
 # Raised when the file's fields change.

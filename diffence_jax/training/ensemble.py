@@ -18,7 +18,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from diffence_jax import models, parallel, rng
-from diffence_jax.batching import batches, even_size, filled, in_batches, to_float
+from diffence_jax.batching import batches, even_size, filled
 from diffence_jax.checks import check_instance, check_whole
 from diffence_jax.data import Images
 from diffence_jax.disk import read_checked, write_checked
@@ -269,10 +269,11 @@ def teach(
   num_teachers = len(of_teachers) // len(names)
   answers = {} if directory is None else _read_answers(directory, of_teachers.shape)
   missing = [i for i in range(len(of_teachers)) if i not in answers]
-  answer = models.compiled_predictor(teachers.recipe.answering)
+  answering = teachers.recipe.answering
 
   def keep(i, variables):
-    answers[missing[i]] = logits = _answers(answer, variables, members["images"])
+    logits = models.answer_images(answering, variables, members["images"], _ANSWERED_AT_ONCE)
+    answers[missing[i]] = logits
     if directory is not None:
       write_checked(directory / str(missing[i]), logits.tobytes())
 
@@ -325,12 +326,6 @@ def _make_init(init, image_shape):
 def _in_memory(examples):
   """Models draw from all examples at any time: images that are on disk are read."""
   return {name: np.asarray(values) for name, values in examples.items()}
-
-
-def _answers(answer, variables, images):
-  """Logits f32[N,K] of images u8[N,H,W,C], in batches of one size."""
-  of_rows = lambda rows: answer(variables, to_float(images[rows]))
-  return in_batches(of_rows, len(images), _ANSWERED_AT_ONCE)
 
 
 def _rows_of_models(of_steps):

@@ -14,7 +14,13 @@ import numpy as np
 from jax.sharding import Mesh
 
 from diffence_jax import parallel
-from diffence_jax.checks import check_instance, check_numbers, check_type, check_whole
+from diffence_jax.checks import (
+  check_instance,
+  check_labels,
+  check_numbers,
+  check_type,
+  check_whole,
+)
 from diffence_jax.data import Images, StreamedImages
 from diffence_jax.rng import MAX_ID
 from diffence_jax.training.loop import Step, compile_step, take
@@ -64,11 +70,7 @@ def check_examples(
   if labels.shape != (num,) or labels.dtype.kind not in "iu":
     what = f"{labels.dtype}{list(labels.shape)}"
     raise ValueError(f"{name}' labels are {what}; expected integers, [{num}].")
-  if labels.min() < 0 or (num_classes is not None and labels.max() >= num_classes):
-    most = " or more" if num_classes is None else f" to {num_classes - 1}"
-    raise ValueError(
-      f"{name}' labels range from {labels.min()} to {labels.max()}; expected 0{most}."
-    )
+  check_labels(f"{name}' labels", labels, num_classes)
   # JAX takes the machine's own byte order only.
   return {**examples, "labels": labels.astype(labels.dtype.newbyteorder("="), copy=False)}
 

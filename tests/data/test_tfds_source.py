@@ -198,7 +198,7 @@ def test_a_dataset_that_is_not_prepared_says_how_to(tmp_path, monkeypatch, name)
 
   monkeypatch.setattr(socket.socket, "connect", no_network)
   monkeypatch.setattr(socket, "getaddrinfo", no_network)
-  with pytest.raises(FileNotFoundError, match=r"diffence_jax\[tfds\]") as error:
+  with pytest.raises(FileNotFoundError, match=r"-e '\.\[tfds\]'") as error:
     data.load("tfds", name=name, data_dir=str(tmp_path))
   assert "file_format='array_record'" in str(error.value) and name in str(error.value)
 

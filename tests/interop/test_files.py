@@ -178,7 +178,7 @@ def test_a_missing_extra_is_named(tmp_path, monkeypatch, name, package):
   (tmp_path / name).write_bytes(b"0" * 100)
   monkeypatch.setitem(sys.modules, "torch", None)
   monkeypatch.setitem(sys.modules, "safetensors", None)
-  with pytest.raises(ImportError, match=rf"needs the package {package}.*diffence_jax\[torch\]"):
+  with pytest.raises(ImportError, match=rf"needs the package {package}.*-e '\.\[torch\]'"):
     read_state_dict(tmp_path / name)
 
 

@@ -81,7 +81,7 @@ def test_perfect_scores_are_bounded_by_their_number(package):
 def test_a_missing_package_is_named(monkeypatch):
   for name in ("jax_privacy", "jax_privacy.auditing"):
     monkeypatch.setitem(sys.modules, name, None)
-  with pytest.raises(ModuleNotFoundError, match=r"pip install 'diffence_jax\[dp\]'"):
+  with pytest.raises(ModuleNotFoundError, match=r"pip install -e '\.\[dp\]'"):
     epsilon_lower_bound(np.ones(10), np.zeros(10))
 
 

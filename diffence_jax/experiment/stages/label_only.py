@@ -4,21 +4,17 @@ import dataclasses
 from pathlib import Path
 from typing import ClassVar
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from diffence_jax import models
 from diffence_jax.attacks import View, run_attack
 from diffence_jax.audit.pool import Pool
-from diffence_jax.batching import in_batches, to_float
-from diffence_jax.data import Images
 from diffence_jax.experiment.samples import Samples
 from diffence_jax.experiment.stage import Compute, Stage
 from diffence_jax.experiment.stages.classifier import SavedClassifier, TrainedClassifier
 from diffence_jax.experiment.store import Store
 from diffence_jax.named import Choice
-from diffence_jax.predictor import Predict
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,13 +39,15 @@ class LabelOnly(Stage):
 
   def compute(self, folder: Path, store: Store, compute: Compute) -> None:
     """Writes `scores.npz`, attack to f64[n]."""
-    predict = models.predictor(*self.classifier.load(store))
+    bound = self.classifier.load(store)
+    predict, images = models.predictor(*bound), self.samples.images
     view = View(
-      lambda: _answers(predict, self.samples.images, compute.batch_size),
+      # One query about each image.
+      lambda: models.answer_images(*bound, images, compute.batch_size)[:, None],
       self.pool.labels,
       is_known=self.pool.is_known,
       is_member=self.pool.is_member,
-      images=self.samples.images,
+      images=images,
       ask=lambda images: jnp.argmax(predict(None, images), axis=-1),
       ids=self.pool.ids,
       seed=self.seed,
@@ -65,9 +63,3 @@ class LabelOnly(Stage):
   def cost(self) -> str:
     """How many images are asked about."""
     return f"{len(self.samples)} images"
-
-
-def _answers(predict: Predict, images: Images, batch_size: int) -> np.ndarray:
-  """The classifier's own answers f32[n,1,K], one query about each image."""
-  asked = jax.jit(lambda images: predict(None, to_float(images)))
-  return in_batches(lambda rows: asked(images[rows]), len(images), batch_size)[:, None]
