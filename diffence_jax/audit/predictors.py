@@ -12,6 +12,7 @@ from diffence_jax.checks import check_instance
 from diffence_jax.defense.output import Finish, make_output_defense
 from diffence_jax.defense.policy import (
   POLICIES,
+  PUBLISHED,
   Policy,
   RankPolicy,
   Record,
@@ -46,7 +47,8 @@ class Predictor(NamedTuple):
 
 def policy_title(name: str) -> str:
   """A policy as it is spoken of: "scenario_1" is "scenario 1"."""
-  return option_key(name).removesuffix("_published").replace("_", " ")
+  shown = {published: policy for policy, published in PUBLISHED.items()}
+  return option_key(shown.get(name, name)).replace("_", " ")
 
 
 class ModelRecord(NamedTuple):

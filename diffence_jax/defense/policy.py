@@ -128,6 +128,9 @@ POLICIES = Registry(
   num_args=2,
 )
 
+# Policies that were published in another form, which `protocol="paper"` takes.
+PUBLISHED = {"scenario_3": "scenario_3_published"}
+
 
 def check_policy(policy: Policy, name: str = "policy") -> Policy:
   """Returns the policy; raises TypeError unless it is one."""

@@ -10,7 +10,7 @@ from diffence_jax.attacks.attack import ATTACKS, declaration_of
 from diffence_jax.audit.pool import Pool
 from diffence_jax.audit.predictors import Predictor, policy_title
 from diffence_jax.defense.output import OUTPUT_DEFENSES
-from diffence_jax.defense.policy import POLICIES, UNDEFENDED
+from diffence_jax.defense.policy import POLICIES, PUBLISHED, UNDEFENDED
 from diffence_jax.experiment.plan_models import plan_training
 from diffence_jax.experiment.samples import Samples
 from diffence_jax.experiment.sections import Settings
@@ -46,9 +46,7 @@ def plan_predictors(settings: Settings) -> tuple[Predictor, ...]:
   for name in settings.purify.policies:
     if name == UNDEFENDED:
       continue
-    chosen = name
-    if settings.audit.protocol == "paper" and f"{name}_published" in POLICIES.known:
-      chosen = f"{name}_published"
+    chosen = PUBLISHED.get(name, name) if settings.audit.protocol == "paper" else name
     policy = POLICIES.choose(chosen, settings.options("policies", chosen))
     found.append(Predictor(policy_title(chosen), policy))
   names = [predictor.name for predictor in found]
