@@ -45,15 +45,7 @@ def run(argv: Sequence[str]) -> int:
   command = importlib.import_module(f"diffence_jax.cli.{name or 'experiment'}")
   try:
     command.run([argv[0], *argv[2:]] if name else argv)
-  # What a user's files and settings can lead to: the message says what is wrong.
-  except (
-    ValueError,
-    TypeError,
-    OSError,
-    RuntimeError,
-    ImportError,
-    FloatingPointError,
-  ) as error:
+  except _EXPECTED as error:
     return _refuse(str(error) or type(error).__name__)
   except (MemoryError, OverflowError) as error:
     return _refuse(
