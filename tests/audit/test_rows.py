@@ -174,15 +174,17 @@ def test_rows_are_plain_in_a_file_and_come_back():
 
 def test_a_policy_that_breaks_its_word_is_noticed():
   raw = np.eye(3, dtype=np.float32)
-  record = Record(raw, raw[:, None], np.arange(3))
-  predictor = Predictor("own", POLICIES.choose("average"))
-  for function, keeps_labels in ((lambda c, r: -r, False), (lambda c, r: 2 * r, True)):
+
+  def warn_of(function, keeps_labels):
     policy = AggregatePolicy(function, keeps_labels=keeps_labels)
-    with warnings.catch_warnings():
-      warnings.simplefilter("error")
-      rows._warn_of_changed_labels(Defended(predictor, policy), record)
-  broken = AggregatePolicy(lambda c, r: -r, keeps_labels=True)
+    defended = Defended(Predictor("mine", POLICIES.choose("average")), policy)
+    rows._warn_of_changed_labels(defended, np.asarray(policy.answer(raw[:, None], raw)), raw)
+
+  with warnings.catch_warnings():
+    warnings.simplefilter("error")
+    warn_of(lambda candidates, raw: -raw, keeps_labels=False)
+    warn_of(lambda candidates, raw: 2 * raw, keeps_labels=True)
   with pytest.warns(
     UserWarning, match="'average' declares that it keeps labels, and changed 3"
   ):
-    rows._warn_of_changed_labels(Defended(predictor, broken), record)
+    warn_of(lambda candidates, raw: -raw, keeps_labels=True)
