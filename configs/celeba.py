@@ -50,7 +50,7 @@ def get_config(variant: str = "") -> ConfigDict:
   config.classifier.fields = ConfigDict({"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)})
 
   imagenet_purification(config)
-  config.diffusion.checkpoint = "models/imagenet"
+  config.diffusion.saved_model = "models/imagenet"
 
   config.defenses.advreg.alpha = 4.0
   if variant == "smoke":

@@ -9,7 +9,7 @@ The network is trained on the classifier's members; to take a published one inst
 
     diffence import-torch adm_unet 256x256_diffusion_uncond.pt --output=models/imagenet
     diffence --config=configs/photographs.py --workdir=runs/imagenet \
-      --config.diffusion.checkpoint=models/imagenet
+      --config.diffusion.saved_model=models/imagenet
 
 Cost: about 45 minutes on two CPU cores; with the published model an accelerator's job
 (`python experiments/imagenet_cost.py`).

@@ -5,7 +5,7 @@
 
 Trains a narrow ResNet18 in PyTorch on the config's members, writes a checkpoint with
 `torch.save`, turns it into a saved model with `diffence import-torch`, checks that both give
-the same logits for all images, and runs the config with `classifier.checkpoint` and an index
+the same logits for all images, and runs the config with `classifier.saved_model` and an index
 file that names the members. Prints the report's table and writes `round_trip.json`.
 """
 
@@ -81,7 +81,7 @@ def main(_) -> None:
   with torch.no_grad():
     theirs = network(to_torch(dataset.images)).numpy()
 
-  config.classifier.checkpoint = str(imported)
+  config.classifier.saved_model = str(imported)
   config.data.index_file = str(folder / "members.json")
   results = run(config, folder / "run")
   found = {

@@ -13,7 +13,7 @@ from diffence_jax.cli.terminal import printable, say
 
 _DESCRIPTION = """\
 Turns a network that was trained and published with PyTorch into a saved model: a folder that
-config.classifier.checkpoint or config.diffusion.checkpoint of an experiment can name.
+config.classifier.saved_model or config.diffusion.saved_model of an experiment can name.
 
   KIND                the network, for example ddpm_unet or resnet18; an unknown one is met
                       with the list of them

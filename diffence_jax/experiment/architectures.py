@@ -35,9 +35,9 @@ def resolve(settings: Settings, dataset: Dataset) -> tuple[Settings, Mapping[str
   found = {}
   for name, role in _ROLES.items():
     own = getattr(settings, name)
-    if not own.checkpoint:
+    if not own.saved_model:
       continue
-    found[name] = find_saved_model(name, own.checkpoint, role)
+    found[name] = find_saved_model(name, own.saved_model, role)
     manifest = found[name].manifest
     fields = dict(manifest.fields)
     given = fields.pop("num_classes" if name == "classifier" else "out_channels")
@@ -57,7 +57,7 @@ def resolve(settings: Settings, dataset: Dataset) -> tuple[Settings, Mapping[str
 def _check_classifier(
   settings: Settings, manifest: Manifest, num_classes: int, dataset: Dataset
 ):
-  path = settings.classifier.checkpoint
+  path = settings.classifier.saved_model
   if num_classes != dataset.num_classes:
     raise ValueError(
       f"The classifier in {path} tells {num_classes} classes apart, and the data have "
@@ -70,18 +70,18 @@ def _check_classifier(
     )
   if not settings.data.index_file:
     raise ValueError(
-      f"classifier.checkpoint is {path}, and nothing says which samples it was trained on; "
+      f"classifier.saved_model is {path}, and nothing says which samples it was trained on; "
       "name them in data.index_file."
     )
   if settings.classifier.defense != "undefended":
     raise ValueError(
-      f"classifier.defense is {settings.classifier.defense!r}, and classifier.checkpoint names "
-      "a trained classifier, which is taken as it is; leave one of them out."
+      f"classifier.defense is {settings.classifier.defense!r}, and classifier.saved_model "
+      "names a trained classifier, which is taken as it is; leave one of them out."
     )
   if settings.shadow.num_canaries:
     raise ValueError(
       "shadow.num_canaries asks for canaries that the target is trained on, and "
-      "classifier.checkpoint names one that is trained already; set it to 0."
+      "classifier.saved_model names one that is trained already; set it to 0."
     )
 
 
@@ -93,7 +93,7 @@ def _image_shape(settings: Settings, channels: int, dataset: Dataset) -> tuple[i
   if own.image_shape and channels != own.image_shape[-1]:
     raise ValueError(
       f"diffusion.image_shape is {tuple(own.image_shape)}, and the network in "
-      f"{own.checkpoint} is for images of {channels} channels."
+      f"{own.saved_model} is for images of {channels} channels."
     )
   return own.image_shape
 
@@ -106,7 +106,7 @@ def _schedule(settings: Settings, manifest: Manifest) -> Mapping[str, Any]:
   if asked not in (saved, defaults_of(linear_schedule, 0)):
     raise ValueError(
       f"diffusion.schedule is {dict(asked)}, and the network in "
-      f"{settings.diffusion.checkpoint} is for another one: {_shown(saved)}. "
+      f"{settings.diffusion.saved_model} is for another one: {_shown(saved)}. "
       "Leave it out; the saved model's is taken."
     )
   return saved
@@ -132,6 +132,6 @@ def _check_normalisation(settings: Settings, fields: Mapping) -> None:
     if asked != saved:
       raise ValueError(
         f"classifier.fields.{name} is {asked}, and the saved model "
-        f"{settings.classifier.checkpoint} has {saved}. Import it again with "
+        f"{settings.classifier.saved_model} has {saved}. Import it again with "
         f"--set {name}=..., or set classifier.fields.{name} to what it was trained with."
       )

@@ -79,7 +79,7 @@ def shrink(config: ConfigDict) -> None:
   if config.diffusion.model == "adm_unet":
     small["num_head_channels"] = 8
   config.diffusion.fields = ConfigDict({**config.diffusion.fields, **small})
-  config.diffusion.checkpoint = ""
+  config.diffusion.saved_model = ""
   if config.diffusion.image_shape:
     config.diffusion.image_shape = (32, 32, 3)
   config.defenses.early_stopping.stop_after = 1

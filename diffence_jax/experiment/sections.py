@@ -52,7 +52,7 @@ class Classifier:
 
   model: str = "small_resnet"
   fields: Mapping[str, Any] = _section()  # what the model takes: width, mean, ...
-  checkpoint: FilePath = ""  # a saved model's folder: taken as it is, not trained
+  saved_model: FilePath = ""  # its folder: taken as it is, not trained
   defense: str = "undefended"  # a name of training.registry.DEFENSES, or module:function
   epochs: int = TrainSettings.epochs
   batch_size: int = TrainSettings.batch_size
@@ -74,7 +74,7 @@ class Diffusion(DenoiserSettings):
 
   model: str = "ddpm_unet"
   fields: Mapping[str, Any] = _section()  # what the model takes: channels, multipliers, ...
-  checkpoint: FilePath = ""  # a saved model's folder: taken as it is, not trained
+  saved_model: FilePath = ""  # its folder: taken as it is, not trained
   image_shape: tuple[int, ...] = ()  # (height, width, channels); (): that of the data
   schedule: Mapping[str, Any] = _section(**defaults_of(linear_schedule, 0))
   trained_on: str = "members"  # or "reference"

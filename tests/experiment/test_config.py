@@ -126,13 +126,13 @@ def test_home_is_found_in_the_paths_of_settings(monkeypatch):
   settings = validate(
     {
       "data": {"index_file": "~/split.json"},
-      "classifier": {"checkpoint": "~/models/resnet18"},
-      "diffusion": {"checkpoint": "models/ddpm"},
+      "classifier": {"saved_model": "~/models/resnet18"},
+      "diffusion": {"saved_model": "models/ddpm"},
     }
   )
   assert settings.data.index_file == "/home/she/split.json"
-  assert settings.classifier.checkpoint == "/home/she/models/resnet18"
-  assert settings.diffusion.checkpoint == "models/ddpm"
+  assert settings.classifier.saved_model == "/home/she/models/resnet18"
+  assert settings.diffusion.saved_model == "models/ddpm"
   with pytest.raises(ValueError, match=r"data.index_file is 5; expected text or a path"):
     validate({"data": {"index_file": 5}})
 

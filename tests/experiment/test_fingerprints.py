@@ -123,7 +123,7 @@ def settings_of_the_base():
 
 SETTINGS = settings_of_the_base()
 # What stands for something on disk, by its content; see the tests below.
-ON_DISK = {"classifier.checkpoint", "diffusion.checkpoint", "data.index_file"}
+ON_DISK = {"classifier.saved_model", "diffusion.saved_model", "data.index_file"}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -193,7 +193,7 @@ def test_what_is_on_disk_is_named_by_its_content(tmp_path):
 
   def of(model, split):
     values = {"shadow.num_canaries": 0, "data.index_file": str(tmp_path / f"{split}.json")}
-    return fingerprints({**values, "classifier.checkpoint": str(tmp_path / model)})
+    return fingerprints({**values, "classifier.saved_model": str(tmp_path / model)})
 
   assert of("first", "split") == of("copy", "same")
   for other in (of("second", "split"), of("first", "other")):

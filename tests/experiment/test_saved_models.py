@@ -41,8 +41,8 @@ def named(saved, **changes):
   return config(
     **{
       "data.index_file": str(saved / "index.json"),
-      "classifier.checkpoint": str(saved / "classifier"),
-      "diffusion.checkpoint": str(saved / "denoiser"),
+      "classifier.saved_model": str(saved / "classifier"),
+      "diffusion.saved_model": str(saved / "denoiser"),
       **changes,
     }
   )
@@ -68,7 +68,7 @@ def test_the_folder_is_not_part_of_what_a_result_depends_on(saved, tmp_path):
   moved = tmp_path / "elsewhere"
   (saved / "classifier").rename(moved)
   try:
-    there = plan(named(saved, **{"classifier.checkpoint": str(moved)})).stages
+    there = plan(named(saved, **{"classifier.saved_model": str(moved)})).stages
   finally:
     moved.rename(saved / "classifier")
   here = plan(named(saved)).stages
@@ -114,7 +114,7 @@ def with_schedule(saved, tmp_path):
 
 def test_the_schedule_of_a_saved_model_is_the_experiments(saved, with_schedule):
   schedule = {"kind": "cosine", "num_steps": 1000}
-  own = plan(named(saved, **{"diffusion.checkpoint": with_schedule(schedule)}))
+  own = plan(named(saved, **{"diffusion.saved_model": with_schedule(schedule)}))
   expected = dj.make_schedule(**schedule)
   np.testing.assert_array_equal(own.purification.full_schedule().alpha_bar, expected.alpha_bar)
   assert as_json(own.settings)["diffusion"]["schedule"] == schedule
@@ -127,7 +127,7 @@ def test_the_usual_schedule_is_the_same_told_and_untold(saved, with_schedule):
   linear = {"num_steps": 1000, "beta_start": 1e-4, "beta_end": 0.02}
   told, untold = (
     plan(named(saved, **changes)).stages
-    for changes in ({"diffusion.checkpoint": with_schedule(linear)}, {})
+    for changes in ({"diffusion.saved_model": with_schedule(linear)}, {})
   )
   assert {n: s.fingerprint for n, s in told.items()} == {
     n: s.fingerprint for n, s in untold.items()
@@ -136,12 +136,12 @@ def test_the_usual_schedule_is_the_same_told_and_untold(saved, with_schedule):
 
 def test_another_schedule_than_the_saved_models_is_refused(saved, with_schedule):
   linear = {"num_steps": 1000, "beta_start": 1e-4, "beta_end": 0.03}
-  changes = {"diffusion.checkpoint": with_schedule({"kind": "cosine", "num_steps": 1000})}
+  changes = {"diffusion.saved_model": with_schedule({"kind": "cosine", "num_steps": 1000})}
   with pytest.raises(ValueError, match=r"schedule is .*0\.03.*another one: kind cosine"):
     plan(named(saved, **changes, **{"diffusion.schedule.beta_end": 0.03}))
-  changes = {"diffusion.checkpoint": with_schedule(linear)}
+  changes = {"diffusion.saved_model": with_schedule(linear)}
   plan(named(saved, **changes, **{"diffusion.schedule.beta_end": 0.03}))
-  short = {"diffusion.checkpoint": with_schedule({"kind": "betas", "betas": [0.1, 0.2]})}
+  short = {"diffusion.saved_model": with_schedule({"kind": "betas", "betas": [0.1, 0.2]})}
   with pytest.raises(ValueError, match="step"):  # of which there are two
     plan(named(saved, **short))
 
@@ -149,9 +149,9 @@ def test_another_schedule_than_the_saved_models_is_refused(saved, with_schedule)
 @pytest.mark.parametrize(
   "changes, error, message",
   [
-    ({"classifier.checkpoint": "nowhere"}, FileNotFoundError, "no saved model nowhere"),
-    ({"classifier.checkpoint": "{saved}/denoiser"}, ValueError, "expected a classifier"),
-    ({"diffusion.checkpoint": "{saved}/classifier"}, ValueError, "expected a denoiser"),
+    ({"classifier.saved_model": "nowhere"}, FileNotFoundError, "no saved model nowhere"),
+    ({"classifier.saved_model": "{saved}/denoiser"}, ValueError, "expected a classifier"),
+    ({"diffusion.saved_model": "{saved}/classifier"}, ValueError, "expected a denoiser"),
     ({"data.index_file": ""}, ValueError, "name them in data.index_file"),
     ({"classifier.defense": "hamp"}, ValueError, "leave one of them out"),
     ({"shadow.num_canaries": 2}, ValueError, "set it to 0"),

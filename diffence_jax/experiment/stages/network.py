@@ -93,6 +93,7 @@ def find_saved_model(section: str, path: str, role: str) -> SavedModel:
   manifest = read_manifest(path)
   if manifest.role != role:
     raise ValueError(
-      f"{section}.checkpoint is {path}, the {manifest.role} {manifest.name}; expected a {role}."
+      f"{section}.saved_model is {path}, the {manifest.role} {manifest.name}; "
+      f"expected a {role}."
     )
   return SavedModel(path, manifest)
