@@ -3,12 +3,11 @@
 from diffence_jax.attacks.attack import (
   ATTACKS,
   Attack,
-  Ensemble,
   View,
   attack,
-  ensemble_of,
   run_attack,
 )
+from diffence_jax.attacks.ensemble import Ensemble, ensemble_of
 from diffence_jax.attacks.hop_skip_jump import HopSkipJump, hop_skip_jump
 from diffence_jax.attacks.label_only import augmentation_robustness, noise_robustness
 from diffence_jax.attacks.lira import lira

@@ -9,7 +9,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from diffence_jax.attacks.attack import View, attack
-from diffence_jax.attacks.lira import check_membership
+from diffence_jax.attacks.shadow_phi import check_membership
 from diffence_jax.attacks.signals import log_mean, phi_and_log_p
 from diffence_jax.checks import check_numbers, check_positive, check_range, check_type
 

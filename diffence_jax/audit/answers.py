@@ -12,7 +12,7 @@ import numpy as np
 
 from diffence_jax import rng
 from diffence_jax.attacks import Ensemble
-from diffence_jax.attacks.attack import Statistic
+from diffence_jax.attacks.ensemble import Statistic
 from diffence_jax.audit.pool import Pool
 from diffence_jax.audit.predictors import (
   Defended,

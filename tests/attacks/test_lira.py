@@ -1,6 +1,5 @@
 """LiRA against loops with scipy.stats, the closed form of Gaussians, and without a leak."""
 
-import importlib
 import math
 
 import numpy as np
@@ -12,10 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffence_jax import attacks, metrics
+from diffence_jax.attacks import shadow_phi
 from diffence_jax.attacks.lira import VARIANCES, lira
 
-# By its name: `attacks.lira` is the function.
-lira_module = importlib.import_module("diffence_jax.attacks.lira")
 MODES = [(online, variance) for online in (True, False) for variance in VARIANCES]
 
 
@@ -255,9 +253,9 @@ def test_blocks_and_memory_maps_change_nothing(online, variance, tmp_path, monke
   stored = np.memmap(tmp_path / "phi", np.float32, "r", shape=shadow.shape)
   # Blocks of 1, of 7 with a rest, and of exactly half.
   for size in (1, 7, 25):
-    bytes_each = 8 * 8 * 3 * lira_module._NUM_TEMPORARIES
-    monkeypatch.setattr(lira_module, "_BLOCK_BYTES", size * bytes_each)
-    lengths = [len(values[0]) for _, values in lira_module._blocks(stored)]
+    bytes_each = 8 * 8 * 3 * shadow_phi._NUM_TEMPORARIES
+    monkeypatch.setattr(shadow_phi, "_BLOCK_BYTES", size * bytes_each)
+    lengths = [len(values[0]) for _, values in shadow_phi._blocks(stored)]
     assert max(lengths) == size and sum(lengths) == 50
     scores = lira(target, stored, membership, online=online, variance=variance)
     np.testing.assert_allclose(scores, expected, rtol=1e-10, atol=1e-12)

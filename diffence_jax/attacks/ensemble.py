@@ -1,0 +1,68 @@
+"""Shadow models as attacks see them: what they answered, and whom they were trained with."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+# What is read off one model: `(logits f32[N,Q,K], labels i[N], versions A) -> f[N,...]`.
+Statistic = Callable[[np.ndarray, np.ndarray, int], np.ndarray]
+
+
+class Ensemble:
+  """What shadow models answer, read model by model: not all of it is in memory at a time."""
+
+  def __init__(
+    self,
+    membership: np.ndarray,
+    read: Callable[[int], np.ndarray],
+    statistic: Callable[[Statistic], np.ndarray],
+  ):
+    """Describes S models and N samples.
+
+    Args:
+      membership: bool[S,N], True where a model was trained with the sample.
+      read: model to its answers f32[N,Q,K].
+      statistic: a `Statistic` to what it reads off every model, f[S,N,...].
+    """
+    self.membership = membership
+    self._read, self.statistic = read, statistic
+
+  def __len__(self) -> int:
+    return len(self.membership)
+
+  def __getitem__(self, model: int) -> np.ndarray:
+    """The answers f32[N,Q,K] of one model."""
+    if not 0 <= model < len(self):
+      raise IndexError(f"There is no shadow model {model}; there are {len(self)}.")
+    return self._read(model)
+
+  def take(self, models: np.ndarray, samples: np.ndarray | slice = slice(None)) -> "Ensemble":
+    """Some of the models, i[T] or bool[S], about some of the samples."""
+    chosen = np.arange(len(self))[models]
+    return Ensemble(
+      self.membership[chosen][:, samples],
+      lambda model: self._read(chosen[model])[samples],
+      lambda function: self.statistic(function)[chosen][:, samples],
+    )
+
+
+def ensemble_of(
+  shadow_logits: np.ndarray, membership: np.ndarray, labels: np.ndarray, versions: int = 1
+) -> Ensemble:
+  """An ensemble whose answers are in an array, which may be mapped.
+
+  Args:
+    shadow_logits: f[S,N,Q,K].
+    membership: bool[S,N].
+    labels: i[N].
+    versions: A, as in `View`.
+  """
+  found: dict[Statistic, np.ndarray] = {}
+
+  def statistic(function):
+    if function not in found:
+      each = (function(np.asarray(logits), labels, versions) for logits in shadow_logits)
+      found[function] = np.stack([np.asarray(values, np.float32) for values in each])
+    return found[function]
+
+  return Ensemble(membership, lambda model: np.asarray(shadow_logits[model]), statistic)
