@@ -97,11 +97,11 @@ def fill_devices(num: int, num_devices: int, size: int) -> tuple[np.ndarray, np.
   Returns:
     Rows i64[D * size], and the places i64[num] of every row among them.
   """
-  own = -(-num // num_devices)
-  each = filled(0, size, own)
-  rows = np.arange(num_devices)[:, None] * own + each[None]
+  share = -(-num // num_devices)
+  each = filled(0, size, share)
+  rows = np.arange(num_devices)[:, None] * share + each[None]
   at = np.arange(num)
-  return np.minimum(rows.ravel(), num - 1), at // own * size + at % own
+  return np.minimum(rows.ravel(), num - 1), at // share * size + at % share
 
 
 def index_batches(

@@ -58,8 +58,8 @@ class Checkpoints:
 
   def _newest(self) -> int:
     """The newest step that is whole; whatever else is there is removed."""
-    found = [p for p in self._directory.iterdir() if p.name.isdecimal() and int(p.name)]
-    for path in sorted(found, key=lambda path: int(path.name), reverse=True):
+    steps = [p for p in self._directory.iterdir() if p.name.isdecimal() and int(p.name)]
+    for path in sorted(steps, key=lambda path: int(path.name), reverse=True):
       try:
         content = disk.read_manifest(path, _MANIFEST, "Training goes on without it.")
         if content.get("step") != int(path.name):
@@ -137,8 +137,8 @@ def _remove_leftovers(path):
 
 def _alone():
   """Each process writes what is its own, and waits for no other."""
-  own = jax.process_index()
-  return ocp.options.MultiprocessingOptions(primary_host=own, active_processes={own})
+  this = jax.process_index()
+  return ocp.options.MultiprocessingOptions(primary_host=this, active_processes={this})
 
 
 def _on_host(tree):

@@ -147,11 +147,11 @@ def check_plain(name: str, value: Any) -> None:
     value: None, a bool, text or a finite number; lists, tuples and mappings of these.
   """
   if isinstance(value, Mapping):
-    for key, own in value.items():
-      check_plain(f"{name}.{key}", own)
+    for key, inner in value.items():
+      check_plain(f"{name}.{key}", inner)
   elif isinstance(value, list | tuple):
-    for place, own in enumerate(value):
-      check_plain(f"{name}[{place}]", own)
+    for place, inner in enumerate(value):
+      check_plain(f"{name}[{place}]", inner)
   elif isinstance(value, float) and not np.isfinite(value):
     raise ValueError(f"{name} is {shown(value)}; expected a finite number.")
   elif not (value is None or isinstance(value, bool | int | float | str)):
@@ -177,14 +177,14 @@ def _check_elements(name: str, values: tuple, annotation: Any) -> tuple:
   )
   for part in typing.get_args(annotation) if is_union else (annotation,):
     if tuple in (_kinds(part) or ()):
-      own = [each for each in typing.get_args(part) if each is not Ellipsis]
-      if len(own) == 1:
-        own *= len(values)
-      if own and len(own) != len(values):
-        raise ValueError(f"{name} is {shown(values)}; expected {len(own)} values.")
+      kinds = [each for each in typing.get_args(part) if each is not Ellipsis]
+      if len(kinds) == 1:
+        kinds *= len(values)
+      if kinds and len(kinds) != len(values):
+        raise ValueError(f"{name} is {shown(values)}; expected {len(kinds)} values.")
       return tuple(
         check_type(f"{name}[{place}]", *pair)
-        for place, pair in enumerate(zip(values, own or [Any] * len(values), strict=True))
+        for place, pair in enumerate(zip(values, kinds or [Any] * len(values), strict=True))
       )
   return values
 

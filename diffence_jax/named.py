@@ -53,18 +53,18 @@ def defaults_of(function: Callable[..., Any], num_args: int) -> dict[str, Any]:
 def _parameters(function, num_args):
   """A function's parameters: what takes the first `num_args` arguments, and its options."""
   try:
-    found = _signature(function).parameters.values()
+    parameters = _signature(function).parameters.values()
   except (ValueError, TypeError) as error:
     name = getattr(function, "__qualname__", type(function).__name__)
     raise ValueError(
       f"{name} tells nothing of its arguments; expected a function written in Python."
     ) from error
-  several = [p for p in found if p.kind is p.VAR_POSITIONAL]
-  places = [p for p in found if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+  several = [p for p in parameters if p.kind is p.VAR_POSITIONAL]
+  places = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
   arguments = places[:num_args]
   arguments += several * (num_args - len(arguments))
   taken = {p.name for p in (*arguments, *several)}
-  return arguments, [p for p in found if p.name not in taken]
+  return arguments, [p for p in parameters if p.name not in taken]
 
 
 def _signature(function):
@@ -206,8 +206,8 @@ class Registry:
     return known, self._path(name), len(known) < len(options)
 
   def _path(self, name):
-    own = "" if self.section.endswith(".") else option_key(name)
-    return f"{self.section}.{own}" if own else self.section[:-1]
+    key = "" if self.section.endswith(".") else option_key(name)
+    return f"{self.section}.{key}" if key else self.section[:-1]
 
 
 def option_key(name: str) -> str:

@@ -46,17 +46,17 @@ def own_key(key: jax.Array, name: str = "key") -> jax.Array:
     )
   if is_typed(key) and jax.random.key_impl(key) == GENERATOR:
     return key
-  own = jax.random.wrap_key_data(words[:2], impl=GENERATOR)
+  ours = jax.random.wrap_key_data(words[:2], impl=GENERATOR)
   for word in words[2:]:
-    own = jax.random.fold_in(own, word)
-  return own
+    ours = jax.random.fold_in(ours, word)
+  return ours
 
 
-def as_given(own: jax.Array, given: jax.Array) -> jax.Array:
+def as_given(ours: jax.Array, given: jax.Array) -> jax.Array:
   """A key of ours for a caller's function: raw, and as long, where the caller's `given` is."""
   if is_typed(given):
-    return own
-  return jnp.resize(jax.random.key_data(own), given.shape)
+    return ours
+  return jnp.resize(jax.random.key_data(ours), given.shape)
 
 
 def is_typed(key: jax.Array) -> bool:

@@ -58,13 +58,13 @@ def main(_) -> None:
   argument = {"small": _SMALL.value, "num_candidates": _CANDIDATES.value}
   entries, rows = [], []
   for name in _NETWORKS.value:
-    found = {"cold": [], "warm": []}
+    runs = {"cold": [], "warm": []}
     for _ in range(_ROUNDS.value):
       with tempfile.TemporaryDirectory() as cache:
-        for times in found.values():
-          own = {**argument, "name": name, "cache": cache, "started": time.time()}
-          times.append(measuring.in_own_process(__file__, own))
-    for when, times in found.items():
+        for times in runs.values():
+          settings = {**argument, "name": name, "cache": cache, "started": time.time()}
+          times.append(measuring.in_own_process(__file__, settings))
+    for when, times in runs.items():
       seconds = {part: measuring.summary([t[part] for t in times]) for part in times[0]}
       entries.append({"networks": name, "cache": when, "seconds": seconds})
       rows.append([name, when, *map(measuring.with_range, seconds.values())])

@@ -80,9 +80,13 @@ def main(_) -> None:
     "as published": lambda: measuring.timed(lambda: published_search(*known)),
   }
   seconds = {
-    name: measuring.summary(own) for name, own in measuring.in_turn(ways, _ROUNDS.value).items()
+    name: measuring.summary(times)
+    for name, times in measuring.in_turn(ways, _ROUNDS.value).items()
   }
-  found = {"fit_interval": dj.fit_interval(*known), "as published": published_search(*known)}
+  intervals = {
+    "fit_interval": dj.fit_interval(*known),
+    "as published": published_search(*known),
+  }
   slowest = seconds["as published"]["median"]
   print(f"{shape[0]} + {shape[0]} samples, {shape[1]} candidates; first call {first:.2f} s\n")
   measuring.show_table(
@@ -90,14 +94,16 @@ def main(_) -> None:
     [
       [
         name,
-        measuring.with_range(own, ".3f"),
-        f"{slowest / own['median']:.0f}x",
-        ", ".join(f"{end:.4f}" for end in found[name]),
+        measuring.with_range(times, ".3f"),
+        f"{slowest / times['median']:.0f}x",
+        ", ".join(f"{end:.4f}" for end in intervals[name]),
       ]
-      for name, own in seconds.items()
+      for name, times in seconds.items()
     ],
   )
-  measuring.write_figures(_OUTPUT.value, {"first": first, "seconds": seconds, "found": found})
+  measuring.write_figures(
+    _OUTPUT.value, {"first": first, "seconds": seconds, "found": intervals}
+  )
 
 
 if __name__ == "__main__":

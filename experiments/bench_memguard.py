@@ -58,7 +58,7 @@ def torch_search(params):
     start = torch.tensor(logits)
     label, given = int(start.argmax()), torch.softmax(start, 0)
     sign, others = torch.sign(attacker(given)), torch.arange(len(start)) != label
-    found = start
+    best = start
     for c3 in 10.0 ** np.arange(-1, 6):
       z, is_found = start, False
       for _ in range(300):
@@ -72,11 +72,11 @@ def torch_search(params):
         z = (z - 0.1 * gradient / gradient.norm()).detach()
         crossed = attacker(torch.softmax(z, 0)) * sign <= 0
         if crossed and int(z.argmax()) == label:
-          found, is_found = z, True
+          best, is_found = z, True
           break
       if not is_found:
         break
-    return found.numpy()
+    return best.numpy()
 
   return search
 
@@ -111,7 +111,7 @@ def measure(num_classes: int) -> dict[str, Any]:
     "classes": num_classes,
     "samples": len(logits),
     "samples_a_second": {
-      name: measuring.summary([1.0 / s for s in own]) for name, own in seconds.items()
+      name: measuring.summary([1.0 / s for s in times]) for name, times in seconds.items()
     },
     "crossed": int(np.sum((before > 0) != (after > 0))),
     "labels_kept": float(np.mean(np.argmax(moved, axis=1) == np.argmax(logits, axis=1))),

@@ -45,9 +45,9 @@ def compare(experiment, store) -> dict[str, Any]:
   images = experiment.dataset.images[: _IMAGES.value].astype(np.float32) / 255.0
   key = rng.stream(settings.seed, "precision")
   raw, candidates = {}, {}
-  for name, own in dtypes.items():
+  for name, names in dtypes.items():
     classifier, denoiser = (
-      b.module.clone(dtype=jnp.dtype(dtype)) for b, dtype in zip(bound, own, strict=True)
+      b.module.clone(dtype=jnp.dtype(dtype)) for b, dtype in zip(bound, names, strict=True)
     )
     predict = models.predictor(classifier, bound[0].variables)
     denoise = models.denoiser(denoiser, bound[1].variables)
@@ -82,7 +82,9 @@ def compare(experiment, store) -> dict[str, Any]:
     "candidates_of_another_label": int(
       np.sum(candidates["other"].argmax(-1) != candidates["float32"].argmax(-1))
     ),
-    "candidates_that_keep_the_label": {name: float(own.mean()) for name, own in kept.items()},
+    "candidates_that_keep_the_label": {
+      name: float(is_kept.mean()) for name, is_kept in kept.items()
+    },
     "raw_labels_changed": int(np.sum(labels["other"] != labels["float32"])),
     "selected": selected,
   }

@@ -157,9 +157,9 @@ def measure(name: str) -> list[dict]:
   networks = networks_of(name, small=_SMALL.value)
   classifier, denoiser, schedule, image_shape = networks
   dtype = jnp.dtype(_DTYPE.value)
-  found = with_pytorch(networks)
-  if found:
-    torch_modules, variables = found
+  in_torch = with_pytorch(networks)
+  if in_torch:
+    torch_modules, variables = in_torch
   else:
     variables = [
       models.init(module, jax.random.key(0), image_shape) for module in (classifier, denoiser)
@@ -172,7 +172,7 @@ def measure(name: str) -> list[dict]:
 
   # A way: how many images, how many candidates of each on average, and how to run it once.
   ways, images = {}, draw_images(num, image_shape, 0.0)
-  if found:
+  if in_torch:
     import torch_networks
 
     published = torch_networks.published_procedure(
@@ -190,7 +190,7 @@ def measure(name: str) -> list[dict]:
     early = dj.protect(accept, denoise, schedule, constant_time=False, **settings)
     evaluations = select(key, batch, np.arange(num_early), accept(key, batch)).evaluations
     ways[way] = num_early, evaluations / num_early, functools.partial(early, key, batch)
-  for way in list(ways)[bool(found) :]:
+  for way in list(ways)[bool(in_torch) :]:
     measuring.timed(ways[way][2])
   runs = {way: lambda run=run: measuring.timed(run) for way, (_, _, run) in ways.items()}
   runs["a FLOP"] = lambda: 1.0 / measuring.matmul_peak(dtype, rounds=3)
@@ -220,7 +220,7 @@ def measure(name: str) -> list[dict]:
         "evaluations": drawn,
         "ms": ms,
         "queries_a_second": measuring.summary([num_images / s for s in seconds[way]]),
-        "against_pytorch": published_ms / ms["median"] if found else None,
+        "against_pytorch": published_ms / ms["median"] if in_torch else None,
         "floor_ms": floor,
         "share_of_floor": floor / ms["median"],
         "peak": peak,

@@ -165,13 +165,13 @@ def main(_) -> None:
   for count in (1, 2, 4, 8):
     # One chunk holds a device's share: a loop's body would count but once.
     setting = {"num_candidates": candidates[1], "images": 64, "chunk_size": 64 * candidates[1]}
-    found = measuring.in_own_process(
+    measured = measuring.in_own_process(
       __file__,
       {**network, **setting, "flops": True},
       JAX_PLATFORMS="cpu",
       XLA_FLAGS=f"--xla_force_host_platform_device_count={count}",
     )
-    devices.append({**setting, "devices": count, **found})
+    devices.append({**setting, "devices": count, **measured})
   print()
   measuring.show_table(
     ["devices", "GFLOPs of each", "of those on one"],

@@ -169,7 +169,7 @@ def main(_) -> None:
   runs["a FLOP"] = lambda: 1.0 / measuring.matmul_peak(rounds=3)
   seconds = measuring.in_turn(runs, _ROUNDS.value)
   peak = 1.0 / min(seconds.pop("a FLOP"))
-  ms = {name: measuring.summary([1e3 * s for s in own]) for name, own in seconds.items()}
+  ms = {name: measuring.summary([1e3 * s for s in times]) for name, times in seconds.items()}
   entries, rows = [], []
   for name, values in sorted(ms.items()):
     what = name.split(",")[0]

@@ -45,35 +45,35 @@ LEAKS = ((0.0, 0.3), (0.3, 0.3), (1.5, 0.3), (1.5, 1.0))
 
 def covered(estimates: list[metrics.Estimate], truth: float) -> float:
   """The share of intervals that hold the truth."""
-  return float(np.mean([own.low <= truth <= own.high for own in estimates]))
+  return float(np.mean([interval.low <= truth <= interval.high for interval in estimates]))
 
 
 def draw_curves(law: str, num: int, shift: float, runs: int) -> list[metrics.Roc]:
   """The ROCs of so many runs."""
-  draw, own = np.random.default_rng(0), LAWS[law]
-  sides = [[own.rvs(size=num, random_state=draw) for _ in range(2)] for _ in range(runs)]
+  draw, scores = np.random.default_rng(0), LAWS[law]
+  sides = [[scores.rvs(size=num, random_state=draw) for _ in range(2)] for _ in range(runs)]
   return [metrics.roc(members + shift, others) for members, others in sides]
 
 
 def one_auc(law: str, num: int, shift: float, runs: int) -> dict:
   """Coverage of an AUC's interval."""
-  curves, own = draw_curves(law, num, shift, runs), LAWS[law]
-  truth = own.expect(lambda score: own.cdf(score + shift))
-  found = [metrics.Estimate(curve.auc, *curve.auc_interval) for curve in curves]
+  curves, scores = draw_curves(law, num, shift, runs), LAWS[law]
+  truth = scores.expect(lambda score: scores.cdf(score + shift))
+  intervals = [metrics.Estimate(curve.auc, *curve.auc_interval) for curve in curves]
   setting = {"law": law, "samples": num, "shift": shift, "truth": float(truth)}
-  return setting | {"covered": covered(found, truth)}
+  return setting | {"covered": covered(intervals, truth)}
 
 
 def one_target(law: str, num: int, shift: float, runs: int) -> list[dict]:
   """Coverage of a TPR's interval at each limit, and of the proportion's own."""
-  curves, own, rows = draw_curves(law, num, shift, runs), LAWS[law], []
+  curves, scores, rows = draw_curves(law, num, shift, runs), LAWS[law], []
   for limit in LIMITS:
-    truth = float(own.sf(own.isf(limit) - shift))
-    found = [curve.tpr_at_fpr(limit) for curve in curves]
-    plain = [metrics.proportion(round(rate.value * num), num) for rate in found]
+    truth = float(scores.sf(scores.isf(limit) - shift))
+    rates = [curve.tpr_at_fpr(limit) for curve in curves]
+    plain = [metrics.proportion(round(rate.value * num), num) for rate in rates]
     row = {"law": law, "samples": num, "shift": shift, "limit": limit, "truth": truth}
-    row |= {"mean": float(np.mean([rate.value for rate in found]))}
-    rows.append(row | {"covered": covered(found, truth), "proportion": covered(plain, truth)})
+    row |= {"mean": float(np.mean([rate.value for rate in rates]))}
+    rows.append(row | {"covered": covered(rates, truth), "proportion": covered(plain, truth)})
   return rows
 
 
@@ -106,8 +106,8 @@ def of_models_alone(scores, membership, models, auc: float) -> metrics.Estimate:
   shares[membership] = (placements(members, others) - auc) / len(members)
   shares[~membership] = (1.0 - placements(others, members) - auc) / len(others)
   by_pair = np.bincount(models, shares.sum(axis=1))
-  found = spread(by_pair[:, None], np.arange(len(by_pair)))
-  margin = found.quantile * np.sqrt(found.variance) / (auc * (1.0 - auc))
+  by_models = spread(by_pair[:, None], np.arange(len(by_pair)))
+  margin = by_models.quantile * np.sqrt(by_models.variance) / (auc * (1.0 - auc))
   ends = scipy.special.expit(scipy.special.logit(auc) + np.array([-margin, margin]))
   return metrics.Estimate(auc, *ends)
 
@@ -118,27 +118,27 @@ def every_model(num_models: int, leak: float, level: float, heavy: bool, runs: i
   models = np.arange(num_models) // 2
   limits = LIMITS[:2]
   names = ("AUC", "AUC, models alone", "difference")
-  found = {name: [] for name in names} | {f"TPR at {limit:.1%}": [] for limit in limits}
+  intervals = {name: [] for name in names} | {f"TPR at {limit:.1%}": [] for limit in limits}
   for _ in range(runs):
     phi, membership = draw_record(draw, num_models, leak, level, heavy)
     noisy = phi + draw.normal(0, 1.0, phi.shape)
     scores, defended = in_turn(phi, membership), in_turn(noisy, membership)
     curve = metrics.clustered_roc(scores, membership, models=models, limits=limits)
-    found["AUC"].append(curve.auc)
+    intervals["AUC"].append(curve.auc)
     plain = of_models_alone(scores, membership, models, curve.auc.value)
-    found["AUC, models alone"].append(plain)
+    intervals["AUC, models alone"].append(plain)
     for rate in curve.rates:
-      found[f"TPR at {rate.limit:.1%}"].append(metrics.Estimate(*rate[:3]))
-    found["difference"].append(
+      intervals[f"TPR at {rate.limit:.1%}"].append(metrics.Estimate(*rate[:3]))
+    intervals["difference"].append(
       metrics.clustered_difference(defended, scores, membership, models=models)
     )
   by_chance = dict(zip(names, (0.5, 0.5, 0.0), strict=True)) | {
-    f"TPR at {own:.1%}": own for own in limits
+    f"TPR at {limit:.1%}": limit for limit in limits
   }
   row = {"models": num_models, "leak": leak, "level": level, "heavy tails": heavy}
-  for name, estimates in found.items():
-    truth = by_chance[name] if not leak else float(np.mean([own.value for own in estimates]))
-    row[f"{name}, truth"] = truth
+  for name, estimates in intervals.items():
+    truth = by_chance[name] if not leak else np.mean([interval.value for interval in estimates])
+    row[f"{name}, truth"] = float(truth)
     row[name] = covered(estimates, truth)
   return row
 

@@ -34,17 +34,17 @@ _IMAGES = flags.DEFINE_integer("images", None, "The first so many images; all by
 
 def differences(full, early, candidates, raw, interval) -> list[dict[str, Any]]:
   """What is known of every image for which another candidate was selected."""
-  found = []
+  rows = []
   for row in np.flatnonzero(np.asarray(full.index != early.index)):
     options = np.concatenate([candidates[row], raw[row : row + 1]])
     chosen = [int(full.index[row]), int(early.index[row])]
     phi = np.asarray(dj.scaled_logit(options))[chosen]
     ends = np.array([np.inf] if interval is None else interval)
     distance = float(np.abs(phi[:, None] - ends).min())
-    found.append(
+    rows.append(
       {"full": chosen[0], "early": chosen[1], "phi": phi.tolist(), "from_end": distance}
     )
-  return found
+  return rows
 
 
 def check(experiment, store) -> dict[str, Any]:
@@ -121,14 +121,14 @@ def main(_) -> None:
   (Path(_WORKDIR.value) / "early_exit.json").write_text(text)
   print("\n| | queries | other index | other label | logits apart | drawn | of | fewer |")
   print("|---|---|---|---|---|---|---|---|")
-  for name, own in results.items():
+  for name, row in results.items():
     print(
-      f"| {name} | {own['queries']:,} | {own['different_index']} | {own['different_label']} "
-      f"| {own['largest_difference_of_logits']:.1e} | {own['drawn_per_query']:.2f} "
-      f"| {own['num_candidates']} | {own['fewer_evaluations']:.1f}x |"
+      f"| {name} | {row['queries']:,} | {row['different_index']} | {row['different_label']} "
+      f"| {row['largest_difference_of_logits']:.1e} | {row['drawn_per_query']:.2f} "
+      f"| {row['num_candidates']} | {row['fewer_evaluations']:.1f}x |"
     )
-  for name, own in results.items():
-    for difference in own["differences"]:
+  for name, row in results.items():
+    for difference in row["differences"]:
       print(f"{name}: {difference}")
 
 

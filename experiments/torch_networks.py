@@ -204,8 +204,8 @@ def first_inside(
     phi = top[..., 0] - top[..., 1:].logsumexp(dim=-1)
     inside = valid & (phi >= interval[0]) & (phi <= interval[1])
     distance = (phi - 0.5 * sum(interval)).abs().masked_fill(~valid, torch.inf)
-    found, nearest = inside.any(dim=1), distance.argmin(dim=1)
-    index = torch.where(found, inside.int().argmax(dim=1), nearest)
+    is_inside, nearest = inside.any(dim=1), distance.argmin(dim=1)
+    index = torch.where(is_inside, inside.int().argmax(dim=1), nearest)
   return options[torch.arange(len(options)), index]
 
 

@@ -84,7 +84,7 @@ def main(_) -> None:
   config.classifier.saved_model = str(imported)
   config.data.index_file = str(folder / "members.json")
   results = run(config, folder / "run")
-  found = {
+  figures = {
     "largest_logit_difference": float(np.abs(ours - theirs).max()),
     "labels_that_differ": int(np.sum(ours.argmax(axis=-1) != theirs.argmax(axis=-1))),
     "images": len(images),
@@ -97,11 +97,11 @@ def main(_) -> None:
       for row in results.predictors
     },
   }
-  (folder / "round_trip.json").write_text(json.dumps(found, indent=2))
+  (folder / "round_trip.json").write_text(json.dumps(figures, indent=2))
   print(format_table(results))
   print(
-    f"\nPyTorch and JAX: logits differ by {found['largest_logit_difference']:.1e} at most, "
-    f"labels on {found['labels_that_differ']} of {len(images)} images."
+    f"\nPyTorch and JAX: logits differ by {figures['largest_logit_difference']:.1e} at most, "
+    f"labels on {figures['labels_that_differ']} of {len(images)} images."
   )
 
 

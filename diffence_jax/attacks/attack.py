@@ -89,8 +89,8 @@ def attack(
 
 def declaration_of(name: str) -> Attack:
   """What is declared of the attack of this name, that of a plain function if nothing is."""
-  found = getattr(ATTACKS.find(name), "attack", None)
-  return found or Attack(option_key(name).replace("_", " "))
+  declared = getattr(ATTACKS.find(name), "attack", None)
+  return declared or Attack(option_key(name).replace("_", " "))
 
 
 class View:

@@ -49,8 +49,8 @@ class Walk(NamedTuple):
     point: f32[B,H,W,C], misclassified and next to the boundary.
     radius: f32[B], how far around it the normal is looked for.
     nearest: f32[B,H,W,C], the nearest point so far.
-    distance: f32[B], of it from the image; infinite where `found` is False.
-    found: bool[B], whether a starting point was misclassified.
+    distance: f32[B], of it from the image; infinite where `is_found` is False.
+    is_found: bool[B], whether a starting point was misclassified.
     num_queries: i32[B], labels asked for since the walk began.
   """
 
@@ -58,7 +58,7 @@ class Walk(NamedTuple):
   radius: jax.Array
   nearest: jax.Array
   distance: jax.Array
-  found: jax.Array
+  is_found: jax.Array
   num_queries: jax.Array
 
 
@@ -82,15 +82,17 @@ def _start(predict: Predict, batch: Batch, num_trials: jax.Array) -> Walk:
   """Goes from a misclassified starting point to the boundary."""
   predictor_key = rng.own_key(batch.predictor_key)
   trial_key, bisect_key = jax.random.split(jax.random.fold_in(predictor_key, 0))
-  points, found, num_queries = _try_noise(_asking(predict, batch, trial_key), batch, num_trials)
+  points, is_found, num_queries = _try_noise(
+    _asking(predict, batch, trial_key), batch, num_trials
+  )
   points = _bisect(_asking(predict, batch, bisect_key), batch, points)
   return Walk(
     point=points,
     radius=jnp.full(len(points), _FIRST_RADIUS, jnp.float32),
     nearest=points,
-    distance=jnp.where(found, _norm(points - batch.images), jnp.inf),
-    found=found,
-    num_queries=num_queries + jnp.where(found, _num_bisections(batch.images), 0),
+    distance=jnp.where(is_found, _norm(points - batch.images), jnp.inf),
+    is_found=is_found,
+    num_queries=num_queries + jnp.where(is_found, _num_bisections(batch.images), 0),
   )
 
 
@@ -113,10 +115,10 @@ def _advance(
   return Walk(
     point=point,
     radius=radius,
-    nearest=_pick(nearer & walk.found, point, walk.nearest),
-    distance=jnp.where(nearer & walk.found, distance, walk.distance),
-    found=walk.found,
-    num_queries=walk.num_queries + jnp.where(walk.found, num_queries, 0),
+    nearest=_pick(nearer & walk.is_found, point, walk.nearest),
+    distance=jnp.where(nearer & walk.is_found, distance, walk.distance),
+    is_found=walk.is_found,
+    num_queries=walk.num_queries + jnp.where(walk.is_found, num_queries, 0),
   )
 
 
@@ -136,13 +138,13 @@ def _try_noise(is_misclassified, batch, num_trials):
   keys = _fold(batch.keys, 0)
 
   def try_next(state):
-    number, points, found, num_queries = state
+    number, points, is_found, num_queries = state
     noise = draw_like(jax.random.uniform, _fold(keys, number), batch.images)
     weight = 1.0 - (number / num_trials).astype(jnp.float32)
     blended = batch.images + weight * (noise - batch.images)
     wrong = is_misclassified(number, blended)
-    points = _pick(wrong & ~found, blended, points)
-    return number + 1, points, found | wrong, num_queries + jnp.where(found, 0, 1)
+    points = _pick(wrong & ~is_found, blended, points)
+    return number + 1, points, is_found | wrong, num_queries + jnp.where(is_found, 0, 1)
 
   return jax.lax.while_loop(
     lambda state: (state[0] < num_trials) & ~jnp.all(state[2]),
@@ -199,7 +201,7 @@ def _try_steps(is_misclassified, batch, walk, normal, t):
   # Where every step fails the point stays.
   length = _norm(walk.point - batch.images) / jnp.sqrt(t.astype(jnp.float32))
   _, _, goal, _, num_queries = jax.lax.while_loop(
-    lambda state: (state[0] < _MAX_STEPS) & ~jnp.all(state[3] | ~walk.found),
+    lambda state: (state[0] < _MAX_STEPS) & ~jnp.all(state[3] | ~walk.is_found),
     try_next,
     (jnp.int32(0), length, walk.point, *_zeros(batch, bool, jnp.int32)),
   )

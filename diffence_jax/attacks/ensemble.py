@@ -57,12 +57,12 @@ def ensemble_of(
     labels: i[N].
     versions: A, as in `View`.
   """
-  found: dict[Statistic, np.ndarray] = {}
+  kept: dict[Statistic, np.ndarray] = {}
 
   def statistic(function):
-    if function not in found:
+    if function not in kept:
       each = (function(np.asarray(logits), labels, versions) for logits in shadow_logits)
-      found[function] = np.stack([np.asarray(values, np.float32) for values in each])
-    return found[function]
+      kept[function] = np.stack([np.asarray(values, np.float32) for values in each])
+    return kept[function]
 
   return Ensemble(membership, lambda model: np.asarray(shadow_logits[model]), statistic)

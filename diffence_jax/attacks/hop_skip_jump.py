@@ -35,13 +35,13 @@ class HopSkipJump(NamedTuple):
     num_queries: i64[N], labels the attack on this image has asked for.
     adversarial: f32[N,H,W,C] in [0, 1], that nearest image; the image itself where the
       distance is 0 or nothing was found.
-    found: bool[N], False where none of the starting points was misclassified.
+    is_found: bool[N], False where none of the starting points was misclassified.
   """
 
   distance: np.ndarray
   num_queries: np.ndarray
   adversarial: np.ndarray
-  found: np.ndarray
+  is_found: np.ndarray
 
 
 def hop_skip_jump(
@@ -108,7 +108,7 @@ def hop_skip_jump(
     key, predict, device_images, labels, kind="none", chunk_size=batch_size
   ).astype(bool)
   images, labels = np.array(device_images), np.asarray(labels)
-  adversarial, found, num_queries = images.copy(), ~right, np.ones(len(images), np.int64)
+  adversarial, is_found, num_queries = images.copy(), ~right, np.ones(len(images), np.int64)
   # Its call is known by the object's identity: objects with a call may have no hash.
   start, advance = compile_walk(predict.__call__)
   attacked = np.flatnonzero(right)
@@ -126,11 +126,11 @@ def hop_skip_jump(
       num_draws = int(min(initial_evaluations * np.sqrt(t), max_evaluations))
       walk = advance(batch, walk, np.int32(t), np.int32(num_draws))
     adversarial[rows] = walk.nearest
-    found[rows] = walk.found
+    is_found[rows] = walk.is_found
     num_queries[rows] = 1 + np.asarray(walk.num_queries, np.int64)
   steps = (adversarial.astype(np.float64) - images).reshape(len(images), -1)
-  distance = np.where(found, np.linalg.norm(steps, axis=1), np.sqrt(steps.shape[1]))
-  return HopSkipJump(distance, num_queries, adversarial, found)
+  distance = np.where(is_found, np.linalg.norm(steps, axis=1), np.sqrt(steps.shape[1]))
+  return HopSkipJump(distance, num_queries, adversarial, is_found)
 
 
 def check_boundary(*, num_iterations: int, **evaluations: int) -> None:

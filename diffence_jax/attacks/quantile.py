@@ -178,8 +178,8 @@ def attack_quantile(view: View, *, num_components: int = 32, num_folds: int = 5)
       num_components=num_components,
       seed=view.seed,
     )
-    own, asked = (features(images[of], view.labels[of]) for of in (rows, judged))
-    return quantile_scores(own, phi[rows], asked, phi[judged], seed=view.seed)
+    known, asked = (features(images[of], view.labels[of]) for of in (rows, judged))
+    return quantile_scores(known, phi[rows], asked, phi[judged], seed=view.seed)
 
   scores = np.empty(len(phi))
   scores[others] = judge(fitted_on, others)

@@ -38,7 +38,7 @@ class Answers:
     """Takes the answers to samples with these true labels i[N]."""
     self.logits, self.reused = logits, reused
     self._labels = labels
-    self._found: dict[tuple[Statistic, int], np.ndarray] = {}
+    self._cache: dict[tuple[Statistic, int], np.ndarray] = {}
 
   @property
   def versions(self) -> int:
@@ -52,10 +52,10 @@ class Answers:
 
   def statistic(self, function: Statistic, num_queries: int) -> np.ndarray:
     """What a statistic reads off the answers to the first k queries; computed once."""
-    if (function, num_queries) not in self._found:
-      found = function(self.of(num_queries), self._labels, self.versions)
-      self._found[function, num_queries] = found
-    return self._found[function, num_queries]
+    if (function, num_queries) not in self._cache:
+      values = function(self.of(num_queries), self._labels, self.versions)
+      self._cache[function, num_queries] = values
+    return self._cache[function, num_queries]
 
 
 class DefendedEnsemble:
@@ -104,8 +104,10 @@ class DefendedEnsemble:
     known = np.flatnonzero(pool.is_known)
     sizes = membership[:, known].sum(axis=1)
     size = int(min(sizes.min(), (len(known) - sizes).min()))
-    self._known = [(known[own][:size], known[~own][:size]) for own in membership[:, known]]
-    self._found: dict[Statistic, dict[str, list[np.ndarray]]] = {}
+    self._known = [
+      (known[members][:size], known[~members][:size]) for members in membership[:, known]
+    ]
+    self._cache: dict[Statistic, dict[str, list[np.ndarray]]] = {}
 
   def at(self, name: str, at: int) -> Ensemble:
     """The models behind a policy, asked `queries[at]` times, or once if more is of no use."""
@@ -122,7 +124,7 @@ class DefendedEnsemble:
     if self.versions == 1:
       return self
     first = copy.copy(self)
-    first.versions, first._found = 1, {}
+    first.versions, first._cache = 1, {}
     first._reused = {name: {} for name in self.names}
     read = self._read
     first._read = lambda model: ModelRecord(*(values[:, :1] for values in read(model)))
@@ -183,20 +185,23 @@ class DefendedEnsemble:
 
   def _statistics(self, function: Statistic) -> dict[str, list[np.ndarray]]:
     """Predictor to what is read at each number of queries, f32[S,N,...]; one pass for all."""
-    if function in self._found:
-      return self._found[function]
+    if function in self._cache:
+      return self._cache[function]
     num_models = len(self.membership)
-    found = {name: [[] for _ in self.queries] for name in self.names}
+    statistics = {name: [[] for _ in self.queries] for name in self.names}
     with progress_bar(num_models, "shadow answers", "model") as bar:
       for model in range(num_models):
         record = self._read(model)
         for defended in self._fitted(model, record, self._predictors):
           answers = self._answers(model, record, defended)
           last = len(self.queries) if defended.policy.draws else 1
-          for own, k in zip(found[defended.name][:last], self.queries, strict=False):
-            own.append(np.asarray(answers.statistic(function, k), np.float32))
+          for of_queries, k in zip(
+            statistics[defended.name][:last], self.queries, strict=False
+          ):
+            of_queries.append(np.asarray(answers.statistic(function, k), np.float32))
         bar.update()
-    self._found[function] = {
-      name: [np.stack(values) for values in own if values] for name, own in found.items()
+    self._cache[function] = {
+      name: [np.stack(values) for values in of_queries if values]
+      for name, of_queries in statistics.items()
     }
-    return self._found[function]
+    return self._cache[function]

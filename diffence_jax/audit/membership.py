@@ -61,7 +61,7 @@ def ensemble_logits(
   """
 
   def apply(variables, images):
-    answer = lambda own: models.predictor(answering, own)(None, images)
+    answer = lambda of_model: models.predictor(answering, of_model)(None, images)
     # Inside a device a loop over models; forward passes are not slow in loops.
     logits = jax.lax.map(answer, variables, batch_size=models_at_once)
     return jnp.moveaxis(logits, 0, 1).reshape(len(images), -1)

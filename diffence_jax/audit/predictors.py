@@ -159,7 +159,8 @@ class Defended:
   def _aggregate(self, raw, candidates, asked):
     drawn = windows(candidates.shape[1], **asked)
     answers = [
-      self.answer(np.take_along_axis(candidates, own[..., None], axis=1), raw) for own in drawn
+      self.answer(np.take_along_axis(candidates, places[..., None], axis=1), raw)
+      for places in drawn
     ]
     queries = np.arange(asked["num_queries"]) % len(drawn)
     return np.stack(answers, axis=1)[:, queries], float(asked["num_queries"] > len(drawn))

@@ -54,18 +54,18 @@ def select_repeatedly(
   num_images, num_recorded = ranks.shape
   check_recorded(num_candidates, num_recorded)
   ahead = _distance_to_next(ranks == ACCEPTED)
-  found = ahead < num_candidates
+  is_reached = ahead < num_candidates
   start = np.arange(num_recorded)
-  choice = np.where(found, (start + ahead) % num_recorded, num_recorded)
+  choice = np.where(is_reached, (start + ahead) % num_recorded, num_recorded)
   # Where nothing is accepted, the best of the window; of two equally good ones the earlier.
-  image, at = np.nonzero(~found & (raw_rank != ACCEPTED)[:, None])
+  image, at = np.nonzero(~is_reached & (raw_rank != ACCEPTED)[:, None])
   window = (at[:, None] + np.arange(num_candidates)) % num_recorded
   best_of = ranks[image[:, None], window]
   best = np.argmin(best_of, axis=1)
   rows = np.arange(len(image))
   is_better = best_of[rows, best] <= raw_rank[image]
   choice[image, at] = np.where(is_better, window[rows, best], num_recorded)
-  looked_at = np.where(found, ahead + 1, num_candidates)
+  looked_at = np.where(is_reached, ahead + 1, num_candidates)
 
   index = np.empty((num_images, num_queries), np.int64)
   position = np.zeros(num_images, np.int64) if first is None else np.asarray(first)

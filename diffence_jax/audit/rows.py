@@ -186,9 +186,9 @@ def _row(defended, logits, record, pool, judged, protocol):
   answers = logits[calibrated], pool.labels[calibrated]
   members = targets & pool.is_member
   phi = [bounded(np.asarray(scaled_logit(logits[side]))) for side in (members, nonmembers)]
-  found = [row for row, _ in judged]
+  rows = [row for row, _ in judged]
   best = max(judged, key=lambda one: one[0].auc.value)
-  gap = next(row.auc for row in found if row.name == "correctness")
+  gap = next(row.auc for row in rows if row.name == "correctness")
   row = PredictorRow(
     name=defended.name,
     policy=defended.predictor.policy.name,
@@ -203,11 +203,11 @@ def _row(defended, logits, record, pool, judged, protocol):
     js_distance=metrics.jensen_shannon_distance(*phi),
     gap=gap,
     excess=best[0].auc.value - gap.value,
-    attacks=tuple(found),
-    highest_auc=_highest(found, lambda row: row.auc),
-    highest_accuracy=_highest(found, lambda row: row.accuracy),
-    highest_tpr_at_fpr=_highest_rates(found, lambda row: row.tpr_at_fpr),
-    highest_tnr_at_fnr=_highest_rates(found, lambda row: row.tnr_at_fnr),
+    attacks=tuple(rows),
+    highest_auc=_highest(rows, lambda row: row.auc),
+    highest_accuracy=_highest(rows, lambda row: row.accuracy),
+    highest_tpr_at_fpr=_highest_rates(rows, lambda row: row.tpr_at_fpr),
+    highest_tnr_at_fnr=_highest_rates(rows, lambda row: row.tnr_at_fnr),
   )
   return row, best[1]
 
@@ -218,12 +218,12 @@ def _highest(rows, figure):
 
 
 def _highest_rates(rows, rates):
-  found = []
+  highest = []
   for at in range(len(LIMITS)):
     best = max(rows, key=lambda row, at=at: rates(row)[at].value)
     rate = rates(best)[at]._asdict()
-    found.append(HighestRate(best.name, best.title, best.threshold, **rate))
-  return tuple(found)
+    highest.append(HighestRate(best.name, best.title, best.threshold, **rate))
+  return tuple(highest)
 
 
 def _compared(row: PredictorRow, undefended: PredictorRow) -> PredictorRow:

@@ -250,9 +250,9 @@ def in_turn_tables(
         for table, samples in chosen.items():
           if not samples.any() or (at and table == "canaries"):
             continue
-          own, members = scored[:, samples], membership[:, samples]
-          roc = metrics.clustered_roc(own, members, models=pairs, limits=LIMITS)
-          before = undefended.setdefault((table, choice.name), own)
+          reported_scores, members = scored[:, samples], membership[:, samples]
+          roc = metrics.clustered_roc(reported_scores, members, models=pairs, limits=LIMITS)
+          before = undefended.setdefault((table, choice.name), reported_scores)
           tables[table].append(
             InTurnRow(
               predictor=name,
@@ -263,13 +263,13 @@ def in_turn_tables(
               num_models=len(membership),
               auc=roc.auc,
               auc_change=None
-              if before is own
-              else metrics.clustered_difference(own, before, members, models=pairs),
+              if before is reported_scores
+              else metrics.clustered_difference(reported_scores, before, members, models=pairs),
               tpr_at_fpr=tuple(roc.tpr_at_fpr(limit) for limit in LIMITS),
             )
           )
           if table == "samples" and choice.name == main_attack.name and not at:
-            band = metrics.clustered_band(own, members, models=pairs)
+            band = metrics.clustered_band(reported_scores, members, models=pairs)
             arrays |= {
               f"{name}/loo_{figure}": values for figure, values in band._asdict().items()
             }

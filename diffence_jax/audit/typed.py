@@ -14,11 +14,11 @@ def to_plain(value: Any) -> Any:
   if dataclasses.is_dataclass(value):
     return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
   if hasattr(value, "_asdict"):
-    return {name: to_plain(own) for name, own in value._asdict().items()}
+    return {name: to_plain(inner) for name, inner in value._asdict().items()}
   if isinstance(value, Mapping):
-    return {str(key): to_plain(own) for key, own in value.items()}
+    return {str(key): to_plain(inner) for key, inner in value.items()}
   if isinstance(value, list | tuple):
-    return [to_plain(own) for own in value]
+    return [to_plain(inner) for inner in value]
   return value
 
 
@@ -43,23 +43,23 @@ def from_plain(kind: type[T] | Any, value: Any) -> T:
 def _from_plain(kind, value, where):
   """The same, of what `where` names, such as ".rows[2].auc"; "" for all of it."""
   if isinstance(kind, types.UnionType):
-    kinds = [own for own in typing.get_args(kind) if own is not type(None)]
+    kinds = [inner for inner in typing.get_args(kind) if inner is not type(None)]
     return None if value is None else _from_plain(kinds[0], value, where)
-  origin, inner = typing.get_origin(kind), typing.get_args(kind)
+  origin, kinds = typing.get_origin(kind), typing.get_args(kind)
   if origin is tuple:
     _check(value, list, where)
-    return tuple(_from_plain(inner[0], own, f"{where}[{i}]") for i, own in enumerate(value))
+    return tuple(_from_plain(kinds[0], inner, f"{where}[{i}]") for i, inner in enumerate(value))
   if origin is not None and issubclass(origin, Mapping):
     _check(value, dict, where)
-    return {key: _from_plain(inner[1], own, f"{where}.{key}") for key, own in value.items()}
+    return {key: _from_plain(kinds[1], inner, f"{where}.{key}") for key, inner in value.items()}
   if dataclasses.is_dataclass(kind) or hasattr(kind, "_fields"):
     _check(value, dict, where)
     fields = typing.get_type_hints(kind)
     if set(fields) != set(value):
       different = ", ".join(sorted(set(fields) ^ set(value)))
       raise ValueError(f"A {kind.__name__} has other fields than expected: {different}.")
-    inside = {name: (own, value[name], f"{where}.{name}") for name, own in fields.items()}
-    return kind(**{name: _from_plain(*own) for name, own in inside.items()})
+    inside = {name: (field, value[name], f"{where}.{name}") for name, field in fields.items()}
+    return kind(**{name: _from_plain(*inner) for name, inner in inside.items()})
   if kind in (str, int, bool, float):
     _check(value, kind, where)
   return value

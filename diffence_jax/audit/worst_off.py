@@ -72,8 +72,8 @@ def vulnerability(
   shuffled = np.random.default_rng(seed).permuted(membership, axis=0)
 
   def describe(members):
-    found = np.quantile(example_aucs(scores, members), _QUANTILES).tolist()
-    return dict(zip(map(str, _QUANTILES), found, strict=True))
+    quantiles = np.quantile(example_aucs(scores, members), _QUANTILES).tolist()
+    return dict(zip(map(str, _QUANTILES), quantiles, strict=True))
 
   return VulnerabilityRow(name, scores.shape[1], describe(membership), describe(shuffled))
 
@@ -87,8 +87,8 @@ def epsilon(name: str, scores: np.ndarray, membership: np.ndarray) -> EpsilonRow
     membership: bool[S,N].
   """
   bounds = [
-    metrics.epsilon_lower_bound(own[members], own[~members])
-    for own, members in zip(scores[:_EPSILON_MODELS], membership, strict=False)
+    metrics.epsilon_lower_bound(of_model[members], of_model[~members])
+    for of_model, members in zip(scores[:_EPSILON_MODELS], membership, strict=False)
   ]
   return EpsilonRow(name, len(bounds), scores.shape[1], bounds[0], min(bounds), max(bounds))
 
@@ -108,7 +108,7 @@ def example_aucs(scores: np.ndarray, membership: np.ndarray) -> np.ndarray:
       f"{one_sided.sum()} examples are members of all models or of none, the first at index "
       f"{np.argmax(one_sided)}; expected models of both kinds."
     )
-  found = scipy.stats.rankdata(scores, axis=0)
+  ranks = scipy.stats.rankdata(scores, axis=0)
   count = membership.sum(axis=0)
-  above = np.sum(found * membership, axis=0) - count * (count + 1) / 2.0
+  above = np.sum(ranks * membership, axis=0) - count * (count + 1) / 2.0
   return above / (count * (len(membership) - count))

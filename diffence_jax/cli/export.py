@@ -110,7 +110,9 @@ def protected_predictor(experiment: Any, store: Any, policy: str) -> Any:
   for stage in (experiment.classifier, experiment.diffusion, experiment.audit):
     store.open(stage)
   fitted = experiment.audit.load_predictors(store)
-  chosen = next(own.policy for own in fitted if own.predictor.policy.name == policy)
+  chosen = next(
+    defended.policy for defended in fitted if defended.predictor.policy.name == policy
+  )
   return protect(
     models.predictor(*experiment.classifier.load(store)),
     models.denoiser(*purification.network(experiment.diffusion.load(store))),

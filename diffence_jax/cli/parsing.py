@@ -175,7 +175,7 @@ def _unknown_setting(argv, error):
     )
   if name and not hint and "does not exist" in text:
     paths = [given.partition("=")[0] for given in argv]
-    path = next((own for own in paths if own.endswith(f".{name[1]}")), name[1])
+    path = next((known for known in paths if known.endswith(f".{name[1]}")), name[1])
     return ValueError(f"There is no setting {path}; expected one of those of base_config().")
   if not (name and hint):
     return ValueError(f"The config cannot be read: {error}")

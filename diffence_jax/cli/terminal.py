@@ -25,4 +25,4 @@ def say(text: str, file: TextIO | None = None) -> None:
 
 def printable(text: str) -> str:
   """Text with control characters spelt out: a backslash, and their number."""
-  return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+  return _UNSAFE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)

@@ -95,8 +95,8 @@ def _is_single(path):
 
 def _entries(archive):
   """Name to the entry of an array."""
-  found = [entry for entry in archive.infolist() if entry.filename.endswith(_SUFFIX)]
-  return {entry.filename.removesuffix(_SUFFIX): entry for entry in found}
+  entries = [entry for entry in archive.infolist() if entry.filename.endswith(_SUFFIX)]
+  return {entry.filename.removesuffix(_SUFFIX): entry for entry in entries}
 
 
 def _header_of(archive, entry):

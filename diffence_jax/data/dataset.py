@@ -104,7 +104,7 @@ class Dataset:
       else f"{self.num_classes} classes, of {counts[most]} images each",
     ]
     if len(present) < self.num_classes:
-      first = next((i for i, own in enumerate(present) if own != i), len(present))
+      first = next((i for i, label in enumerate(present) if label != i), len(present))
       told.append(
         f"{self.num_classes - len(present)} classes without an image, {first} the first"
       )
@@ -200,7 +200,7 @@ def _count_classes(labels):
   present = np.unique(labels)
   most = int(present[-1])
   if present[0] != 0 or len(present) != most + 1:
-    missing = next((i for i, own in enumerate(present) if own != i), len(present))
+    missing = next((i for i, label in enumerate(present) if label != i), len(present))
     raise ValueError(
       f"labels range from {present[0]} to {most}, {len(present)} different ones, and no sample "
       f"has {missing}; expected all of 0 to K-1. Number them so, as renumber=True does in "

@@ -6,7 +6,7 @@ import numpy as np
 
 from diffence_jax.checks import FilePath
 from diffence_jax.data.dataset import Dataset, make_dataset
-from diffence_jax.data.image_files import Found, check_folder, find_images, ids_of, visible
+from diffence_jax.data.image_files import Listing, check_folder, find_images, ids_of, visible
 from diffence_jax.data.image_pixels import read_images
 
 # Names of folders that are no classes, but parts of a data set.
@@ -49,39 +49,39 @@ def load(
   root = check_folder(path, "one with a folder a class")
   part_of = _parts(root, parts)
   loose = [file for folder in part_of for file in visible(folder) if not file.is_dir()]
-  folders = [(own, part) for top, part in part_of.items() for own in _folders(top)]
-  found = [find_images(own) for own, _ in folders]
-  files = [file for own in found for file in own.images]
+  folders = [(folder, part) for top, part in part_of.items() for folder in _folders(top)]
+  listings = [find_images(folder) for folder, _ in folders]
+  files = [file for listing in listings for file in listing.images]
   if not files:
     raise FileNotFoundError(
       f"There are no images in {path}; expected {path}/{'train/' if parts else ''}<class>/"
       "<image>, with an ending such as .png or .jpg."
     )
-  for (folder, _), own in zip(folders, found, strict=True):
-    if not own.images:
+  for (folder, _), listing in zip(folders, listings, strict=True):
+    if not listing.images:
       raise ValueError(
         f"The class folder {folder} has no images; remove it, or let its name begin with a dot "
         "if it is none."
       )
-  classes = sorted({own.name for own, _ in folders})
-  counts = [len(own.images) for own in found]
+  classes = sorted({folder.name for folder, _ in folders})
+  counts = [len(listing.images) for listing in listings]
   read = read_images(files, image_size, in_memory, orient)
   return make_dataset(
     read.images,
-    np.repeat([classes.index(own.name) for own, _ in folders], counts),
+    np.repeat([classes.index(folder.name) for folder, _ in folders], counts),
     ids_of(file.relative_to(root).as_posix() for file in files),
     num_classes=len(classes),
     part=np.repeat([part for _, part in folders], counts),
-    notes=_notes(loose, found, 0 if orient else read.num_turned),
+    notes=_notes(loose, listings, 0 if orient else read.num_turned),
   )
 
 
 def _parts(root: Path, parts: bool) -> dict[Path, int]:
   """Folders of class folders: 0 for the training, 1 for the test part."""
-  folders = {own: own.name.lower() for own in _folders(root)}
+  folders = {folder: folder.name.lower() for folder in _folders(root)}
   names = set(folders.values())
   are_parts = bool(names) and names <= {*_TRAIN, *_TEST, *_VALIDATION}
-  listed = ", ".join(own.name for own in folders) or "none"
+  listed = ", ".join(folder.name for folder in folders) or "none"
   if not parts:
     if are_parts:
       raise ValueError(
@@ -103,10 +103,10 @@ def _folders(folder: Path) -> list[Path]:
   return [path for path in visible(folder) if path.is_dir()]
 
 
-def _notes(loose: list[Path], found: list[Found], num_turned: int) -> tuple[str, ...]:
+def _notes(loose: list[Path], listings: list[Listing], num_turned: int) -> tuple[str, ...]:
   """What is not taken as somebody may expect."""
-  others = [file for own in found for file in own.others]
-  links = [link for own in found for link in own.repeated]
+  others = [file for listing in listings for file in listing.others]
+  links = [link for listing in listings for link in listing.repeated]
   notes = [
     f"{len(paths)} {what} left out, such as {paths[0]}"
     for paths, what in (

@@ -84,6 +84,6 @@ def _read_array(path, file, ndim):
   )
   content = file.read(num)
   if len(content) != num or file.read(1):
-    found = "more" if len(content) == num else len(content)
-    raise ValueError(f"{path} is damaged: {found} bytes for the shape {list(shape)}.")
+    there = "more" if len(content) == num else len(content)
+    raise ValueError(f"{path} is damaged: {there} bytes for the shape {list(shape)}.")
   return np.frombuffer(content, np.uint8).reshape(shape)

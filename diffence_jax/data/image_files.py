@@ -20,7 +20,7 @@ _NOBODYS = ("#recycle", "$RECYCLE.BIN", "@eaDir", "Thumbs.db", "__MACOSX", "desk
 
 
 @dataclasses.dataclass(frozen=True)
-class Found:
+class Listing:
   """What lies below a folder.
 
   Attributes:
@@ -56,7 +56,7 @@ def image_endings() -> tuple[str, ...]:
   return tuple(sorted(ending for ending in known if known[ending] in image_formats()))
 
 
-def find_images(folder: Path) -> Found:
+def find_images(folder: Path) -> Listing:
   """All image files below a folder, and below the folders that links in it lead to.
 
   Hidden files and folders, and what systems put there, are passed over.
@@ -65,14 +65,14 @@ def find_images(folder: Path) -> Found:
     FileNotFoundError: a link leads nowhere.
     OSError: a folder cannot be read.
   """
-  found = Found([], [], [])
+  listing = Listing([], [], [])
   folders, links, seen = [folder], [], set()
   # A folder is read once, and under its own name rather than a link's, so that ids stay.
   while folders or links:
     here = folders.pop() if folders else links.pop(0)
     status = here.stat()
     if (status.st_dev, status.st_ino) in seen:
-      found.repeated.append(here)
+      listing.repeated.append(here)
       continue
     seen.add((status.st_dev, status.st_ino))
     for path in visible(here):
@@ -80,10 +80,10 @@ def find_images(folder: Path) -> Found:
         (links if path.is_symlink() else folders).append(path)
       else:
         is_image = path.suffix.lower() in image_endings()
-        (found.images if is_image else found.others).append(path)
-  for files in (found.images, found.others, found.repeated):
+        (listing.images if is_image else listing.others).append(path)
+  for files in (listing.images, listing.others, listing.repeated):
     files.sort()
-  return found
+  return listing
 
 
 def visible(folder: Path) -> list[Path]:
@@ -113,9 +113,9 @@ def ids_of(names: Iterable[str]) -> np.ndarray:
   ids: dict[int, None] = {}  # in order
   for name in names:
     content = name.encode("utf-8", "surrogateescape")  # as on disk, also where it is no UTF-8
-    found, tries = zlib.crc32(content) & MAX_ID, 0
-    while found in ids:
+    number, tries = zlib.crc32(content) & MAX_ID, 0
+    while number in ids:
       tries += 1
-      found = zlib.crc32(content + f"\0{tries}".encode()) & MAX_ID
-    ids[found] = None
+      number = zlib.crc32(content + f"\0{tries}".encode()) & MAX_ID
+    ids[number] = None
   return np.array(list(ids), np.int64)

@@ -68,11 +68,11 @@ def read_images(
   mode = "L" if all(header.is_gray for header in headers) else "RGB"
   sizes = [_turned(header) if orient else header.size for header in headers]
   width, height = size = sizes[0] if image_size is None else (image_size, image_size)
-  for file, own in zip(files, sizes, strict=True):
-    _check_pixels(file, own if image_size is None else _scaled(own, image_size))
-    if image_size is None and own != size:
+  for file, file_size in zip(files, sizes, strict=True):
+    _check_pixels(file, file_size if image_size is None else _scaled(file_size, image_size))
+    if image_size is None and file_size != size:
       raise ValueError(
-        f"{file} is {own[0]}x{own[1]} and {files[0].name} is {width}x{height}; "
+        f"{file} is {file_size[0]}x{file_size[1]} and {files[0].name} is {width}x{height}; "
         "set data.options.image_size."
       )
   shape = (height, width, len(mode))
@@ -126,10 +126,10 @@ def _orientation(image):
   if "exif" not in image.info:  # nor in the header: Pillow would decode the image for it
     return 1
   try:
-    found = image.getexif().get(ExifTags.Base.Orientation)
+    orientation = image.getexif().get(ExifTags.Base.Orientation)
   except Exception:  # as for damaged images, but the image may be whole
     return 1
-  return found if found in range(1, 9) else 1
+  return orientation if orientation in range(1, 9) else 1
 
 
 def _open(file):

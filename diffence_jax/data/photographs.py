@@ -25,7 +25,7 @@ def load(tile: int = 32) -> Dataset:
   if not 8 <= tile <= most:
     raise ValueError(f"data.options.tile is {tile}; expected 8 to {most} pixels.")
   tiles = [_tiles(photograph, tile) for photograph in photographs]
-  labels = np.repeat(np.arange(len(tiles)), [len(own) for own in tiles])
+  labels = np.repeat(np.arange(len(tiles)), [len(of_photograph) for of_photograph in tiles])
   return make_dataset(np.concatenate(tiles), labels)
 
 

@@ -199,10 +199,10 @@ def _json(path):
 
 def _once(pairs):
   """An object of pairs, none of which is silently replaced by a later one."""
-  found = dict(pairs)
-  if len(found) != len(pairs):
+  section = dict(pairs)
+  if len(section) != len(pairs):
     raise ValueError("a name is there twice")
-  return found
+  return section
 
 
 def _arrays(path, num):

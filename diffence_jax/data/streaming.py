@@ -60,15 +60,15 @@ class StreamedImages:
     return images[places.reshape(np.shape(chosen))]
 
   def _compare(self, rows, images):
-    found = np.array([zlib.crc32(np.ascontiguousarray(image)) for image in images], np.int64)
+    now = np.array([zlib.crc32(np.ascontiguousarray(image)) for image in images], np.int64)
     before = self._checksums[rows]
-    changed = rows[(before != -1) & (before != found)]
+    changed = rows[(before != -1) & (before != now)]
     if changed.size:
       raise ValueError(
         f"The data have changed while they were used, {self._name_of(int(changed[0]))} among "
         "them; run again, and leave them alone meanwhile."
       )
-    self._checksums[rows] = found
+    self._checksums[rows] = now
 
   def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
     """Reads all images into memory."""

@@ -80,13 +80,13 @@ def load(
       + _how_to_prepare(name, "data/array_record")
     ) from error
   # The test part's ids follow those of the training part.
-  starts = np.cumsum([0, *(own.max() + 1 for own in ids[:-1])])
+  starts = np.cumsum([0, *(of_split.max() + 1 for of_split in ids[:-1])])
   return make_dataset(
     images,
     np.concatenate(labels),
-    np.concatenate([start + own for start, own in zip(starts, ids, strict=True)]),
+    np.concatenate([start + of_split for start, of_split in zip(starts, ids, strict=True)]),
     num_classes=getattr(features["label"], "num_classes", None),
-    part=np.repeat(np.arange(len(splits)), [len(own) for own in labels]),
+    part=np.repeat(np.arange(len(splits)), [len(of_split) for of_split in labels]),
   )
 
 
@@ -112,8 +112,8 @@ def _stream(builder, splits):
     images = []
     with _damage_named(builder):
       for source, end in zip(sources, ends, strict=True):
-        own = rows[(rows >= end - len(source)) & (rows < end)] - (end - len(source))
-        images += [example["image"] for example in source.__getitems__(own.tolist())]
+        places = rows[(rows >= end - len(source)) & (rows < end)] - (end - len(source))
+        images += [example["image"] for example in source.__getitems__(places.tolist())]
     if any(np.shape(image) != shape for image in images):
       raise ValueError("The images differ in size; expected all of one size.")
     return np.stack(images)

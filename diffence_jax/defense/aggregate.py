@@ -62,9 +62,9 @@ def _majority(candidate_logits, raw_logits):
   counts = are_finite(candidate_logits)[..., None]
   votes = jax.nn.one_hot(jnp.argmax(candidate_logits, axis=-1), num_classes)
   votes = jnp.sum(jnp.where(counts, votes, 0.0), axis=1)
-  own = jax.nn.one_hot(jnp.argmax(raw_logits, axis=-1), num_classes)
+  raw_vote = jax.nn.one_hot(jnp.argmax(raw_logits, axis=-1), num_classes)
   # Where candidates have this label, `mean_kept` takes nothing else of its second argument.
-  chosen = (votes + 0.5 * own).astype(raw_logits.dtype)
+  chosen = (votes + 0.5 * raw_vote).astype(raw_logits.dtype)
   chosen = jnp.where(jnp.any(votes > 0.0, axis=1, keepdims=True), chosen, raw_logits)
   return mean_kept(candidate_logits, chosen)
 

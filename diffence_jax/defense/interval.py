@@ -47,9 +47,9 @@ def fit_interval(
   nonmember_phi, nonmember_valid = _phi_of_options(
     nonmember_candidates, nonmember_raw, "nonmember"
   )
-  if (own := np.shape(member_raw)[1]) != (others := np.shape(nonmember_raw)[1]):
+  if (classes := np.shape(member_raw)[1]) != (others := np.shape(nonmember_raw)[1]):
     raise ValueError(
-      f"member_raw has {own} classes and nonmember_raw {others}; expected answers of one "
+      f"member_raw has {classes} classes and nonmember_raw {others}; expected answers of one "
       "classifier."
     )
   ends = (

@@ -219,15 +219,15 @@ def _draw_all(networks, policy, chunk_size, mesh, settings) -> _Choose:
       return choose((key, None, *placed), batch)
     # Whole chunks of filling are left out, so larger batches need no finer grain.
     num, image_shape = batch[0].shape[0], batch[0].shape[1:]
-    own = -(-num // num_devices)
-    is_one_chunk = own * settings["num_candidates"] <= chunk_size_of(image_shape)
-    size = round_up(own, 3 if is_one_chunk else 1)
+    share = -(-num // num_devices)
+    is_one_chunk = share * settings["num_candidates"] <= chunk_size_of(image_shape)
+    size = round_up(share, 3 if is_one_chunk else 1)
     rows, back = fill_devices(num, num_devices, size)
     is_filled = len(rows) == num
     if not is_filled:
       # In NumPy, as every number of images would be another program.
       batch = jax.tree.map(lambda leaf: np.asarray(leaf)[rows], batch)
-    shared = key, jnp.int32(own)
+    shared = key, jnp.int32(share)
     if mesh is not None:
       shared, batch = parallel.replicate(mesh, shared), parallel.shard_batch(mesh, batch)
     answers = choose((*shared, *placed), batch)

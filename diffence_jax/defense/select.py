@@ -49,8 +49,8 @@ def scaled_logit(logits: jax.Array, labels: jax.Array | None = None) -> jax.Arra
   logits = check_answers(logits, values=False).astype(jnp.float32)
   chosen = jnp.argmax(logits, axis=-1) if labels is None else _check_labels(labels, logits)
   is_chosen = jax.nn.one_hot(chosen, logits.shape[-1], dtype=bool)
-  own = jnp.sum(jnp.where(is_chosen, logits, 0.0), axis=-1)
-  return own - jax.nn.logsumexp(jnp.where(is_chosen, -jnp.inf, logits), axis=-1)
+  logit = jnp.sum(jnp.where(is_chosen, logits, 0.0), axis=-1)
+  return logit - jax.nn.logsumexp(jnp.where(is_chosen, -jnp.inf, logits), axis=-1)
 
 
 def keeps_label(candidate_logits: jax.Array, raw_logits: jax.Array) -> jax.Array:

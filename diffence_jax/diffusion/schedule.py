@@ -210,15 +210,15 @@ def respaced(schedule: Schedule, respacing: str) -> Schedule:
   """
   check_type("respacing", respacing, str)
   check_schedule(schedule)
-  found = re.fullmatch(r"(ddim)?([1-9]\d*)", respacing)
+  match = re.fullmatch(r"(ddim)?([1-9]\d*)", respacing)
   num_steps = schedule.num_steps
-  if not found or int(found[2]) > num_steps:
+  if not match or int(match[2]) > num_steps:
     raise ValueError(
       f"respacing is {respacing!r}; expected 'ddimK' or 'K', such as 'ddim5', with K from 1 to "
       f"the schedule's {num_steps} steps."
     )
-  count = int(found[2])
-  if found[1]:
+  count = int(match[2])
+  if match[1]:
     strides = range(1, num_steps + 1)
     stride = next((s for s in strides if len(range(0, num_steps, s)) == count), None)
     if stride is None:

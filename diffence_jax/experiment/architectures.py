@@ -32,13 +32,13 @@ def resolve(settings: Settings, dataset: Dataset) -> tuple[Settings, Mapping[str
     FileNotFoundError: there is no such saved model.
     ValueError: a saved model is damaged, or is not for this.
   """
-  found = {}
+  saved_models = {}
   for name, role in _ROLES.items():
-    own = getattr(settings, name)
-    if not own.saved_model:
+    network = getattr(settings, name)
+    if not network.saved_model:
       continue
-    found[name] = find_saved_model(name, own.saved_model, role)
-    manifest = found[name].manifest
+    saved_models[name] = find_saved_model(name, network.saved_model, role)
+    manifest = saved_models[name].manifest
     fields = dict(manifest.fields)
     given = fields.pop("num_classes" if name == "classifier" else "out_channels")
     changed = {"model": manifest.name, "fields": fields}
@@ -50,8 +50,8 @@ def resolve(settings: Settings, dataset: Dataset) -> tuple[Settings, Mapping[str
         "image_shape": _image_shape(settings, given, dataset),
         "schedule": _schedule(settings, manifest),
       }
-    settings = dataclasses.replace(settings, **{name: dataclasses.replace(own, **changed)})
-  return settings, found
+    settings = dataclasses.replace(settings, **{name: dataclasses.replace(network, **changed)})
+  return settings, saved_models
 
 
 def _check_classifier(
@@ -87,15 +87,15 @@ def _check_classifier(
 
 def _image_shape(settings: Settings, channels: int, dataset: Dataset) -> tuple[int, ...]:
   """(H,W,C) of the images that the network is for; () for that of the data."""
-  own = settings.diffusion
-  if not own.image_shape and channels != dataset.images.shape[-1]:
+  diffusion = settings.diffusion
+  if not diffusion.image_shape and channels != dataset.images.shape[-1]:
     return (*dataset.images.shape[1:3], channels)
-  if own.image_shape and channels != own.image_shape[-1]:
+  if diffusion.image_shape and channels != diffusion.image_shape[-1]:
     raise ValueError(
-      f"diffusion.image_shape is {tuple(own.image_shape)}, and the network in "
-      f"{own.saved_model} is for images of {channels} channels."
+      f"diffusion.image_shape is {tuple(diffusion.image_shape)}, and the network in "
+      f"{diffusion.saved_model} is for images of {channels} channels."
     )
-  return own.image_shape
+  return diffusion.image_shape
 
 
 def _schedule(settings: Settings, manifest: Manifest) -> Mapping[str, Any]:

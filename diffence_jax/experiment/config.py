@@ -40,7 +40,7 @@ def base_config() -> ConfigDict:
         options = options_of(registry.find(name), registry.num_args)
         if options:
           config[kind][name] = ConfigDict(
-            {key: _entry(own.annotation, own.default) for key, own in options.items()}
+            {key: _entry(option.annotation, option.default) for key, option in options.items()}
           )
   config.lock()
   for path in ("data.options", "classifier.fields", "diffusion.fields", *_BY_NAME):
@@ -102,9 +102,9 @@ def _with_options(given: Mapping[str, Any]) -> dict[str, Any]:
       continue
     for registry in registries:
       for name in registry.known:
-        own = options.get(name, {})
-        if isinstance(own, Mapping) and (defaults := registry.defaults(name)):
-          options[name] = {**defaults, **own}
+        of_name = options.get(name, {})
+        if isinstance(of_name, Mapping) and (defaults := registry.defaults(name)):
+          options[name] = {**defaults, **of_name}
     filled[kind] = options
   return filled
 
@@ -126,7 +126,7 @@ def _entry(annotation, default):
   """A default, or where that is None a placeholder for a value of the annotated type."""
   if default is not None:
     return default
-  kinds = [own for own in typing.get_args(annotation) if own is not type(None)]
+  kinds = [kind for kind in typing.get_args(annotation) if kind is not type(None)]
   return config_dict.placeholder(kinds[0] if kinds else object)
 
 
@@ -166,10 +166,10 @@ def _options(function, given: Mapping[str, Any], path: str) -> dict[str, Any]:
     key: check_type(f"{path}.{key}", value, known[key].annotation)
     for key, value in given.items()
   }
-  found = {**defaults_of(function, 0), **typed}
-  with section(path, found):
-    function.check_options(**found)
-  return found
+  options = {**defaults_of(function, 0), **typed}
+  with section(path, options):
+    function.check_options(**options)
+  return options
 
 
 def _check_names(settings: Settings) -> None:
@@ -181,22 +181,22 @@ def _check_names(settings: Settings) -> None:
   }
   for kind, registries in _BY_NAME.items():
     ours = [name for registry in registries for name in registry.known]
-    own = [option_key(name) for name in chosen[kind] if ":" in name]
-    for function in own:
+    theirs = [option_key(name) for name in chosen[kind] if ":" in name]
+    for function in theirs:
       if function in ours:
         raise ValueError(
           f"{kind}: a function of your own is called {function!r}, as one of ours is."
         )
-      if own.count(function) > 1 and kind != "defenses":
+      if theirs.count(function) > 1 and kind != "defenses":
         raise ValueError(
           f"{kind}: two functions of your own are called {function!r}; options and reports "
           "would take one for the other. Rename one."
         )
     for name, options in getattr(settings, kind).items():
-      if name not in ours + own:
+      if name not in ours + theirs:
         raise ValueError(
           f"{kind} has options of {name!r}, and there is no such function"
-          f"{nearest(name, ours + own)}"
+          f"{nearest(name, ours + theirs)}"
         )
       if not isinstance(options, Mapping):
         raise ValueError(f"{kind}.{name} is {options!r}; expected a section of options.")

@@ -73,13 +73,13 @@ def run_defense_table(
   store, cells = open_store(workdir), []
   with private_files(), locked(workdir):
     for seed in seeds:
-      own = {defense: experiments[seed, defense] for defense in defenses}
-      for defense, experiment in own.items():
+      of_seed = {defense: experiments[seed, defense] for defense in defenses}
+      for defense, experiment in of_seed.items():
         print(f"{defense}, seed {seed}", file=sys.stderr)
         compute(experiment, store, _BEFORE_QUERIES)
       settings = experiments[seed, "undefended"].settings
-      record_together([e.queries for e in own.values()], store, settings.compute)
-      for defense, experiment in own.items():
+      record_together([e.queries for e in of_seed.values()], store, settings.compute)
+      for defense, experiment in of_seed.items():
         print(f"{defense}, seed {seed}", file=sys.stderr)
         # Images to look at are for the report of a single run.
         names = [name for name in experiment.stages if name != "samples"]
@@ -104,9 +104,9 @@ def config_of(
   functions = {option_key(name) for name in defenses if ":" in name}
   for function in (functions - {option_key(defense)}) & set(config.defenses):
     del config.defenses[function]
-  kind, _, own = defense.rpartition("=")
+  kind, _, name = defense.rpartition("=")
   if kind == "output" or defense in OUTPUT_DEFENSES.known:
-    config.output.defense = own
+    config.output.defense = name
   else:
     config.classifier.defense = defense
   return config
@@ -125,8 +125,8 @@ def _check_columns(experiment: Experiment) -> None:
 def _inference_ms(experiment: Experiment, store: Store) -> dict[str, float]:
   ids = experiment.split.target_nonmembers[:_TIMED_IMAGES]
   timed = InferenceTime(experiment.audit, samples_of(experiment.dataset, ids), _TIMED_POLICY)
-  own = experiment.settings.compute
-  store.compute(timed, lambda folder: timed.compute(folder, store, own))
+  compute_settings = experiment.settings.compute
+  store.compute(timed, lambda folder: timed.compute(folder, store, compute_settings))
   return timed.load(store)
 
 
@@ -162,7 +162,9 @@ def _facts(results: Results, cells: Sequence[Mapping[str, Any]]) -> list[tuple[s
     facts.append((name, f"{about.model}, {about.num_parameters:,} parameters"))
   options = {cell["title"]: cell["options"] for cell in cells}
   described = [
-    table.with_options(title, own) for title, given in options.items() for own in given.values()
+    table.with_options(title, options_of_one)
+    for title, given in options.items()
+    for options_of_one in given.values()
   ]
   versions = ", ".join(f"{name} {version}" for name, version in results.versions.items())
   timed = min(_TIMED_IMAGES, results.data.target_nonmembers)

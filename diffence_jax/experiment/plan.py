@@ -162,13 +162,13 @@ def plan(config: ConfigDict | Mapping[str, Any], dataset: Dataset | None = None)
 
 
 def _split(settings: Settings, dataset: Dataset) -> Split:
-  own = settings.data
-  if own.index_file:
-    return data.read_index_file(own.index_file, dataset, seed=settings.seed)
+  data_settings = settings.data
+  if data_settings.index_file:
+    return data.read_index_file(data_settings.index_file, dataset, seed=settings.seed)
   names = ("num_members", "num_nonmembers", "num_reference", "known_fraction",
            "nonmembers_from")  # fmt: skip
   with section("data", names):
-    chosen = {name: getattr(own, name) for name in names}
+    chosen = {name: getattr(data_settings, name) for name in names}
     return data.make_split(dataset, seed=settings.seed, **chosen)
 
 
@@ -230,9 +230,9 @@ def _check_batches(experiment: Experiment) -> None:
     }
     batches = [next(kind.batches(groups, 0, 0)) for kind in recipe.kinds.values()]
     sizes["classifier"] = [rows for groups in batches for rows in groups.values()]
-  for name, own in sizes.items():
+  for name, of_section in sizes.items():
     # Batches that are filled up anyway are filled up to a multiple.
-    if any(len(rows) % num_devices and rows[-1] >= 0 for rows in own):
+    if any(len(rows) % num_devices and rows[-1] >= 0 for rows in of_section):
       raise ValueError(
         f"{name}.batch_size is {getattr(settings, name).batch_size}; expected a multiple of "
         f"the number of devices, {num_devices}, and for advreg of twice as much."

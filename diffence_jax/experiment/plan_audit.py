@@ -42,20 +42,20 @@ def plan_predictors(settings: Settings) -> tuple[Predictor, ...]:
     ValueError: two of them are called the same.
   """
   is_bare = (settings.classifier.defense, settings.output.defense) == ("undefended", "none")
-  found = [Predictor("undefended" if is_bare else "alone", POLICIES.choose(UNDEFENDED))]
+  predictors = [Predictor("undefended" if is_bare else "alone", POLICIES.choose(UNDEFENDED))]
   for name in settings.purify.policies:
     if name == UNDEFENDED:
       continue
     chosen = PUBLISHED.get(name, name) if settings.audit.protocol == "paper" else name
     policy = POLICIES.choose(chosen, settings.options("policies", chosen))
-    found.append(Predictor(policy_title(chosen), policy))
-  names = [predictor.name for predictor in found]
+    predictors.append(Predictor(policy_title(chosen), policy))
+  names = [predictor.name for predictor in predictors]
   for name in names:
     if names.count(name) > 1:
       raise ValueError(
         f"purify.policies is {settings.purify.policies}; two of them are called {name!r}."
       )
-  return tuple(found)
+  return tuple(predictors)
 
 
 def plan_attacks(
@@ -69,7 +69,7 @@ def plan_attacks(
   Raises:
     ValueError: there are too few known samples for one of them.
   """
-  found, left_out = [], {}
+  attacks, left_out = [], {}
   for name in dict.fromkeys(("correctness", *settings.audit.attacks)):
     choice = ATTACKS.choose(name, settings.options("attacks", name))
     declared, lacking = declaration_of(name), []
@@ -92,8 +92,8 @@ def plan_attacks(
     if lacking:
       left_out[name] = tuple(lacking)
     else:
-      found.append(choice)
-  return tuple(found), left_out
+      attacks.append(choice)
+  return tuple(attacks), left_out
 
 
 def plan_label_only(
@@ -141,27 +141,30 @@ def plan_shadow_stages(
     classifier: the target.
     recording: what all `Queries` share.
   """
-  own = settings.shadow
-  if not own.num_models:
+  shadow_settings = settings.shadow
+  if not shadow_settings.num_models:
     return []
   training = plan_training(settings, groups["reference"], -(-len(pool) // 2))
   shadow = ShadowModels(
     tuple(
-      ShadowModel(training, pool, number, settings.seed) for number in range(own.num_models)
+      ShadowModel(training, pool, number, settings.seed)
+      for number in range(shadow_settings.num_models)
     )
   )
-  found = [
+  stages = [
     shadow,
-    ShadowQueries(samples=pool, shadow=shadow, augmentation=own.augmentation, **recording),
+    ShadowQueries(
+      samples=pool, shadow=shadow, augmentation=shadow_settings.augmentation, **recording
+    ),
   ]
   target = {**recording, "samples": asked, "classifier": classifier}
-  if own.augmentation != "none":
+  if shadow_settings.augmentation != "none":
     # Else the target's record is that of the stage "queries".
-    found.append(TargetQueries(augmentation=own.augmentation, **target))
-  if own.near_duplicates:
+    stages.append(TargetQueries(augmentation=shadow_settings.augmentation, **target))
+  if shadow_settings.near_duplicates:
     one_each = {**target, "num_recorded": 1}
-    found.append(NearDuplicates(num_queries=max(own.queries), **one_each))
-  return found
+    stages.append(NearDuplicates(num_queries=max(shadow_settings.queries), **one_each))
+  return stages
 
 
 def plan_shadow_audit(
@@ -185,9 +188,11 @@ def plan_shadow_audit(
   """
   if not stages:
     return None
-  own = settings.shadow
+  shadow_settings = settings.shadow
   by_name = {stage.name: stage for stage in stages}
-  main = ATTACKS.choose(own.main_attack, settings.options("attacks", own.main_attack))
+  main = ATTACKS.choose(
+    shadow_settings.main_attack, settings.options("attacks", shadow_settings.main_attack)
+  )
   if not is_in_turn(main):
     raise ValueError(
       f"shadow.main_attack is {main.name!r}, which is not run with every model in turn; "
@@ -203,7 +208,7 @@ def plan_shadow_audit(
     near_duplicates=by_name.get(NearDuplicates.name),
     attacks=tuple(used),
     main_attack=main,
-    num_queries=own.queries,
+    num_queries=shadow_settings.queries,
     has_epsilon=importlib.util.find_spec("jax_privacy") is not None,
     **judged,
   )

@@ -25,16 +25,20 @@ def plan_training(settings: Settings, reference: Samples, num_members: int) -> T
   Raises:
     ValueError: a setting is not right, or the defense lacks reference samples.
   """
-  own, num_canaries = settings.classifier, settings.shadow.num_canaries
-  defense = DEFENSES.choose(own.defense, settings.options("defenses", own.defense))
-  training = Training(own.model, own.fields, defense, own.settings(num_members), None)
-  with section("classifier", [field.name for field in dataclasses.fields(own)]):
+  classifier, num_canaries = settings.classifier, settings.shadow.num_canaries
+  defense = DEFENSES.choose(
+    classifier.defense, settings.options("defenses", classifier.defense)
+  )
+  training = Training(
+    classifier.model, classifier.fields, defense, classifier.settings(num_members), None
+  )
+  with section("classifier", [field.name for field in dataclasses.fields(classifier)]):
     recipe = training.recipe(reference.num_classes)
   if not recipe.needs_reference:
     return training
   if len(reference) <= num_canaries:
     raise ValueError(
-      f"{own.defense} trains with the reference samples, and the split has none besides "
+      f"{classifier.defense} trains with the reference samples, and the split has none besides "
       "canaries; raise data.num_reference."
     )
   return dataclasses.replace(training, reference=reference.take(slice(num_canaries, None)))
@@ -59,9 +63,9 @@ def plan_diffusion(
   """
   if saved is not None:
     return SavedDiffusion(saved)
-  own = settings.diffusion
+  diffusion = settings.diffusion
   trained_on = groups["reference"]
-  if own.trained_on == "members":
+  if diffusion.trained_on == "members":
     trained_on = groups["known_members"].join(groups["target_members"])
   if not len(trained_on):
     raise ValueError(
@@ -69,27 +73,27 @@ def plan_diffusion(
       "data.num_reference."
     )
   return TrainedDiffusion(
-    own.model,
-    own.fields,
-    own.schedule,
-    tuple(own.image_shape) or dataset.images.shape[1:],
-    own.settings,
+    diffusion.model,
+    diffusion.fields,
+    diffusion.schedule,
+    tuple(diffusion.image_shape) or dataset.images.shape[1:],
+    diffusion.settings,
     trained_on,
-    own.trained_on,
+    diffusion.trained_on,
     settings.seed,
   )
 
 
 def plan_purification(settings: Settings) -> Purification:
   """How candidates are made."""
-  own = settings.purify
+  purify = settings.purify
   return Purification(
     schedule=settings.diffusion.schedule,
-    step=own.step,
-    num_ddim_steps=own.num_ddim_steps,
-    respacing=own.respacing,
-    clip=own.clip,
-    to_clean=own.to_clean,
-    dtype=own.dtype,
+    step=purify.step,
+    num_ddim_steps=purify.num_ddim_steps,
+    respacing=purify.respacing,
+    clip=purify.clip,
+    to_clean=purify.to_clean,
+    dtype=purify.dtype,
     model_shape=tuple(settings.diffusion.image_shape) or None,
   )

@@ -136,12 +136,12 @@ def describe(experiment: Experiment, workdir: str | os.PathLike) -> str:
   return "\n".join(lines)
 
 
-def _compute_items(stage: Stage, store: Store, own: Compute) -> None:
+def _compute_items(stage: Stage, store: Store, settings: Compute) -> None:
   """Computes this process's share of what is independent, and waits for the others' shares."""
   mine = stage.items[jax.process_index() :: jax.process_count()]
   missing = [item for item in mine if not store.is_done(item)]
   if missing:
-    stage.compute_items(missing, store, own)
+    stage.compute_items(missing, store, settings)
   for item in stage.items:
     store.wait(item)
 
@@ -153,8 +153,8 @@ def _data_line(experiment: Experiment) -> str:
 
 def _versions():
   packages = ("diffence_jax", "jax", "jaxlib", "flax", "optax", "numpy", "scipy")
-  found = {name: importlib.metadata.version(name) for name in packages}
-  return {"python": platform.python_version(), **found}
+  versions = {name: importlib.metadata.version(name) for name in packages}
+  return {"python": platform.python_version(), **versions}
 
 
 def _device():

@@ -115,16 +115,16 @@ def describe(value: Any) -> Any:
   Raises:
     TypeError: it is of another kind.
   """
-  if isinstance(own := getattr(value, "fingerprint", None), str):
-    return own
+  if isinstance(stands_for := getattr(value, "fingerprint", None), str):
+    return stands_for
   if dataclasses.is_dataclass(value):
     value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
   elif hasattr(value, "_asdict"):
     value = value._asdict()
   if isinstance(value, Mapping):
-    return {str(key): describe(own) for key, own in value.items()}
+    return {str(key): describe(inner) for key, inner in value.items()}
   if isinstance(value, list | tuple):
-    return [describe(own) for own in value]
+    return [describe(inner) for inner in value]
   if isinstance(value, np.ndarray):
     return value.tolist()
   if value is None or isinstance(value, bool | int | float | str):
@@ -134,12 +134,12 @@ def describe(value: Any) -> Any:
 
 def _stages_in(values) -> list[Stage]:
   """All stages among some values, each once."""
-  found: dict[str, Stage] = {}
+  stages: dict[str, Stage] = {}
   waiting = collections.deque(values)
   while waiting:
     value = waiting.popleft()
     if isinstance(value, Stage):
-      found[f"{value.name}/{value.fingerprint}"] = value
+      stages[f"{value.name}/{value.fingerprint}"] = value
     elif isinstance(value, list | tuple):
       waiting.extend(value)
-  return list(found.values())
+  return list(stages.values())

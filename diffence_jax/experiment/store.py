@@ -63,14 +63,14 @@ class Store:
 
   def for_inputs_of(self, stage: Stage) -> "Store":
     """The same store, but only what `stage` depends on can be read from it."""
-    own, waiting = copy.copy(self), list(stage.inputs)
-    own._readable = set()
+    limited, waiting = copy.copy(self), list(stage.inputs)
+    limited._readable = set()
     while waiting:
       other = waiting.pop()
-      if self.path(other) not in own._readable:
-        own._readable.add(self.path(other))
+      if self.path(other) not in limited._readable:
+        limited._readable.add(self.path(other))
         waiting += other.inputs
-    return own
+    return limited
 
   def path(self, stage: Stage) -> Path:
     """Where the artifact of `stage` is, or will be."""
@@ -247,15 +247,15 @@ def _check_format(workdir: Path) -> None:
     )
   if file.is_file():
     try:
-      found = json.loads(file.read_text(encoding="utf-8"))["workdir_format"]
+      number = json.loads(file.read_text(encoding="utf-8"))["workdir_format"]
     except (ValueError, KeyError, TypeError):
-      found = "an unknown format"
+      number = "an unknown format"
   else:
     # Older versions left no such file, but their settings or finished stages.
     is_used = (workdir / "run.json").is_file() or any(workdir.glob(f"*/*/{_MANIFEST}"))
-    found = 1 if is_used else _FORMAT
-  if found != _FORMAT:
+    number = 1 if is_used else _FORMAT
+  if number != _FORMAT:
     raise ArtifactError(
-      f"The workdir {workdir} is of format {found}, and this version of diffence_jax reads "
+      f"The workdir {workdir} is of format {number}, and this version of diffence_jax reads "
       f"format {_FORMAT}: another version made it. Take another workdir."
     )

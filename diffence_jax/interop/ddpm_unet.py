@@ -14,7 +14,7 @@ def _infer_settings(shapes: Shapes) -> dict[str, Any]:
     return any(name.startswith(prefix) for name in shapes)
 
   indices = {
-    int(found[1]) for name in shapes if (found := re.match(r"downblocks\.(\d+)\.", name))
+    int(match[1]) for name in shapes if (match := re.match(r"downblocks\.(\d+)\.", name))
   }
   levels = [[]]  # the prefixes of each level's residual blocks; a downsampling ends a level
   for prefix in (f"downblocks.{index}." for index in sorted(indices)):

@@ -13,8 +13,8 @@ def _infer_settings(shapes: Shapes) -> dict[str, Any]:
   """Classes, width and layers; the normalisation of the images is not in the weights."""
   layers = [set() for _ in range(_NUM_STAGES)]
   for name in shapes:
-    if found := re.match(r"features\.dense_block\D*(\d)\.bottle_neck_layer_(\d+)\.", name):
-      layers[int(found[1])].add(found[2])
+    if match := re.match(r"features\.dense_block\D*(\d)\.bottle_neck_layer_(\d+)\.", name):
+      layers[int(match[1])].add(match[2])
   return {
     "num_classes": shapes["linear.bias"][0],
     "width": shapes["conv1.weight"][0],

@@ -151,13 +151,13 @@ def _read_shards(path: Path) -> dict[str, Any]:
     if not (path.parent / name).exists():
       raise FileNotFoundError(f"{path} names {name}, which is not beside it; fetch it as well.")
     files[name] = read_state_dict(path.parent / name)
-  missing = [own for own, name in weight_map.items() if own not in files[name]]
+  missing = [weight for weight, name in weight_map.items() if weight not in files[name]]
   if missing:
     raise ValueError(
       f"{path} says that {missing[0]!r} is in {weight_map[missing[0]]}, and it is not, nor are "
       f"{len(missing) - 1} others. Fetch the index and its files from one place."
     )
-  return {own: files[name][own] for own, name in weight_map.items()}
+  return {weight: files[name][weight] for weight, name in weight_map.items()}
 
 
 def _read_safetensors(path: Path) -> dict[str, StoredArray]:

@@ -25,7 +25,7 @@ from diffence_jax.interop.layout import Layout
 from diffence_jax.interop.resnet18 import RESNET18
 from diffence_jax.interop.vgg16_bn import VGG16_BN
 from diffence_jax.interop.vit import VIT
-from diffence_jax.interop.weights import WRAPPERS, Found, bare_weights, find_weights
+from diffence_jax.interop.weights import WRAPPERS, FoundWeights, bare_weights, find_weights
 from diffence_jax.models.binding import init
 from diffence_jax.models.fields import CLASSES
 from diffence_jax.models.registry import make_classifier
@@ -123,10 +123,10 @@ def read_network(
   """
   if kind not in LAYOUTS:
     raise unknown_name("kind of network", kind, LAYOUTS)
-  layout, found, schedule = _open(kind, state_dict_or_path)
-  weights = _weights(found.state_dict)
+  layout, checkpoint, schedule = _open(kind, state_dict_or_path)
+  weights = _weights(checkpoint.state_dict)
   shapes = {name: np.shape(value) for name, value in weights.items()}
-  layout = next((own for own in layout.variants if own.is_of(shapes)), layout)
+  layout = next((variant for variant in layout.variants if variant.is_of(shapes)), layout)
   weights = {name: value for name, value in weights.items() if name not in layout.ignored}
   shapes = {name: shapes[name] for name in weights}
   try:
@@ -160,12 +160,12 @@ def read_network(
     _check_values(names[path], path, weight)
     variables[path] = jnp.asarray(_copy(_from_torch_axes(path[-1], weight)))
   nested = flax.traverse_util.unflatten_dict(variables)
-  return Network(module, nested, image_channels, schedule, found.told)
+  return Network(module, nested, image_channels, schedule, checkpoint.told)
 
 
 def _open(
   kind: str, state_dict_or_path: Mapping[str, Any] | str | os.PathLike
-) -> tuple[Layout, Found, dict[str, Any] | None]:
+) -> tuple[Layout, FoundWeights, dict[str, Any] | None]:
   """The layout and the weights, wherever they are, and the schedule where it is known."""
   if not isinstance(state_dict_or_path, str | os.PathLike):
     return LAYOUTS[kind], find_weights(state_dict_or_path), None
@@ -178,7 +178,7 @@ def _open(
       "a folder, that of Diffusers."
     )
   folder = diffusers.read_folder(path)
-  return folder.layout, Found(folder.state_dict), folder.schedule
+  return folder.layout, FoundWeights(folder.state_dict), folder.schedule
 
 
 def _weights(state_dict: Mapping[str, Any]) -> dict[str, Any]:
@@ -301,10 +301,10 @@ def _check(
     if name in shapes and shapes[name] != shape
   ]
   problems = {"missing": missing, "surplus": surplus, "misshapen": misshapen}
-  found = [f"{what}: {_listed(names)}" for what, names in problems.items() if names]
-  if found:
+  wrong = [f"{what}: {_listed(names)}" for what, names in problems.items() if names]
+  if wrong:
     raise ValueError(
-      f"The weights don't fit a {kind}; {'; '.join(found)}. Check the kind and the settings."
+      f"The weights don't fit a {kind}; {'; '.join(wrong)}. Check the kind and the settings."
     )
 
 
@@ -312,5 +312,5 @@ def _listed(names: list[str], most: int = 20) -> str:
   """At most `most` names, and how many more there are."""
   more = f" and {len(names) - most} more" if len(names) > most else ""
   # Names come from the file: none may begin a line of its own, or steer a terminal.
-  shown = (own if own.isprintable() else repr(own)[1:-1] for own in names[:most])
+  shown = (name if name.isprintable() else repr(name)[1:-1] for name in names[:most])
   return ", ".join(shown) + more

@@ -81,7 +81,7 @@ def read_pickle(path: Path) -> Any:
       if handle.read(1) != b"\x80":  # of every pickle since 2003
         raise damaged(path, ValueError("it does not begin as a file of torch.save"))
   try:
-    allowed = [(own, name) for name, own in _STAND_INS.items()]
+    allowed = [(module, name) for name, module in _STAND_INS.items()]
     with torch.serialization.safe_globals(allowed):
       return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
   except pickle.UnpicklingError as error:

@@ -44,8 +44,8 @@ def _layout(
     blocks: dict[int, set[str]] = {}
     pattern = re.compile(prefix.format(r"(\d+)") + r"\.(\d+)\.")
     for name in shapes:
-      if found := pattern.match(name):
-        blocks.setdefault(int(found[1]), set()).add(found[2])
+      if match := pattern.match(name):
+        blocks.setdefault(int(match[1]), set()).add(match[2])
     stages = tuple(len(blocks[number]) for number in sorted(blocks))
     return {"num_classes": shapes[bias][0], "width": shapes[conv][0], "stages": stages}
 
@@ -62,7 +62,7 @@ def _layout(
         (rf"^stage{number}_block(\d+)", rf"{prefix.format(number + first)}.\1")
         for number in range(_MOST_STAGES)
       ),
-      *((rf"\.{own}$", f".{name}") for own, name in zip(_LAYERS, layers, strict=True)),
+      *((rf"\.{theirs}$", f".{name}") for theirs, name in zip(_LAYERS, layers, strict=True)),
       (r"\.shortcut_conv$", f".{shortcut}.0"),
       (r"\.shortcut_norm$", f".{shortcut}.1"),
     ),

@@ -11,7 +11,7 @@ from diffence_jax.models.registry import make_classifier
 def _infer_settings(shapes: Shapes) -> dict[str, Any]:
   """All but heads, dropout and the normalisation of the images, which leave no trace."""
   layers = {
-    found[1] for name in shapes if (found := re.match(r"transformer\.layers\.(\d+)\.", name))
+    match[1] for name in shapes if (match := re.match(r"transformer\.layers\.(\d+)\.", name))
   }
   embedding = shapes["to_patch_embedding.1.weight"]
   return {

@@ -34,7 +34,7 @@ _AVERAGED_PREFIX = re.compile(r"^(?:(?:module|_orig_mod)\.)*(ema_model|model_ema
 _COUNTERS = ("num_batches_tracked", "n_averaged", "total_ops", "total_params")
 
 
-class Found(NamedTuple):
+class FoundWeights(NamedTuple):
   """The weights in a checkpoint.
 
   Attributes:
@@ -58,7 +58,7 @@ class Found(NamedTuple):
     return f"Taken: the weights under {'.'.join(self.path)}{averaged}{others}."
 
 
-def find_weights(checkpoint: Any) -> Found:
+def find_weights(checkpoint: Any) -> FoundWeights:
   """Finds the state dict in a checkpoint.
 
   Args:
@@ -78,19 +78,19 @@ def find_weights(checkpoint: Any) -> Found:
       f"The checkpoint is a {type(checkpoint).__name__}; expected a mapping from parameter "
       f"names to arrays, or one that holds such a mapping as {', '.join(WRAPPERS)}."
     )
-  found = _find(checkpoint, (), {}) or Found(checkpoint)
+  weights = _find(checkpoint, (), {}) or FoundWeights(checkpoint)
   averaged, raw = {}, {}
-  for name, value in found.state_dict.items():
+  for name, value in weights.state_dict.items():
     is_averaged = _AVERAGED_PREFIX.match(str(name))
     (averaged if is_averaged else raw)[name] = value
   if averaged and (not raw or set(map(_bare, averaged)) & set(map(_bare, raw))):
     prefix = _AVERAGED_PREFIX.match(str(next(iter(averaged))))[1]
     left = ("those without this prefix",) if raw else ()
-    return Found(averaged, (*found.path, prefix), (*found.passed_over, *left))
-  return found
+    return FoundWeights(averaged, (*weights.path, prefix), (*weights.passed_over, *left))
+  return weights
 
 
-def _find(checkpoint, path, seen) -> Found | None:
+def _find(checkpoint, path, seen) -> FoundWeights | None:
   """The best weights of a mapping; None where it has none. `seen`: id to whether it is done."""
   if id(checkpoint) in seen or len(path) > _MOST_DEPTH:
     if not seen.get(id(checkpoint)):
@@ -106,15 +106,15 @@ def _find(checkpoint, path, seen) -> Found | None:
     # What has no arrays keeps something else under the name, such as options or a decay rate.
     best = _find(checkpoint[name], (*path, name), seen)
     if best is not None:
-      others = [own for own in inner if own not in (name, *best.path)]
-      left = tuple(".".join((*path, own)) for own in others if _has_arrays(checkpoint[own]))
-      nameless = [".".join((*path, own)) for own in inner if _has_lists(checkpoint[own])]
-      left += tuple(f"{own}, which is by number and not by name" for own in nameless)
+      others = [key for key in inner if key not in (name, *best.path)]
+      left = tuple(".".join((*path, key)) for key in others if _has_arrays(checkpoint[key]))
+      nameless = [".".join((*path, key)) for key in inner if _has_lists(checkpoint[key])]
+      left += tuple(f"{key}, which is by number and not by name" for key in nameless)
       best = best._replace(passed_over=(*best.passed_over, *left))
       break
   seen[id(checkpoint)] = True
   if best is None and _has_arrays(checkpoint):
-    return Found(checkpoint, path)
+    return FoundWeights(checkpoint, path)
   return best
 
 
@@ -125,7 +125,7 @@ def _has_arrays(state_dict):
 def _has_lists(state_dict):
   """Whether arrays are there in lists, as some averaging packages keep them."""
   lists = [value for value in state_dict.values() if isinstance(value, list | tuple)]
-  return any(hasattr(value, "shape") for own in lists for value in own)
+  return any(hasattr(value, "shape") for row in lists for value in row)
 
 
 def _bare(name) -> str:
@@ -145,15 +145,16 @@ def bare_weights(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     ValueError: two names become one.
   """
   bare = {}
-  parts = {name: own for name, own in state_dict.items() if _PART.match(str(name))}
+  parts = {name: value for name, value in state_dict.items() if _PART.match(str(name))}
   for name, value in (parts or state_dict).items():
-    own = _bare(name)
-    if own.rpartition(".")[2] in _COUNTERS:
+    bare_name = _bare(name)
+    if bare_name.rpartition(".")[2] in _COUNTERS:
       continue
-    if own in bare:
+    if bare_name in bare:
       raise ValueError(
-        f"Some weights are there twice, with a prefix such as 'module.' and without: {own!r}. "
+        f"Some weights are there twice, with a prefix such as 'module.' and without: "
+        f"{bare_name!r}. "
         "Save the state dict of the network alone."
       )
-    bare[own] = value
+    bare[bare_name] = value
   return bare

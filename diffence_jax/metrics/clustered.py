@@ -176,11 +176,11 @@ def clustered_difference(
   shares = np.subtract(
     *(_auc_shares(scores, members, auc) for scores, auc in zip(pair, (a, b), strict=True))
   )
-  found = spread(shares, models)
-  margin = found.quantile * np.sqrt(found.variance)
+  difference_spread = spread(shares, models)
+  margin = difference_spread.quantile * np.sqrt(difference_spread.variance)
   value = a - b
   estimate = Estimate(value, max(value - margin, -1.0), min(value + margin, 1.0))
-  nothing_seen = found.variance <= _NO_VARIANCE
+  nothing_seen = difference_spread.variance <= _NO_VARIANCE
   return _widened(estimate, models, nothing_seen=nothing_seen, lowest=-1.0)
 
 
@@ -232,11 +232,11 @@ def _auc_shares(scores, membership, auc):
   return shares
 
 
-def _auc_estimate(auc: float, found: Spread, models: np.ndarray) -> Estimate:
+def _auc_estimate(auc: float, auc_spread: Spread, models: np.ndarray) -> Estimate:
   """On the logit scale, as for one model."""
-  if not 0.0 < auc < 1.0 or found.variance <= _NO_VARIANCE:
+  if not 0.0 < auc < 1.0 or auc_spread.variance <= _NO_VARIANCE:
     return _widened(Estimate(auc, auc, auc), models, nothing_seen=True)
-  margin = found.quantile * np.sqrt(found.variance) / (auc * (1.0 - auc))
+  margin = auc_spread.quantile * np.sqrt(auc_spread.variance) / (auc * (1.0 - auc))
   logit = scipy.special.logit(auc)
   low, high = scipy.special.expit([logit - margin, logit + margin])
   return Estimate(auc, float(low), float(high))

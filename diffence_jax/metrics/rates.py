@@ -33,21 +33,21 @@ def rate_interval(
   Returns:
     (low, high), in [0, 1].
   """
-  own = design or Design()
-  num_hits, num_errors = hits[-1] / own.hits, errors[-1] / own.errors
+  shared = design or Design()
+  num_hits, num_errors = hits[-1] / shared.hits, errors[-1] / shared.errors
   counts, first = np.unique(errors, return_index=True)
-  score = _score(counts / own.errors, num_errors, limit)
-  inside = np.flatnonzero(np.abs(score) <= own.quantile)
+  score = _score(counts / shared.errors, num_errors, limit)
+  inside = np.flatnonzero(np.abs(score) <= shared.quantile)
   inside = inside[_spaced(len(inside))]
   # The rule's own threshold is always one of them: where scores are tied, perhaps the only one.
   chosen = hits[np.flatnonzero(errors <= limit * errors[-1] + 1e-9)[-1]]
   score = np.append(score[inside], 0.0)
   fewest = np.append(hits[first[inside]], chosen)
   most = np.append(hits[np.append(first[1:], len(errors))[inside] - 1], chosen)
-  left = np.sqrt((1.0 - own.correlation**2) * (own.quantile**2 - score**2))
-  middle = own.correlation * score
-  low = _jeffreys(fewest / own.hits, num_hits, scipy.stats.norm.sf(middle + left))
-  high = _jeffreys(most / own.hits, num_hits, scipy.stats.norm.sf(middle - left))
+  left = np.sqrt((1.0 - shared.correlation**2) * (shared.quantile**2 - score**2))
+  middle = shared.correlation * score
+  low = _jeffreys(fewest / shared.hits, num_hits, scipy.stats.norm.sf(middle + left))
+  high = _jeffreys(most / shared.hits, num_hits, scipy.stats.norm.sf(middle - left))
   # None, or all, can always be chance.
   low, high = np.where(fewest > 0, low, 0.0), np.where(most < hits[-1], high, 1.0)
   return float(low.min()), float(high.max())

@@ -87,7 +87,7 @@ def design(called: np.ndarray, membership: np.ndarray, models: np.ndarray) -> De
   return Design(
     *effects,
     correlation=float(np.clip(shared / scale, 0.0, 0.95)) if scale else 0.0,
-    quantile=max(own.quantile for own in spreads),
+    quantile=max(side_spread.quantile for side_spread in spreads),
   )
 
 

@@ -89,11 +89,12 @@ class ViT(nn.Module):
     """A parameter of its own, f32[1,num_tokens,width]; drawn from N(0, 1), as published."""
     shape = (1, num_tokens, self.width)
     if self.has_variable("params", name):
-      found = self.get_variable("params", name).shape
-      if found != shape:
+      shape_there = self.get_variable("params", name).shape
+      if shape_there != shape:
         raise ValueError(
-          f"The images have {num_tokens - 1} patches, and {name} is {list(found)}; expected "
-          f"{list(shape)}. Pass images of the size that the network was trained on."
+          f"The images have {num_tokens - 1} patches, and {name} is "
+          f"{list(shape_there)}; expected {list(shape)}. Pass images of the size that the "
+          "network was trained on."
         )
     return self.param(name, nn.initializers.normal(1.0), shape, jnp.float32)
 

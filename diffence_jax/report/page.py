@@ -114,11 +114,11 @@ def _shadow_plots(results, arrays):
     {name: tuple(arrays[f"{name}/loo_{curve}"] for curve in curves) for name in names},
     *shadow_rows.pooled_sizes(results),
   )
-  found = {"models_roc": svg_uri(roc), "repeated": None}
+  plots = {"models_roc": svg_uri(roc), "repeated": None}
   asked = shadow_rows.repeated_series(results)
   if asked:
-    found["repeated"] = svg_uri(shadow_figures.repeated_queries(asked, names))
-  return found
+    plots["repeated"] = svg_uri(shadow_figures.repeated_queries(asked, names))
+  return plots
 
 
 def svg_uri(svg: bytes) -> str:

@@ -68,9 +68,9 @@ def target_rows(results: Results, most: int | None = None) -> list[list[Cell]]:
   rows = []
   for row in results.predictors:
     name = row.name
-    own = _best_threshold(row)
-    change = "" if row is undefended or own is None else _change(own, threshold)
-    thresholds = [] if own is None else [auc_cell(own, change)]
+    best = _best_threshold(row)
+    change = "" if row is undefended or best is None else _change(best, threshold)
+    thresholds = [] if best is None else [auc_cell(best, change)]
     for inputs in ("same", NEAR):
       aucs = {attack: _auc(results, name, attack, 1, inputs) for attack in names}
       if aucs[main] is None:

@@ -71,14 +71,14 @@ def repeated_queries(
 
     names = [name for name in next(iter(series.values())) if name != order[0]]
     panels = figure.subplots(len(series), len(names), sharex=True, sharey="row", squeeze=False)
-    for row, (label, found) in zip(panels, series.items(), strict=True):
-      ((_, level, *_),) = next(iter(found[order[0]].values()))
+    for row, (label, curves) in zip(panels, series.items(), strict=True):
+      ((_, level, *_),) = next(iter(curves[order[0]].values()))
       row[0].set_ylabel(label)
       if label.startswith("TPR"):
         row[0].yaxis.set_major_formatter(as_percent)
       for axes, name in zip(row, names, strict=True):
         axes.axhline(level, color=colors[order[0]], linewidth=1.4)
-        for i, (points, dash) in enumerate(zip(found[name].values(), dashes, strict=False)):
+        for i, (points, dash) in enumerate(zip(curves[name].values(), dashes, strict=False)):
           queries, values, low, high = np.asarray(points, np.float64).T
           look = {"color": colors[name], "linestyle": dash, "marker": "o"}
           if i == 0:

@@ -30,16 +30,16 @@ def column_attacks(results: Results) -> dict[str, str]:
   none. Thresholds have a column together.
   """
   shadow = results.shadow
-  found = {shadow.main_attack: shadow.main_title}
+  titles = {shadow.main_attack: shadow.main_title}
   families = {
     "thresholds",
     *(row.family for row in in_turn(results, attack=shadow.main_attack)),
   }
   for row in in_turn(results, predictor=results.undefended.name, queries=1):
     if row.family == "others" or row.family not in families:
-      found[row.attack] = row.title
+      titles[row.attack] = row.title
       families.add(row.family)
-  return found
+  return titles
 
 
 def repeated(results: Results) -> list[int]:
@@ -108,7 +108,7 @@ def repeated_series(results: Results) -> dict[str, dict[str, dict[str, list]]]:
   again = [
     row.name
     for row in results.predictors
-    if any(found.queries > 1 for found in in_turn(results, predictor=row.name))
+    if any(figure.queries > 1 for figure in in_turn(results, predictor=row.name))
   ]
   if not again:
     return {}
@@ -138,7 +138,7 @@ def _matching(rows, wanted):
   ]
 
 
-def _points(found, read):
+def _points(series, read):
   """Every predictor's and way's points in the order of k; no way without any."""
   point = lambda row: (
     row.queries,
@@ -146,5 +146,5 @@ def _points(found, read):
   )
   return {
     name: {way: sorted(map(point, rows)) for way, rows in ways.items() if rows}
-    for name, ways in found.items()
+    for name, ways in series.items()
   }

@@ -253,10 +253,10 @@ def write_csv(results: Results, path: str | os.PathLike) -> None:
   rows = []
   for row in results.predictors:
     low, high = row.interval or (None, None)
-    own = to_plain(row)
-    ends = {"predictor": own.pop("name"), "interval_low": low, "interval_high": high}
-    del own["interval"], own["attacks"]
-    predictor = {**ends, **dict(flat(own))}
+    fields = to_plain(row)
+    ends = {"predictor": fields.pop("name"), "interval_low": low, "interval_high": high}
+    del fields["interval"], fields["attacks"]
+    predictor = {**ends, **dict(flat(fields))}
     for attack in row.attacks:
       figures = to_plain(attack)
       figures = {"attack": figures.pop("name"), **figures}

@@ -63,8 +63,8 @@ def aggregate(cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
       raise ValueError(f"{cell['defense']!r} is there twice for seed {cell['seed']}.")
     runs[cell["defense"]][cell["seed"]] = cell
   return [
-    _row(list(own.values()), [runs["undefended"][seed] for seed in own])
-    for own in runs.values()
+    _row(list(of_seeds.values()), [runs["undefended"][seed] for seed in of_seeds])
+    for of_seeds in runs.values()
   ]
 
 
@@ -132,17 +132,17 @@ def _column(seeds, predictors, bare):
 
 def _summary(seeds, figures):
   """The mean over seeds, with what is known of its spread; None if there is no figure."""
-  found = [
+  known = [
     {"seed": seed, **(figure if isinstance(figure, Mapping) else {"value": figure})}
     for seed, figure in zip(seeds, figures, strict=True)
     if figure is not None
   ]
-  if not found:
+  if not known:
     return None
-  values = _all(found, "value")
-  ends = (found[0].get("low"), found[0].get("high"))
-  low, high = ends if len(found) == 1 else (min(values), max(values))
-  return {"value": statistics.mean(values), "low": low, "high": high, "seeds": found}
+  values = _all(known, "value")
+  ends = (known[0].get("low"), known[0].get("high"))
+  low, high = ends if len(known) == 1 else (min(values), max(values))
+  return {"value": statistics.mean(values), "low": low, "high": high, "seeds": known}
 
 
 def _difference(seeds, after, before, figure):
@@ -189,15 +189,15 @@ def average(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
   """The means of the rows of `aggregate`, of what has a meaning over defenses; no intervals."""
   columns = {}
   for name in COLUMNS:
-    found = [row["columns"][name] for row in rows]
-    column = {f: _mean(_all(found, f)) for f in (*FIGURES, "accuracy_delta")}
+    of_defenses = [row["columns"][name] for row in rows]
+    column = {f: _mean(_all(of_defenses, f)) for f in (*FIGURES, "accuracy_delta")}
     column["highest_tpr_at_fpr"] = [
       {**_mean(rates), "limit": rates[0]["limit"], "enough": all(_all(rates, "enough"))}
-      for rates in zip(*_all(found, "highest_tpr_at_fpr"), strict=True)
+      for rates in zip(*_all(of_defenses, "highest_tpr_at_fpr"), strict=True)
     ]
     if name != "alone":
       for figure in ("highest_auc", "highest_accuracy"):
-        changes = [c[figure]["relative_change"] for c in found]
+        changes = [c[figure]["relative_change"] for c in of_defenses]
         column[figure]["relative_change"] = statistics.mean(changes)
     columns[name] = column
   return {"title": "mean", "published": None, "columns": columns}
@@ -227,13 +227,13 @@ def csv_rows(rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
       for seed in (*row["seeds"], "all"):
         line = {f: _of(figure, seed) for f, figure in figures.items()}
         line["highest_tpr_at_fpr"] = [{"limit": r["limit"], **_of(r, seed)} for r in rates]
-        own = {"defense": row["defense"], "title": row["title"], "column": name, "seed": seed}
+        names = {"defense": row["defense"], "title": row["title"], "column": name, "seed": seed}
         if seed == "all":
           line |= {f: row[f] for f in _RATIOS}
           line |= {"num_labels": column["num_labels"], "verdict": column.get("verdict")}
           if row["published"]:
             line["published"] = _published(row["published"], at)
-        yield {**own, **dict(flat(line))}
+        yield {**names, **dict(flat(line))}
 
 
 def _published(theirs, at):
@@ -259,5 +259,5 @@ def _of(figure, seed):
     return {}
   if seed == "all":
     return {name: value for name, value in figure.items() if name != "seeds"}
-  found = next((f for f in figure["seeds"] if f["seed"] == seed), {})
-  return {name: value for name, value in found.items() if name != "seed"}
+  of_seed = next((f for f in figure["seeds"] if f["seed"] == seed), {})
+  return {name: value for name, value in of_seed.items() if name != "seed"}

@@ -88,8 +88,8 @@ def strongest(rows: Sequence[Mapping[str, Any]]) -> Panel:
   """The attacks with the highest AUC, one name for all seeds where it is the same attack."""
 
   def names(column):
-    found = column["highest_auc"]["seeds"]
-    return Cell(", ".join(dict.fromkeys(seed["title"] for seed in found)))
+    seeds = column["highest_auc"]["seeds"]
+    return Cell(", ".join(dict.fromkeys(seed["title"] for seed in seeds)))
 
   return Panel("Strongest attack", _headings(), _wide(rows, names))
 
@@ -109,24 +109,27 @@ def _attacked(rows, figure, published, *, with_delta=False):
 
   def cell(column):
     mark, _ = VERDICTS[column.get("verdict", "below")] if figure == "highest_auc" else ("", "")
-    found = column[figure]
-    text, change = f"{found['value']:.3f}{mark}", relative_change(found.get("relative_change"))
-    return Cell(text, change, _ends(found, interval))
+    values = column[figure]
+    text, change = (
+      f"{values['value']:.3f}{mark}",
+      relative_change(values.get("relative_change")),
+    )
+    return Cell(text, change, _ends(values, interval))
 
   lines = []
   for row, line in zip(rows, _wide(rows, cell), strict=True):
     tested, delta = (row["columns"]["alone"][f] for f in ("test_accuracy", "accuracy_delta"))
-    own = [
+    accuracy = [
       Cell(percent(tested["value"]), below=_ends(tested, percent_interval)),
       Cell(signed(100 * delta["value"], 1), below=_ends(delta, percent_interval)),
     ]
-    lines.append([line[0], *(own if with_delta else []), *line[1:]])
+    lines.append([line[0], *(accuracy if with_delta else []), *line[1:]])
     theirs = row["published"]
     if theirs:
       alone, *defended = theirs[published]
-      own = [Cell(""), Cell(signed(theirs["accuracy_delta"], 2))] if with_delta else []
+      accuracy = [Cell(""), Cell(signed(theirs["accuracy_delta"], 2))] if with_delta else []
       changes = (Cell(f"{x / 100:.3f}", relative_change(x / alone - 1.0)) for x in defended)
-      lines.append([Cell(PAPER), *own, Cell(f"{alone / 100:.3f}"), *changes])
+      lines.append([Cell(PAPER), *accuracy, Cell(f"{alone / 100:.3f}"), *changes])
   return lines
 
 

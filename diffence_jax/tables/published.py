@@ -101,12 +101,12 @@ def published(defense: str) -> dict[str, Any] | None:
     `training_ratio` and `inference_alone_ratio`, to undefended, and `inference_ratio`, with
     Diffence to alone; of ranges the middles. None if the paper has not that defense.
   """
-  found, bare = DEFENSES.get(defense), DEFENSES["undefended"]
-  return found and {
-    **found._asdict(),
-    "training_ratio": _ratio(found.train_hours, bare.train_hours),
-    "inference_alone_ratio": _ratio(_middle(found.alone_ms), _middle(bare.alone_ms)),
-    "inference_ratio": _ratio(_middle(found.diffence_ms), _middle(found.alone_ms)),
+  theirs, bare = DEFENSES.get(defense), DEFENSES["undefended"]
+  return theirs and {
+    **theirs._asdict(),
+    "training_ratio": _ratio(theirs.train_hours, bare.train_hours),
+    "inference_alone_ratio": _ratio(_middle(theirs.alone_ms), _middle(bare.alone_ms)),
+    "inference_ratio": _ratio(_middle(theirs.diffence_ms), _middle(theirs.alone_ms)),
   }
 
 

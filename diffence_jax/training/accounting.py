@@ -86,8 +86,8 @@ def noise_for(target_epsilon: float, probability: float, num_steps: int, delta: 
     low, high = low / 2.0, low
 
   def excess(log_noise):
-    found = epsilon(math.exp(log_noise), probability, num_steps, delta)
-    return math.log(max(found, 1e-300) / target_epsilon)
+    spent = epsilon(math.exp(log_noise), probability, num_steps, delta)
+    return math.log(max(spent, 1e-300) / target_epsilon)
 
   noise = math.exp(
     scipy.optimize.brentq(excess, math.log(low), math.log(high), xtol=1e-4, rtol=1e-12)

@@ -77,7 +77,7 @@ def train_classifier(
 
   def rows(first):
     for name, groups in recipe.batches(sizes, seed, first):
-      yield name, {group: _pad(own, mesh) for group, own in groups.items()}
+      yield name, {group: _pad(batches, mesh) for group, batches in groups.items()}
 
   steps, batches, steps_per_call = feed(
     {name: kind.step for name, kind in recipe.kinds.items()},

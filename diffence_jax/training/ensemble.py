@@ -306,7 +306,9 @@ def _read_answers(directory, shape):
   num_teachers, num = shape
   kept = {i: read_checked(directory / str(i)) for i in range(num_teachers)}
   whole = {i: content for i, content in kept.items() if content is not None}
-  return {i: np.frombuffer(own, np.float32).reshape(num, -1) for i, own in whole.items()}
+  return {
+    i: np.frombuffer(content, np.float32).reshape(num, -1) for i, content in whole.items()
+  }
 
 
 def _teachers_membership(teachers, row, seed):

@@ -132,7 +132,7 @@ def check_reference(
   if not reference or not len(reference.get("images", ())):
     return {}
   reference = check_examples("reference", reference, num_classes)
-  shapes = [list(own["images"].shape[1:]) for own in (members, reference)]
+  shapes = [list(side["images"].shape[1:]) for side in (members, reference)]
   if shapes[0] != shapes[1]:
     raise ValueError(f"reference's images are {shapes[1]}; expected {shapes[0]}, as members'.")
   return reference
@@ -223,6 +223,6 @@ def feed(
 
   def taken(first):
     for kind, rows in batches(first):
-      yield kind, {group: take(examples[group], own) for group, own in rows.items()}
+      yield kind, {group: take(examples[group], of_group) for group, of_group in rows.items()}
 
   return {kind: compile_step(step) for kind, step in steps.items()}, taken, 1

@@ -143,8 +143,8 @@ def grouped(steps: Iterable[tuple[str, Any]], size: int) -> Iterator[tuple[str, 
 def stack_rows(*rows: np.ndarray) -> np.ndarray:
   """Batches i[B] as one array i32[n,B], filled up with -1 to the longest of them."""
   longest = max(map(len, rows))
-  fill = lambda own: np.pad(own, (0, longest - len(own)), constant_values=-1)
-  return np.stack([fill(own) for own in rows]).astype(np.int32)
+  fill = lambda row: np.pad(row, (0, longest - len(row)), constant_values=-1)
+  return np.stack([fill(row) for row in rows]).astype(np.int32)
 
 
 def place(mesh: Mesh, batches: list[Any], steps_per_call: int) -> Any:

@@ -57,7 +57,7 @@ def test_the_distance_to_a_linear_boundary_is_its_closed_form(num_classes):
   expected = boundary_distances(weights, offsets, images, labels)
   result = hop_skip_jump(KEY, linear(weights, offsets), images, labels)
   assert result.distance.dtype == np.float64 and result.num_queries.dtype == np.int64
-  assert result.found.all()
+  assert result.is_found.all()
   # The decisions are float32.
   assert np.all(result.distance >= expected - 1e-5)
   near = np.mean(result.distance <= 1.02 * expected + 1e-5)
@@ -71,7 +71,7 @@ def test_adversarial_images_are_images_misclassified_and_at_the_distance():
   images = rng.integers(0, 3, (60, 4, 4, 1)).astype(np.float32) / 2.0
   labels = rng.integers(0, 3, 60)
   result = hop_skip_jump(KEY, linear(weights, offsets), images, labels, **SHORT)
-  assert result.found.all() and result.adversarial.dtype == np.float32
+  assert result.is_found.all() and result.adversarial.dtype == np.float32
   assert result.adversarial.min() >= 0.0 and result.adversarial.max() <= 1.0
   logits = logits_of(weights, offsets, result.adversarial)
   own = logits[np.arange(60), labels]
@@ -94,7 +94,7 @@ def test_images_that_are_all_misclassified_are_at_distance_0():
   result = hop_skip_jump(KEY, always_first, images, np.ones(3, int))
   np.testing.assert_array_equal(result.distance, 0.0)
   np.testing.assert_array_equal(result.num_queries, 1)
-  assert result.found.all()
+  assert result.is_found.all()
 
 
 def test_where_no_start_is_misclassified_the_distance_is_the_largest():
@@ -102,7 +102,7 @@ def test_where_no_start_is_misclassified_the_distance_is_the_largest():
   always_first = lambda key, x: jnp.stack([jnp.ones(len(x)), jnp.zeros(len(x))], axis=1)
   result = hop_skip_jump(KEY, always_first, images, np.array([0, 1, 0]), init_trials=7)
   np.testing.assert_array_equal(result.distance, [4.0, 0.0, 4.0])
-  np.testing.assert_array_equal(result.found, [False, True, False])
+  np.testing.assert_array_equal(result.is_found, [False, True, False])
   np.testing.assert_array_equal(result.num_queries, [8, 1, 8])
   np.testing.assert_array_equal(result.adversarial, images)
 
@@ -117,7 +117,7 @@ def contrast(key, images):
 def test_a_class_that_all_noise_falls_into_is_left_as_well():
   images = np.full((4, 4, 4, 1), 0.5, np.float32)
   result = hop_skip_jump(KEY, contrast, images, np.zeros(4, int), **SHORT)
-  assert result.found.all() and np.all(result.distance > 0.0)
+  assert result.is_found.all() and np.all(result.distance > 0.0)
   np.testing.assert_array_equal(
     jnp.argmax(contrast(None, result.adversarial), axis=-1), np.ones(4)
   )

@@ -51,7 +51,11 @@ class InferenceTime(Stage):
     variables = classifier.variables, denoiser.variables
     shared = (rng.seed_key(0), *variables, purification.sampler_schedule())
     fitted = self.audit.load_predictors(store)
-    (defended,) = [own for own in fitted if own.predictor.stream == policy_title(self.policy)]
+    (defended,) = [
+      candidate
+      for candidate in fitted
+      if candidate.predictor.stream == policy_title(self.policy)
+    ]
     predict = models.compiled_predictor(classifier.module)
     finish = defended.finish or (lambda logits: logits)
 
@@ -64,10 +68,10 @@ class InferenceTime(Stage):
       "alone": lambda: finish(np.asarray(predict(classifier.variables, images))),
       "diffence": diffence,
     }
-    found = {
+    milliseconds = {
       name: 1e3 * _median_seconds(function) / len(images) for name, function in timed.items()
     }
-    (folder / "milliseconds.json").write_text(json.dumps(found))
+    (folder / "milliseconds.json").write_text(json.dumps(milliseconds))
 
   def load(self, store: Store) -> dict[str, float]:
     """What was found."""

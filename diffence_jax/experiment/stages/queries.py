@@ -157,7 +157,7 @@ def record_together(stages: Sequence[Queries], store: Store, compute: Compute) -
     predict = [
       models.predictor(c.module, v) for c, v in zip(classifiers, variables, strict=True)
     ]
-    return jnp.concatenate([own(None, images) for own in predict], axis=-1)
+    return jnp.concatenate([classifier(None, images) for classifier in predict], axis=-1)
 
   together = Bound(answer, [c.variables for c in classifiers])
   images = first.samples.images

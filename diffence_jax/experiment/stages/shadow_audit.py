@@ -121,18 +121,18 @@ class ShadowAudit(Stage):
       for choice in self.attacks
       if "shadows" in declaration_of(choice.name).needs
     }
-    shares = {name: {"target": own.reused, "shadow": ensemble.reused(name)}
-              for name, own in target.items()}  # fmt: skip
-    for name, own in near.items():
-      shares[name]["near_duplicates"] = own.reused
-    found = ShadowTables(
+    shares = {name: {"target": answers.reused, "shadow": ensemble.reused(name)}
+              for name, answers in target.items()}  # fmt: skip
+    for name, answers in near.items():
+      shares[name]["near_duplicates"] = answers.reused
+    shadow_tables = ShadowTables(
       main_attack=self.main_attack.name,
       main_title=declaration_of(self.main_attack.name).title,
       adaptive=tuple(rows),
-      **{name: tuple(own) for name, own in tables.items()},
+      **{name: tuple(table) for name, table in tables.items()},
       reused=shares,
     )
-    (folder / "tables.json").write_text(json.dumps(to_plain(found), allow_nan=False))
+    (folder / "tables.json").write_text(json.dumps(to_plain(shadow_tables), allow_nan=False))
     np.savez_compressed(folder / "arrays.npz", **arrays)
     np.savez_compressed(folder / "scores.npz", **scores)
 
@@ -166,15 +166,15 @@ class ShadowAudit(Stage):
     return (self.target_queries or self.queries).load_model(store, versions=versions)
 
   def _answers(self, fitted, record, num_candidates=None) -> dict[str, Answers]:
-    labels, found = self.pool.natural.labels, {}
+    labels, answers = self.pool.natural.labels, {}
     for defended in fitted:
       repeated = defended.answer_repeatedly(
         record,
         num_candidates=num_candidates or self.num_candidates,
         num_queries=max(self.num_queries),
       )
-      found[defended.name] = Answers(repeated.logits, labels, repeated.reused)
-    return found
+      answers[defended.name] = Answers(repeated.logits, labels, repeated.reused)
+    return answers
 
   def _near_answers(self, store, known, record) -> dict[str, Answers]:
     """The answers of the policies that select, to near-duplicates; empty without."""

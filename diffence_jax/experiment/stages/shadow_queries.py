@@ -136,7 +136,7 @@ def _reader_of_versions(images: Images, kind: str):
   versions = num_versions(kind)
 
   def read(rows):
-    found = augment(images[rows // versions], kind)
-    return found[np.arange(len(rows)), rows % versions]
+    augmented = augment(images[rows // versions], kind)
+    return augmented[np.arange(len(rows)), rows % versions]
 
   return read
