@@ -269,10 +269,12 @@ ATTACKS = Registry(
     "lira_online": f"{_HERE}.lira:lira_online",
     "lira_online_per_example": f"{_HERE}.lira:lira_online_per_example",
     "lira_online_shrunk": f"{_HERE}.lira:lira_online_shrunk",
+    "bavaria_online": f"{_HERE}.bavaria:bavaria_online",
     "rmia_online": f"{_HERE}.rmia:rmia_online",
     "lira_offline": f"{_HERE}.lira:lira_offline",
     "lira_offline_per_example": f"{_HERE}.lira:lira_offline_per_example",
     "lira_offline_shrunk": f"{_HERE}.lira:lira_offline_shrunk",
+    "bavaria_offline": f"{_HERE}.bavaria:bavaria_offline",
     "rmia_offline": f"{_HERE}.rmia:rmia_offline",
     "nn": f"{_HERE}.nn:attack_nn",
     "quantile_regression": f"{_HERE}.quantile:attack_quantile",
@@ -282,3 +284,6 @@ ATTACKS = Registry(
   },
   num_args=1,
 )
+
+# What `audit.attacks` is unless it is set.
+DEFAULT_ATTACKS = tuple(name for name in ATTACKS.known if not name.startswith("bavaria"))

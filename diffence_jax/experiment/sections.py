@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from diffence_jax.attacks.attack import ATTACKS
+from diffence_jax.attacks.attack import DEFAULT_ATTACKS
 from diffence_jax.audit.pool import PROTOCOLS
 from diffence_jax.checks import FilePath, check_choice, check_whole
 from diffence_jax.data import make_split
@@ -170,7 +170,7 @@ class Audit:
   protocol: str = PROTOCOLS[0]  # or "paper": known and target samples pooled
   # Names of attacks.ATTACKS, or module:function. What an attack needs and the experiment has
   # not, such as shadow models, leaves it out.
-  attacks: tuple[str, ...] = tuple(ATTACKS.known)
+  attacks: tuple[str, ...] = DEFAULT_ATTACKS
   num_label_only: int = 0  # images of each group for attacks that ask many times
 
   def __post_init__(self):
