@@ -222,7 +222,7 @@ def test_several_versions_of_an_image_are_used_jointly():
     member = world.pool.is_member[:NUM]
     scores = [run_attack(choice, view) for choice in WITH_SHADOWS]
     aucs.append([dj.metrics.roc(own[member], own[~member]).auc for own in scores])
-  assert len(WITH_SHADOWS) == 8
+  assert len(WITH_SHADOWS) >= 10
   assert np.all(np.array(aucs[0]) > np.array(aucs[1]))
 
 
