@@ -7,6 +7,7 @@ from diffence_jax.attacks.attack import (
   attack,
   run_attack,
 )
+from diffence_jax.attacks.base import base
 from diffence_jax.attacks.bavaria import bavaria
 from diffence_jax.attacks.ensemble import Ensemble, ensemble_of
 from diffence_jax.attacks.hop_skip_jump import HopSkipJump, hop_skip_jump
@@ -33,6 +34,7 @@ __all__ = [
   "View",
   "attack",
   "augmentation_robustness",
+  "base",
   "bavaria",
   "confidence",
   "correctness",

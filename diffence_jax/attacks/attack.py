@@ -271,11 +271,13 @@ ATTACKS = Registry(
     "lira_online_shrunk": f"{_HERE}.lira:lira_online_shrunk",
     "bavaria_online": f"{_HERE}.bavaria:bavaria_online",
     "rmia_online": f"{_HERE}.rmia:rmia_online",
+    "base_online": f"{_HERE}.base:base_online",
     "lira_offline": f"{_HERE}.lira:lira_offline",
     "lira_offline_per_example": f"{_HERE}.lira:lira_offline_per_example",
     "lira_offline_shrunk": f"{_HERE}.lira:lira_offline_shrunk",
     "bavaria_offline": f"{_HERE}.bavaria:bavaria_offline",
     "rmia_offline": f"{_HERE}.rmia:rmia_offline",
+    "base_offline": f"{_HERE}.base:base_offline",
     "nn": f"{_HERE}.nn:attack_nn",
     "quantile_regression": f"{_HERE}.quantile:attack_quantile",
     "augmentation_robustness": f"{_HERE}.label_only:attack_augmentation",
@@ -285,5 +287,7 @@ ATTACKS = Registry(
   num_args=1,
 )
 
+# Beside others of their kind; they run where `audit.attacks` names them.
+_ON_REQUEST = ("bavaria_online", "bavaria_offline", "base_online", "base_offline")
 # What `audit.attacks` is unless it is set.
-DEFAULT_ATTACKS = tuple(name for name in ATTACKS.known if not name.startswith("bavaria"))
+DEFAULT_ATTACKS = tuple(name for name in ATTACKS.known if name not in _ON_REQUEST)

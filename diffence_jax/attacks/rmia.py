@@ -81,8 +81,8 @@ def rmia(
   check_rmia(gamma=gamma, interpolation=interpolation)
   check_type("online", online, bool)
   check_type("break_ties", break_ties, bool)
-  target, shadow = _check_shapes(target_log_p, shadow_log_p, "")
-  population = _check_shapes(population_target_log_p, population_shadow_log_p, "population_")
+  target, shadow = check_shapes(target_log_p, shadow_log_p)
+  population = check_shapes(population_target_log_p, population_shadow_log_p, "population_")
   if len(shadow) != len(population[1]):
     raise ValueError(
       f"Got {len(shadow)} shadow models of the examples and {len(population[1])} of the "
@@ -95,7 +95,7 @@ def rmia(
     )
 
   def log_ratios(target, shadow, membership):
-    p_in, p_out = _mean_probabilities(shadow, membership)
+    p_in, p_out = mean_probabilities(shadow, membership)
     if not online:
       p_in = interpolation * p_out + (1.0 - interpolation)
     return target - np.log((p_in + p_out) / 2.0)
@@ -135,8 +135,16 @@ def rmia_offline(view: View, *, interpolation: float = 0.3, gamma: float = 1.0) 
   return _on(view, online=False, interpolation=interpolation, gamma=gamma)
 
 
-def _mean_probabilities(shadow, membership):
-  """Means over the IN and over the OUT models, f64[N]; without membership over all, twice."""
+def mean_probabilities(shadow: np.ndarray, membership: np.ndarray | None) -> np.ndarray:
+  """Means over the IN and over the OUT models, f64[2,N]; without membership over all, twice.
+
+  Args:
+    shadow: f[S,N], log-probabilities, read model by model.
+    membership: bool[S,N], or None.
+
+  Raises:
+    ValueError: a log-probability is NaN or above 0.
+  """
   sums = np.zeros((2, shadow.shape[1]))
   for model, row in enumerate(shadow):
     p = np.exp(_check_log_p(row, "A shadow model's log-probability"))
@@ -149,8 +157,15 @@ def _mean_probabilities(shadow, membership):
   return sums / np.stack([np.maximum(num_in, 1), len(shadow) - num_in])
 
 
-def _check_shapes(target, shadow, prefix):
-  """Returns target f64[N], checked, and shadow f[S,N], not yet read."""
+def check_shapes(
+  target: ArrayLike, shadow: ArrayLike, prefix: str = ""
+) -> tuple[np.ndarray, np.ndarray]:
+  """Returns target f64[N], checked, and shadow f[S,N], not yet read.
+
+  Raises:
+    ValueError: the shapes do not fit, or a log-probability of the target is NaN or above 0;
+      names the arguments with the prefix.
+  """
   target = check_numbers(f"{prefix}target_log_p", target)
   shadow = check_numbers(f"{prefix}shadow_log_p", shadow)
   if target.ndim != 1 or shadow.shape[1:] != target.shape or 0 in shadow.shape:
