@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     sample,
   )
   from diffence_jax.experiment.run import run
+  from diffence_jax.models import host_predictor
 
 _MODULES = (
   "attacks",
@@ -49,6 +50,7 @@ _HOMES = {
   "candidate_logits": "defense",
   "fit_blend": "defense",
   "fit_interval": "defense",
+  "host_predictor": "models",
   "linear_schedule": "diffusion",
   "make_schedule": "diffusion",
   "mean_kept": "defense",
@@ -77,6 +79,7 @@ __all__ = [  # noqa: RUF022, modules first
   "candidate_logits",
   "fit_blend",
   "fit_interval",
+  "host_predictor",
   "linear_schedule",
   "make_schedule",
   "mean_kept",

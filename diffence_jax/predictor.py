@@ -62,6 +62,26 @@ def check_function(name: str, function: Any, arguments: str) -> None:
     ) from error
 
 
+def runs_on_host(predict: Predict) -> bool:
+  """Whether a predictor has to see its images, and so is asked between compiled programs.
+
+  True of what `models.host_predictor` makes and of what is made of that: of those that say so
+  by an attribute of this name.
+  """
+  return bool(getattr(predict, "runs_on_host", False))
+
+
+def refuse_traced(predict: Predict, *given: Any) -> None:
+  """Raises TypeError for a predictor that runs on the host, under a caller's `jit`."""
+  # Where all are known and the rest is being traced, so is what is made of nothing.
+  if any(isinstance(array, jax.core.Tracer) for array in (*given, jnp.zeros(()))):
+    raise TypeError(
+      f"{getattr(predict, 'name', 'predict')} runs on the host, so it cannot be jitted, "
+      "mapped, differentiated or exported; call it outside. A function of JAX needs no "
+      "host_predictor."
+    )
+
+
 def ask(predict: Predict, key: jax.Array | None, images: jax.Array) -> jax.Array:
   """A predictor's logits f[N,K], their shape and dtype checked, but not their values.
 
@@ -69,8 +89,11 @@ def ask(predict: Predict, key: jax.Array | None, images: jax.Array) -> jax.Array
     TypeError: what it returns are no logits, or it cannot be called so.
     ValueError: as above, of a wrong shape.
   """
-  with asked(f"predict cannot answer images of shape {list(images.shape)}"):
+  if runs_on_host(predict):  # which says itself what is wrong
     logits = predict(key, images)
+  else:
+    with asked(f"predict cannot answer images of shape {list(images.shape)}"):
+      logits = predict(key, images)
   logits = check_answers(logits, "predict's answers", num_axes=2, values=False)
   if logits.shape[0] != images.shape[0]:
     raise ValueError(
@@ -90,7 +113,8 @@ def asked(failure: str) -> Iterator[None]:
     reason = str(error).strip().partition("\n")[0].rstrip(".")
     raise kind(
       f"{failure}: {reason}. Expected what JAX can trace, for images of this size: "
-      "predict(key, images) -> logits [N, K], denoise(x_t, t) -> noise like x_t, not swapped."
+      "predict(key, images) -> logits [N, K], denoise(x_t, t) -> noise like x_t, not swapped. "
+      "A classifier of NumPy or another framework goes through dj.host_predictor."
     ) from error
 
 

@@ -32,7 +32,7 @@ from random_networks import Networks, networks_of
 import diffence_jax as dj
 from diffence_jax import models
 from diffence_jax.defense import make_early_selection
-from diffence_jax.defense.candidates import pair_logits
+from diffence_jax.defense.pairs import pair_logits
 
 _NETWORKS = flags.DEFINE_list(
   "networks", ["digits", "fashion_mnist_small", "cifar10"], "Configs whose networks to take."

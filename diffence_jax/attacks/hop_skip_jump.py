@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 
 from diffence_jax import rng
 from diffence_jax.attacks.attack import View, attack
-from diffence_jax.attacks.boundary_walk import Batch, compile_walk
+from diffence_jax.attacks.boundary_walk import Batch, walk_of
 from diffence_jax.attacks.label_only import (
   PREDICTOR_ID,
   augmentation_robustness,
@@ -109,8 +109,7 @@ def hop_skip_jump(
   ).astype(bool)
   images, labels = np.array(device_images), np.asarray(labels)
   adversarial, is_found, num_queries = images.copy(), ~right, np.ones(len(images), np.int64)
-  # Its call is known by the object's identity: objects with a call may have no hash.
-  start, advance = compile_walk(predict.__call__)
+  start, advance = walk_of(predict)
   attacked = np.flatnonzero(right)
   batch_size = min(batch_size, len(attacked))
   for places, _ in batches(len(attacked), max(1, batch_size)):

@@ -7,6 +7,7 @@ changes no label, as Diffence, therefore changes no score: the raw predictor can
 its place, at a fraction of the work.
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -32,6 +33,7 @@ from diffence_jax.predictor import (
   check_function,
   check_ids,
   check_images,
+  runs_on_host,
 )
 
 # No id of a sample, so its stream is free for the predictor's own randomness.
@@ -76,7 +78,6 @@ def augmentation_robustness(
   check_whole("chunk_size", chunk_size, 1)
   num_versions = augment(np.zeros((1, 1, 1, 1)), kind).shape[1]
 
-  @jax.jit
   def count_kept(images, labels, rows):
     versions = augment(images[rows], kind)
     predictor_key = jax.random.fold_in(rng.own_key(key), PREDICTOR_ID)
@@ -87,6 +88,7 @@ def augmentation_robustness(
     finite = jnp.all(are_finite(logits).reshape(-1, num_versions), axis=-1)
     return jnp.where(finite, jnp.sum(kept, axis=-1), _NO_LABEL)
 
+  count_kept = _compiled(predict, count_kept)
   counts = in_batches(
     lambda rows: count_kept(images, labels, rows),
     len(images),
@@ -135,7 +137,6 @@ def noise_robustness(
   check_noise(sigma=sigma, num_draws=num_draws)
   check_whole("chunk_size", chunk_size, 1)
 
-  @jax.jit
   def is_kept(images, labels, ids, samples, draws):
     keys = rng.candidate_keys(key, ids[samples], draws)
     noise = draw_like(jax.random.normal, keys, images[samples])
@@ -147,6 +148,7 @@ def noise_robustness(
     kept = jnp.argmax(logits, axis=-1) == labels[samples]
     return jnp.where(are_finite(logits), kept.astype(jnp.int32), _NO_LABEL)
 
+  is_kept = _compiled(predict, is_kept)
   kept = in_batches(
     lambda positions: is_kept(images, labels, ids, *np.divmod(positions, num_draws)),
     len(images) * num_draws,
@@ -196,7 +198,8 @@ def check_samples(
   """Checks images and labels against each other and against what the predictor returns.
 
   Args:
-    predict: a predictor; traced, not run.
+    predict: a predictor; traced, not run, unless it runs on the host: then it is asked about
+      the first image.
     images: f[N,H,W,C] in [0, 1].
     labels: i[N].
 
@@ -213,10 +216,16 @@ def check_samples(
       f"labels are {labels.dtype}{list(labels.shape)}; expected integers, [{len(images)}]."
     )
   check_function("predict", predict, "key, images")
+  answer = lambda x: ask(predict, rng.seed_key(0), x)
   # Only traced: not run, and so nothing is known but the shape.
-  num_classes = jax.eval_shape(lambda x: ask(predict, rng.seed_key(0), x), images[:1]).shape[1]
-  check_labels("labels", labels, num_classes)
+  traced = answer if runs_on_host(predict) else functools.partial(jax.eval_shape, answer)
+  check_labels("labels", labels, traced(images[:1]).shape[1])
   return images, jnp.asarray(labels, jnp.int32)
+
+
+def _compiled(predict, function):
+  """A function that asks the predictor, compiled unless that runs on the host."""
+  return function if runs_on_host(predict) else jax.jit(function)
 
 
 def _check_labels_given(counts):

@@ -17,7 +17,7 @@ from diffence_jax import models, parallel
 from diffence_jax.audit.record_files import RecordWriter
 from diffence_jax.batching import batches, even_size, to_float
 from diffence_jax.defense import candidate_logits
-from diffence_jax.defense.candidates import check_finite
+from diffence_jax.defense.pairs import check_finite
 from diffence_jax.diffusion import Schedule
 from diffence_jax.predictor import Bound, are_finite, check_largest
 from diffence_jax.progress import progress_bar

@@ -1,31 +1,26 @@
 """Candidates: predictions for re-generated versions of every input."""
 
-import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from diffence_jax import rng
 from diffence_jax.checks import check_whole
-from diffence_jax.defense.chunks import default_chunk_size
-from diffence_jax.diffusion.sampler import check_sampler, reconstruct
+from diffence_jax.defense.on_host import make_host_candidates
+from diffence_jax.defense.pairs import check_finite, chunk_size_for, pair_logits
+from diffence_jax.diffusion.sampler import check_sampler
 from diffence_jax.diffusion.schedule import Schedule
 from diffence_jax.named import nearest, options_of
 from diffence_jax.predictor import (
   Denoise,
   Predict,
   are_finite,
-  ask,
   check_function,
   check_ids,
   check_images,
+  runs_on_host,
 )
-
-# Above rng.MAX_ID, so this one's stream is free for the predictor's own randomness.
-_NO_ID = 2**32 - 1
 
 
 def candidate_logits(
@@ -83,6 +78,10 @@ def candidate_logits(
   check_function("denoise", denoise, "x, t")
   rng.own_key(key)
   check_settings(schedule, images.shape[1:], num_candidates, chunk_size, **sampler)
+  if runs_on_host(predict):
+    settings = {"num_candidates": num_candidates, "chunk_size": chunk_size, **sampler}
+    draw = make_host_candidates(predict, denoise, schedule, **settings)
+    return jnp.asarray(draw(key, images, ids))
   total = images.shape[0] * num_candidates
   networks = predict, denoise, schedule
   chunk_size = chunk_size_for(chunk_size, *networks, **sampler)(images.shape[1:])
@@ -113,72 +112,6 @@ def candidate_logits(
   logits = logits.reshape(images.shape[0], num_candidates, num_classes)
   check_finite(are_finite(logits))
   return logits
-
-
-def check_finite(finite: jax.Array | np.ndarray) -> None:
-  """Raises FloatingPointError unless all of `finite`, bool[...], is True, where it is known."""
-  if not isinstance(finite, jax.core.Tracer) and not np.all(finite):
-    raise FloatingPointError(
-      f"The candidates of {np.sum(~np.asarray(finite))} of {np.size(finite)} are not finite: "
-      "denoise or predict gave NaN or inf. Without them the raw prediction would be all that "
-      "is answered. Check both networks' weights, and whether half precision overflows."
-    )
-
-
-def pair_logits(
-  key: jax.Array,
-  predict: Predict,
-  denoise: Denoise,
-  schedule: Schedule,
-  images: jax.Array,
-  ids: jax.Array,
-  candidates: jax.Array,
-  **sampler: Any,
-) -> jax.Array:
-  """Logits of one re-generation each of some images, which may be repeated.
-
-  Args:
-    key: as `candidate_logits` takes it, and the next three too.
-    predict: the predictor.
-    denoise: the noise-prediction network.
-    schedule: its noise schedule.
-    images: f32[P,H,W,C] in [0, 1].
-    ids: i32[P], the samples' stable ids.
-    candidates: i32[P], candidate numbers from 0: which of its re-generations is meant.
-    **sampler: as `reconstruct` takes it.
-
-  Returns:
-    f[P,K], the predictor's logits; NaN where a re-generation is not finite.
-  """
-  shape = sampler.get("model_shape") or images.shape[1:]
-  keys = rng.candidate_keys(key, ids, candidates)
-  noise = jax.vmap(lambda k: jax.random.normal(k, shape, jnp.float32))(keys)
-  purified = reconstruct(None, denoise, schedule, images, noise=noise, **sampler)
-  # Neither the noise's key nor another chunk's: a predictor may be randomised itself.
-  predict_key = jax.random.fold_in(rng.own_key(key), _NO_ID)
-  own_key = rng.candidate_keys(predict_key, ids[:1], candidates[:1])[0]
-  logits = ask(predict, rng.as_given(own_key, key), purified)
-  # Some predictors give numbers for NaN all the same.
-  finite = jnp.all(jnp.isfinite(purified), axis=(1, 2, 3))
-  return jnp.where(finite[:, None], logits, jnp.nan)
-
-
-def chunk_size_for(
-  chunk_size: int | None, predict: Predict, denoise: Denoise, schedule: Schedule, **sampler: Any
-) -> Callable[[tuple[int, ...]], int]:
-  """Builds the function of the images' shape (H,W,C) that gives the chunk size.
-
-  It is `chunk_size` itself, or for None what is chosen for the shape, once for each.
-  """
-
-  @functools.cache
-  def of_shape(image_shape):
-    if chunk_size is not None:
-      return chunk_size
-    networks = rng.seed_key(0), predict, denoise, schedule
-    return default_chunk_size(functools.partial(pair_logits, *networks, **sampler), image_shape)
-
-  return of_shape
 
 
 def check_settings(

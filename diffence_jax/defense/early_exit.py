@@ -16,13 +16,23 @@ import numpy as np
 from jax.sharding import Mesh
 
 from diffence_jax import parallel
-from diffence_jax.batching import cut, filled
-from diffence_jax.defense.candidates import check_settings, chunk_size_for, pair_logits
+from diffence_jax.batching import cut
+from diffence_jax.defense.candidates import check_settings
 from diffence_jax.defense.interval import interval_policy
+from diffence_jax.defense.on_host import in_parts, make_host_answers
+from diffence_jax.defense.pairs import chunk_size_for, pair_logits
 from diffence_jax.defense.policy import RankPolicy
+from diffence_jax.defense.policy import ranks as ranks_by
 from diffence_jax.defense.select import ACCEPTED
 from diffence_jax.diffusion.schedule import Schedule
-from diffence_jax.predictor import Denoise, Predict, are_finite, as_argument, check_function
+from diffence_jax.predictor import (
+  Denoise,
+  Predict,
+  are_finite,
+  as_argument,
+  check_function,
+  runs_on_host,
+)
 
 
 class EarlySelection(NamedTuple):
@@ -87,25 +97,20 @@ def make_early_selection(
   check_function("denoise", denoise, "x, t")
   check_settings(schedule, None, num_candidates, chunk_size, **sampler)
   policy = interval_policy(None) if policy is None else policy
-  draw = _compile_draw(mesh, **sampler)
-  place = lambda tree: tree if mesh is None else parallel.replicate(mesh, tree)
-  networks = as_argument(predict), as_argument(denoise), schedule
-  placed = place(networks)
-  chunk_size_of = chunk_size_for(chunk_size, *networks, **sampler)
+  draw = _make_draw(predict, denoise, schedule, mesh, **sampler)
+  chunk_size_of = chunk_size_for(chunk_size, predict, denoise, schedule, **sampler)
 
   def early_selection(key, images, ids, raw):
     _refuse_traced(key, images, ids, raw)
-    images, raw = np.asarray(images), np.array(raw)
-    samples = images, np.asarray(ids, np.int32), raw
+    images, ids, raw = np.asarray(images), np.asarray(ids, np.int32), np.array(raw)
     sizes = _batch_sizes(chunk_size_of(images.shape[1:]), mesh)
-    draw_these = functools.partial(draw, (*place((key, policy)), placed))
     best = _Best.before_any(raw, num_candidates)
     pending, evaluations = np.arange(len(images)), 0
     while pending.size:
       rows, candidates = _next_pairs(pending, best.drawn, num_candidates, sizes[-1])
-      logits, ranks, num = _draw_pairs(draw_these, *samples, rows, candidates, sizes, mesh)
-      best.update(rows, candidates, logits, ranks)
-      evaluations += num
+      pairs = images[rows], ids[rows], candidates
+      best.update(rows, candidates, *draw(key, policy, pairs, raw[rows], sizes))
+      evaluations += sum(size for _, size in cut(len(rows), sizes))
       is_open = (best.rank[pending] > ACCEPTED) & (best.drawn[pending] < num_candidates)
       pending = pending[is_open]
     raw_is_better = best.raw_rank < best.rank
@@ -142,7 +147,7 @@ class _Best(NamedTuple):
   def update(
     self, rows: np.ndarray, candidates: np.ndarray, logits: np.ndarray, ranks: np.ndarray
   ) -> None:
-    """Takes over from a round's P pairs what is better; arguments as in `_draw_pairs`."""
+    """Takes over from a round's P pairs what is better; results as `_make_draw`'s."""
     self.raw_rank[rows] = ranks[:, 1]
     chosen = _best_of_each(rows, candidates, ranks[:, 0])
     chosen = chosen[ranks[chosen, 0] < self.rank[rows[chosen]]]
@@ -162,54 +167,46 @@ def _refuse_traced(*given: Any) -> None:
     )
 
 
-def _compile_draw(mesh: Mesh | None, **sampler: Any) -> Callable[..., Any]:
-  """Compiles the drawing of P pairs, for every P when it is first needed.
+def _make_draw(
+  predict: Predict, denoise: Denoise, schedule: Schedule, mesh: Mesh | None, **sampler: Any
+) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
+  """Builds the drawing of P pairs, in batches of the sizes.
 
   Args:
+    predict: this and the next two as `candidate_logits` takes them.
+    denoise: the noise-prediction network.
+    schedule: its noise schedule.
     mesh: to split the pairs over; None for one device.
     **sampler: as `reconstruct` takes it, with `step`.
 
   Returns:
-    `((key, policy, networks), images f32[P,H,W,C], ids i32[P], candidates i32[P], raw f[P,K])
-    -> (logits f[P,K], ranks f32[P,2])`, the ranks of the candidates and of the raw ones.
+    `(key, policy, pairs, raw f[P,K], sizes) -> (logits f[P,K], ranks f32[P,2])`, the ranks of
+    the candidates and of the raw ones.
   """
+  if runs_on_host(predict):
+    answer = make_host_answers(predict, denoise, schedule, mesh=mesh, **sampler)
+
+    def draw_and_ask(key, policy, pairs, raw, sizes):
+      logits = answer(key, pairs, sizes)
+      rank = lambda logits, raw: ranks_by(policy, logits[:, None], raw)
+      return logits, in_parts(rank, (logits, raw), sizes)
+
+    return draw_and_ask
 
   def draw(shared, images, ids, candidates, raw):
     key, policy, networks = shared
     logits = pair_logits(key, *networks, images, ids, candidates, **sampler)
     return logits, policy.ranks(logits[:, None], raw)
 
-  return jax.jit(draw if mesh is None else parallel.map_over_batch(draw, mesh))
+  compiled = jax.jit(draw if mesh is None else parallel.map_over_batch(draw, mesh))
+  place = lambda tree: tree if mesh is None else parallel.replicate(mesh, tree)
+  placed = place((as_argument(predict), as_argument(denoise), schedule))
 
+  def draw_parts(key, policy, pairs, raw, sizes):
+    shared = (*place((key, policy)), placed)
+    return in_parts(functools.partial(compiled, shared), (*pairs, raw), sizes, mesh)
 
-def _draw_pairs(
-  draw: Callable[..., Any],
-  images: np.ndarray,
-  ids: np.ndarray,
-  raw: np.ndarray,
-  rows: np.ndarray,
-  candidates: np.ndarray,
-  sizes: list[int],
-  mesh: Mesh | None,
-) -> tuple[np.ndarray, np.ndarray, int]:
-  """Draws the pairs (rows i[P], candidates i32[P]) in batches of the sizes.
-
-  Returns:
-    Logits f[P,K], ranks f32[P,2], and how many re-generations it took.
-  """
-  results, evaluations = [], 0
-  for part, size in cut(len(rows), sizes):
-    # A part that is too short repeats its last pair, cut off again below.
-    part = filled(part.start, size, part.stop)
-    batch = images[rows[part]], ids[rows[part]], candidates[part], raw[rows[part]]
-    if mesh is not None:
-      batch = parallel.shard_batch(mesh, batch)
-    results.append(draw(*batch))
-    evaluations += size
-  logits, ranks = (
-    np.concatenate(parts)[: len(rows)] for parts in zip(*jax.device_get(results), strict=True)
-  )
-  return logits, ranks, evaluations
+  return draw_parts
 
 
 def _batch_sizes(chunk_size: int, mesh: Mesh | None) -> list[int]:

@@ -165,6 +165,8 @@ def memguard(predict: Predict, params: Attacker, **settings: float) -> Predict:
   def guarded(key, images, **ids):
     return memguard_logits(params, predict(key, images, **ids), **settings)
 
+  # The host counts the rounds of the search.
+  guarded.runs_on_host = True
   return guarded
 
 

@@ -10,18 +10,16 @@ import numpy as np
 from jax.sharding import Mesh
 
 from diffence_jax import parallel
-from diffence_jax.batching import fill_devices, round_up
+from diffence_jax.batching import fill_devices, filled, round_up
 from diffence_jax.checks import check_choice, check_type
-from diffence_jax.defense.candidates import (
-  candidate_logits,
-  check_finite,
-  check_settings,
-  chunk_size_for,
-)
+from diffence_jax.defense.candidates import candidate_logits, check_settings
 from diffence_jax.defense.early_exit import make_early_selection
 from diffence_jax.defense.interval import interval_policy
+from diffence_jax.defense.on_host import make_host_candidates
+from diffence_jax.defense.pairs import check_finite, chunk_size_for
 from diffence_jax.defense.per_input import per_input
 from diffence_jax.defense.policy import Policy, RankPolicy, check_policy
+from diffence_jax.defense.policy import answer as answer_by
 from diffence_jax.diffusion.schedule import Schedule
 from diffence_jax.predictor import (
   Denoise,
@@ -33,15 +31,21 @@ from diffence_jax.predictor import (
   check_function,
   check_ids,
   check_images,
+  runs_on_host,
 )
 from diffence_jax.rng import own_key
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ProtectedPredict:
-  """A predictor that can also be told the stable ids of its samples."""
+  """A predictor that can also be told the stable ids of its samples.
+
+  Attributes:
+    runs_on_host: whether it cannot be traced, as `predictor.runs_on_host` asks.
+  """
 
   _answer: Callable[..., tuple[jax.Array, jax.Array]]
+  runs_on_host: bool = False
 
   def __call__(
     self, key: jax.Array, images: jax.Array, ids: jax.Array | None = None
@@ -89,7 +93,8 @@ def protect(
   Args:
     predict: the predictor to protect, `(key, images f32[N,H,W,C] in [0,1]) -> logits [N,K]`.
       Called as it is for the raw prediction, so that no label can be lost to rounding between
-      two compilations of it; hence jit it if it is not.
+      two compilations of it; hence jit it if it is not. What JAX cannot trace goes through
+      `models.host_predictor`.
     denoise: `(x_t f32[n,H,W,C] in model units, t i32[n]) -> predicted noise f32[n,H,W,C]`.
     schedule: the noise schedule of `denoise`.
     num_candidates: M, at least 1.
@@ -143,8 +148,9 @@ def protect(
     )
   settings = {"num_candidates": num_candidates, "step": step, **sampler}
   check_settings(schedule, None, chunk_size=chunk_size, **settings)
-  networks = as_argument(predict), as_argument(denoise), schedule
-  make = _draw_all if constant_time else _draw_early
+  on_host = runs_on_host(predict)
+  networks = predict if on_host else as_argument(predict), as_argument(denoise), schedule
+  make = (_draw_on_host if on_host else _draw_all) if constant_time else _draw_early
   choose = make(networks, check_policy(policy), chunk_size, mesh, settings)
 
   def answer(key, images, ids):
@@ -169,7 +175,7 @@ def protect(
       return per_input(answer)(key, images, ids)
     return answer(key, images, check_ids(ids, images.shape[0]))
 
-  return ProtectedPredict(protected)
+  return ProtectedPredict(protected, runs_on_host=on_host or not constant_time)
 
 
 # `(key, images f32[N,H,W,C], ids i32[N], raw f[N,K]) -> (logits [N,K], bool[N])`: the answers,
@@ -186,6 +192,21 @@ def _draw_early(networks, policy, chunk_size, mesh, settings) -> _Choose:
   def choose(*asked):
     selection = select(*asked)
     return selection.logits, selection.finite
+
+  return choose
+
+
+def _draw_on_host(networks, policy, chunk_size, mesh, settings) -> _Choose:
+  """As `_draw_all`, for a predictor that runs on the host."""
+  draw = make_host_candidates(*networks, chunk_size=chunk_size, mesh=mesh, **settings)
+
+  def choose(key, images, ids, raw):
+    candidates, num = draw(key, images, ids), images.shape[0]
+    # A few sizes, as for what draws.
+    rows = filled(0, round_up(num, 3), num)
+    logits = answer_by(policy, candidates[rows], np.asarray(raw)[rows])
+    finite = jnp.asarray(are_finite(candidates).all(axis=1))
+    return jnp.asarray(np.asarray(logits)[:num]), finite
 
   return choose
 

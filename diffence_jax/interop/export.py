@@ -21,7 +21,7 @@ import jax.export
 import jax.numpy as jnp
 
 from diffence_jax.disk import write_atomically
-from diffence_jax.predictor import Predict
+from diffence_jax.predictor import Predict, runs_on_host
 from diffence_jax.rng import GENERATOR
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
@@ -62,13 +62,18 @@ def export(
 
   Raises:
     FileNotFoundError: there is no such folder.
-    TypeError: `predict` is no function.
+    TypeError: `predict` is no function, or one that runs on the host.
     ValueError: an argument is not right, the predictor cannot be traced, or its weights take
       more than 2 GiB, as those of the public ImageNet diffusion model do in float32.
   """
   path, platforms = Path(path), tuple(platforms)
   if not callable(predict):
     raise TypeError(f"predict is a {type(predict).__name__}; expected a predictor, a function.")
+  if runs_on_host(predict):
+    raise TypeError(
+      "predict runs on the host, as do host_predictor, MemGuard and constant_time=False; "
+      "expected a function that JAX can compile. Nothing else can be exported."
+    )
   if len(image_shape) != 3 or any(size != int(size) or size < 1 for size in image_shape):
     raise ValueError(f"image_shape is {image_shape}; expected (height, width, channels).")
   if not platforms or set(platforms) - set(PLATFORMS):

@@ -11,6 +11,7 @@ from diffence_jax.models.binding import (
 )
 from diffence_jax.models.ddpm_unet import DDPMUNet
 from diffence_jax.models.densenet121 import DenseNet121
+from diffence_jax.models.host import host_predictor
 from diffence_jax.models.registry import CLASSIFIERS, DENOISERS, make_classifier, make_denoiser
 from diffence_jax.models.resnet18 import ResNet18
 from diffence_jax.models.small_resnet import SmallResNet
@@ -30,6 +31,7 @@ __all__ = [
   "answer_images",
   "compiled_predictor",
   "denoiser",
+  "host_predictor",
   "init",
   "make_classifier",
   "make_denoiser",

@@ -91,7 +91,7 @@ def test_by_default_it_is_chosen_once_for_a_shape_of_images(constant_time, monke
     chosen.append(image_shape)
     return 5
 
-  monkeypatch.setattr("diffence_jax.defense.candidates.default_chunk_size", choosing)
+  monkeypatch.setattr("diffence_jax.defense.pairs.default_chunk_size", choosing)
   predict = jax.jit(lambda key, x: jnp.stack([x.mean((1, 2, 3)), x.max((1, 2, 3))], axis=1))
   networks = predict, lambda x, t: 0.1 * x, dj.linear_schedule()
   options = {"num_candidates": 3, "step": 50, "constant_time": constant_time}

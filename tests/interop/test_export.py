@@ -134,8 +134,14 @@ def test_what_runs_on_the_host_is_refused_with_nothing_written(networks, tmp_pat
   guarded = dj.defense.memguard(protect(networks), attacker)
   on_host = lambda key, images: np.asarray(images).sum(axis=(1, 2))
   sized = lambda key, images: images.reshape(len(images), -1)
-  for predict in (guarded, on_host, sized):
-    with pytest.raises(ValueError, match=r"cannot be traced for batches of any size.*MemGuard"):
+  for predict in (on_host, sized):
+    with pytest.raises(ValueError, match=r"cannot be traced for batches of any size.*host"):
+      dj.interop.export(path, predict, SHAPE)
+  wrapped = dj.host_predictor(lambda images: images.sum(axis=(1, 2)), 3)
+  early = protect(networks, constant_time=False)
+  behind = protect((wrapped, networks[1]))
+  for predict in (guarded, wrapped, early, behind):
+    with pytest.raises(TypeError, match=r"predict runs on the host.*host_predictor, MemGuard"):
       dj.interop.export(path, predict, SHAPE)
   assert not list(tmp_path.iterdir())
 
