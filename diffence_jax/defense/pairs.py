@@ -72,8 +72,13 @@ def pair_key(key: jax.Array, ids: jax.Array, candidates: jax.Array) -> jax.Array
   It is neither the noise's nor that of pairs that begin with another one; of the kind that the
   caller's is.
   """
+  return _first_key(key, ids[:1], candidates[:1])
+
+
+@jax.jit
+def _first_key(key, ids, candidates):
   predict_key = jax.random.fold_in(rng.own_key(key), _NO_ID)
-  return rng.as_given(rng.candidate_keys(predict_key, ids[:1], candidates[:1])[0], key)
+  return rng.as_given(rng.candidate_keys(predict_key, ids, candidates)[0], key)
 
 
 def check_finite(finite: jax.Array | np.ndarray) -> None:
