@@ -88,9 +88,9 @@ def main(_) -> None:
   rows = [[name, measuring.with_range(times)] for name, times in figures.items()]
   rows.append(["over the sum of the parts", measuring.with_range(measuring.summary(over))])
   measuring.show_table(["", "seconds"], rows)
-  found = {"images": num, "candidates": num_candidates, "seconds": figures}
-  found |= {"networks": _NETWORKS.value, "over_the_parts": measuring.summary(over)}
-  measuring.write_figures(_OUTPUT.value, found)
+  about = {"networks": _NETWORKS.value, "images": num, "candidates": num_candidates}
+  over = {"over_the_parts": measuring.summary(over)}
+  measuring.write_figures(_OUTPUT.value, {**about, "seconds": figures, **over})
 
 
 if __name__ == "__main__":
