@@ -13,6 +13,7 @@ Writes `defense_table.txt`, `.csv`, `.html`, `.tex` and `.json` to the workdir. 
 docs/results.md.
 """
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -41,11 +42,13 @@ def main(argv) -> None:
   del argv
   logging.set_verbosity(logging.WARNING)
   from diffence_jax.experiment.defense_runs import run_defense_table
+  from diffence_jax.report.cells import WIDTH
 
   defenses = list(dict.fromkeys(["undefended", *_DEFENSES.value]))
   try:
     seeds = [int(seed) for seed in dict.fromkeys(_SEEDS.value)]
-    print(run_defense_table(_CONFIG.value, Path(_WORKDIR.value), defenses, seeds))
+    width = shutil.get_terminal_size((WIDTH, 24)).columns
+    print(run_defense_table(_CONFIG.value, Path(_WORKDIR.value), defenses, seeds, width))
   except (ValueError, OSError, ImportError) as error:
     print(f"defense_table: {error}", file=sys.stderr)
     sys.exit(2)

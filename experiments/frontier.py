@@ -27,6 +27,7 @@ from diffence_jax.defense import POLICIES
 from diffence_jax.experiment.plan import plan
 from diffence_jax.experiment.stages.shadow_audit import ShadowAudit
 from diffence_jax.experiment.store import Store
+from diffence_jax.report.summary import SMOKE
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The audit's.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "The audit's.")
@@ -152,6 +153,8 @@ def main(_) -> None:
   output = Path(_OUTPUT.value)
   output.with_suffix(".json").write_text(json.dumps(rows, indent=2))
   draw(rows, output.with_suffix(".png"))
+  if experiment.settings.variant.endswith("smoke"):
+    print(f"**{SMOKE}**\n")
   print(
     "| policy | accuracy | NLL | calibrated | risk-coverage | AUC, one query | AUC, any number "
     "| TPR at 1% FPR |\n|---|---|---|---|---|---|---|---|"

@@ -45,7 +45,7 @@ def table(runs: dict[int, tuple[PredictorRow, ...]]) -> str:
       change = f"**{100 * statistics.mean(changes):+.1f}%** ({each})"
     lines.append(
       f"| {rows[0].name} | {100 * accuracy:.1f}% "
-      f"| {', '.join(str(row['label_changes']) for row in rows)} "
+      f"| {', '.join(str(row.label_changes) for row in rows)} "
       f"| **{statistics.mean(aucs):.3f}** ({', '.join(f'{auc:.3f}' for auc in aucs)}) "
       f"| {change} | {gap:.3f} | {statistics.mean(aucs) - gap:.3f} |"
     )
@@ -56,13 +56,15 @@ def main(argv):
   """Runs all seeds and prints the table."""
   del argv
   from diffence_jax.experiment.run import run
+  from diffence_jax.report.summary import caution
 
-  runs = {}
+  runs, warned = {}, ""
   for seed in map(int, _SEEDS.value):
     config = _CONFIG.value.copy_and_resolve_references()
     config.seed = seed
-    runs[seed] = run(config, Path(_WORKDIR.value) / f"seed{seed}").predictors
-  text = table(runs)
+    results = run(config, Path(_WORKDIR.value) / f"seed{seed}")
+    runs[seed], warned = results.predictors, warned or caution(results)
+  text = (f"**{warned}**\n\n" if warned else "") + table(runs)
   write_atomically(Path(_WORKDIR.value) / "seeds.md", text)
   print(text)
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from diffence_jax.cli.parsing import asks_for_help, parse
-from diffence_jax.cli.terminal import say
+from diffence_jax.cli.terminal import columns, say
 
 _HELP = """\
 Protects an image classifier with Diffence and measures what that gains.
@@ -56,6 +56,8 @@ def run(argv: Sequence[str]) -> None:
   from diffence_jax.experiment import compiled
   from diffence_jax.experiment.plan import plan
   from diffence_jax.experiment.run import carry_out, describe
+  from diffence_jax.report.cells import wrapped
+  from diffence_jax.report.summary import caution
   from diffence_jax.report.table import format_table
 
   if values.distributed:
@@ -67,7 +69,8 @@ def run(argv: Sequence[str]) -> None:
   compiled.keep_in(workdir)
   results = carry_out(experiment, workdir)
   if parallel.is_first():
-    say(format_table(results))
+    width = columns()
+    say(format_table(results, width), red=wrapped(caution(results), width))
     say(f"\nThe whole report: {workdir}/report.html")
 
 

@@ -12,7 +12,7 @@ Both are pytrees: the numbers in them are arguments of a compiled function, not 
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -130,6 +130,22 @@ POLICIES = Registry(
 
 # Policies that were published in another form, which `protocol="paper"` takes.
 PUBLISHED = {"scenario_3": "scenario_3_published"}
+
+
+def headline(names: Sequence[str]) -> str | None:
+  """The policy that a report begins with, chosen before any figure is there.
+
+  Args:
+    names: of the audited policies, as the config has them or as published, in its order.
+
+  Returns:
+    Scenario 3 if it is among them, which is what `protect` does unless it is told otherwise;
+    else the first; None of none.
+  """
+  for name in names:
+    if name in ("scenario_3", PUBLISHED["scenario_3"]):
+      return name
+  return names[0] if names else None
 
 
 def check_policy(policy: Policy, name: str = "policy") -> Policy:

@@ -12,6 +12,7 @@ from diffence_jax.experiment.stages.classifier import TrainedClassifier
 from diffence_jax.experiment.store import Store
 from diffence_jax.report.results import (
   SCHEMA,
+  AnswerTime,
   ClassifierFacts,
   DataFacts,
   DefenseFacts,
@@ -37,7 +38,13 @@ def results_of(experiment: Experiment, store: Store) -> Results:
     device=store.record["device"],
     versions=store.record["versions"],
     settings=as_json(settings),
-    data=DataFacts(settings.data.source, image_shape, experiment.dataset.num_classes, **sizes),
+    data=DataFacts(
+      settings.data.source,
+      image_shape,
+      experiment.dataset.num_classes,
+      **sizes,
+      largest_class=_largest_class(experiment),
+    ),
     purify=PurifyFacts(**dataclasses.asdict(settings.purify)),
     defense=_defense(experiment),
     classifier=ClassifierFacts(
@@ -53,6 +60,7 @@ def results_of(experiment: Experiment, store: Store) -> Results:
       loss=diffusion.last_loss(store),
     ),
     predictors=rows,
+    answer_time=_answer_time(experiment, store),
     shadow=_shadow(experiment, store),
     left_out=experiment.left_out,
   )
@@ -64,6 +72,19 @@ def arrays_of(experiment: Experiment, store: Store) -> dict[str, np.ndarray]:
   if experiment.shadow_audit is not None:
     arrays |= experiment.shadow_audit.load_arrays(store)
   return arrays
+
+
+def _largest_class(experiment: Experiment) -> float:
+  labels = experiment.dataset.take(experiment.split.target_nonmembers).labels
+  return float(np.bincount(labels).max() / len(labels))
+
+
+def _answer_time(experiment: Experiment, store: Store) -> AnswerTime | None:
+  stage = experiment.inference_time
+  if stage is None:
+    return None
+  found = stage.load(store)
+  return AnswerTime(stage.policy, len(stage.samples), found["alone"], found["diffence"])
 
 
 def _defense(experiment: Experiment) -> DefenseFacts:

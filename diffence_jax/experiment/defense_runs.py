@@ -15,12 +15,13 @@ from diffence_jax.experiment.collect import results_of
 from diffence_jax.experiment.config import validate
 from diffence_jax.experiment.plan import Experiment, plan
 from diffence_jax.experiment.run import compute, open_store
-from diffence_jax.experiment.samples import samples_of
-from diffence_jax.experiment.stages.inference_time import ROUNDS, InferenceTime
+from diffence_jax.experiment.stages.inference_time import ROUNDS
 from diffence_jax.experiment.stages.queries import record_together
 from diffence_jax.experiment.store import Store, locked, private_files
 from diffence_jax.named import option_key
 from diffence_jax.report import Results, table
+from diffence_jax.report.cells import WIDTH
+from diffence_jax.report.summary import caution
 from diffence_jax.tables.defense_rows import COLUMNS
 from diffence_jax.tables.defense_table import format_defense_table, write_defense_table
 
@@ -38,13 +39,14 @@ TITLES = {
 }
 # What is needed before the queries of all defenses are recorded together.
 _BEFORE_QUERIES = ("split", "classifier", "diffusion")
-# Images whose answers are timed.
-_TIMED_IMAGES = 64
-_TIMED_POLICY = "scenario_3"
 
 
 def run_defense_table(
-  config: ConfigDict, workdir: Path, defenses: Sequence[str], seeds: Sequence[int]
+  config: ConfigDict,
+  workdir: Path,
+  defenses: Sequence[str],
+  seeds: Sequence[int],
+  width: int = WIDTH,
 ) -> str:
   """Runs all experiments and writes the table.
 
@@ -54,6 +56,7 @@ def run_defense_table(
     defenses: by name, "undefended" first; one of a user's own is "module:function" where it
       trains, "output=module:function" where it changes answers.
     seeds: of the runs.
+    width: of the terminal, in columns.
 
   Returns:
     The table as text.
@@ -84,11 +87,11 @@ def run_defense_table(
         # Images to look at are for the report of a single run.
         names = [name for name in experiment.stages if name != "samples"]
         compute(experiment, store, names)
-        cells.append(_cell(experiment, store, defense, _inference_ms(experiment, store)))
+        cells.append(_cell(experiment, store, defense))
   results = results_of(experiments[seeds[0], "undefended"], store)
   title = f"{results.experiment}, seeds {', '.join(map(str, seeds))}"
   write_defense_table(title, cells, _facts(results, cells), workdir)
-  return format_defense_table(title, cells)
+  return format_defense_table(title, cells, width)
 
 
 def config_of(
@@ -122,17 +125,7 @@ def _check_columns(experiment: Experiment) -> None:
     )
 
 
-def _inference_ms(experiment: Experiment, store: Store) -> dict[str, float]:
-  ids = experiment.split.target_nonmembers[:_TIMED_IMAGES]
-  timed = InferenceTime(experiment.audit, samples_of(experiment.dataset, ids), _TIMED_POLICY)
-  compute_settings = experiment.settings.compute
-  store.compute(timed, lambda folder: timed.compute(folder, store, compute_settings))
-  return timed.load(store)
-
-
-def _cell(
-  experiment: Experiment, store: Store, defense: str, inference: Mapping[str, float]
-) -> dict[str, Any]:
+def _cell(experiment: Experiment, store: Store, defense: str) -> dict[str, Any]:
   """What the table shows of one defense and one seed, JSON-able."""
   results = results_of(experiment, store)
   trained = store.manifest(experiment.classifier)
@@ -145,11 +138,12 @@ def _cell(
     "defense": defense,
     "title": TITLES.get(defense, defense),
     "seed": experiment.settings.seed,
+    "caution": caution(results),
     "options": options,
     "predictors": to_plain(results.predictors),
     # Of a training that was killed only the seconds after it are known.
     "train_seconds": None if trained["resumed"] else trained["seconds"],
-    "inference_ms": inference,
+    "inference_ms": experiment.inference_time.load(store),
     "epsilon": guarantee and {"epsilon": guarantee.epsilon, "delta": guarantee.delta},
   }
 
@@ -167,10 +161,9 @@ def _facts(results: Results, cells: Sequence[Mapping[str, Any]]) -> list[tuple[s
     for options_of_one in given.values()
   ]
   versions = ", ".join(f"{name} {version}" for name, version in results.versions.items())
-  timed = min(_TIMED_IMAGES, results.data.target_nonmembers)
   inference = (
-    f"timed on {timed} target non-members in one batch, on one device, compiled; the median of "
-    f"{ROUNDS} rounds; with Diffence in scenario 3"
+    f"timed on {results.answer_time.num_images} target non-members in one batch, on one "
+    f"device, compiled; the median of {ROUNDS} rounds; with Diffence in scenario 3"
   )
   return [
     *facts,

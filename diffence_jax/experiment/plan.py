@@ -17,6 +17,7 @@ from diffence_jax.audit.pool import Pool
 from diffence_jax.audit.predictors import answers_defense
 from diffence_jax.data import SOURCES, Dataset, Split
 from diffence_jax.defense.candidates import check_settings
+from diffence_jax.defense.policy import headline
 from diffence_jax.diffusion.sampler import ddim_timesteps
 from diffence_jax.experiment.architectures import resolve
 from diffence_jax.experiment.config import validate
@@ -43,11 +44,15 @@ from diffence_jax.experiment.stages.classifier import (
   TrainedClassifier,
 )
 from diffence_jax.experiment.stages.diffusion import SavedDiffusion, TrainedDiffusion
+from diffence_jax.experiment.stages.inference_time import InferenceTime
 from diffence_jax.experiment.stages.queries import Queries
 from diffence_jax.experiment.stages.sample_images import SampleImages
 from diffence_jax.experiment.stages.shadow_audit import ShadowAudit
 from diffence_jax.experiment.stages.split import SplitStage
 from diffence_jax.named import section
+
+# Images whose answers are timed.
+_TIMED_IMAGES = 64
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -65,6 +70,7 @@ class Experiment:
     samples: images to look at.
     shadow_audit: attacks with shadow models; None without.
     audit: all attacks.
+    inference_time: what an answer takes; None where no policy is audited.
     stages: name to stage, these and all others, in the order they run.
   """
 
@@ -78,6 +84,7 @@ class Experiment:
   samples: SampleImages
   shadow_audit: ShadowAudit | None
   audit: Audit
+  inference_time: InferenceTime | None
   stages: Mapping[str, Stage]
 
   @property
@@ -151,11 +158,12 @@ def plan(config: ConfigDict | Mapping[str, Any], dataset: Dataset | None = None)
     attacks=attacks,
     **judged,
   )
+  inference_time = _inference_time(dataset, split, audit)
   ordered = [SplitStage(groups), classifier, diffusion, queries, samples, *shadow_stages,
-             shadow_audit, label_only, audit]  # fmt: skip
+             shadow_audit, label_only, audit, inference_time]  # fmt: skip
   experiment = Experiment(
     settings, dataset, split, left_out, classifier, diffusion, queries, samples, shadow_audit,
-    audit, {stage.name: stage for stage in ordered if stage is not None},
+    audit, inference_time, {stage.name: stage for stage in ordered if stage is not None},
   )  # fmt: skip
   _check(experiment)
   return experiment
@@ -196,6 +204,14 @@ def _shown(dataset: Dataset, split: Split, num_images: int) -> Samples:
   return samples_of(
     dataset, np.concatenate([split.target_members[:half], split.target_nonmembers[:half]])
   )
+
+
+def _inference_time(dataset: Dataset, split: Split, audit: Audit) -> InferenceTime | None:
+  policy = headline([predictor.policy.name for predictor in audit.predictors[1:]])
+  if policy is None:
+    return None
+  timed = samples_of(dataset, split.target_nonmembers[:_TIMED_IMAGES])
+  return InferenceTime(audit, timed, policy)
 
 
 def _check(experiment: Experiment) -> None:

@@ -10,7 +10,9 @@ from diffence_jax.disk import write_atomically
 from diffence_jax.report import shadow
 from diffence_jax.report.page import Timing, render_page, render_private_page
 from diffence_jax.report.results import Results, read_results, to_json
-from diffence_jax.report.table import finding, format_table, write_csv
+from diffence_jax.report.results_csv import write_csv
+from diffence_jax.report.summary import finding
+from diffence_jax.report.table import format_table
 
 __all__ = [
   "Results",

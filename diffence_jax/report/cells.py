@@ -14,7 +14,10 @@ from diffence_jax.report.results import Results
 MARK = "*"
 # A relative change that would be printed as nothing.
 NO_CHANGE = 0.0005
-_WIDTH = 118
+# Columns of text, where nobody says how wide the terminal is.
+WIDTH = 118
+# Narrower, words would be cut.
+_LEAST_WIDTH = 40
 # What spreadsheets take for the beginning of a formula.
 _FORMULA = ("=", "+", "-", "@")
 
@@ -27,11 +30,13 @@ class Cell(NamedTuple):
     change: in comparison with another figure, such as the undefended predictor's; empty if not
       given.
     below: the 95% interval, empty if there is none.
+    worse: whether the figure is worse than that other one.
   """
 
   text: str
   change: str = ""
   below: str = ""
+  worse: bool = False
 
 
 def percent(share: float, digits: int = 1) -> str:
@@ -84,12 +89,16 @@ def mark_notes(enough: Iterable[bool]) -> list[tuple[str, str]]:
   ]
 
 
-def grid(headings: Sequence[Sequence[str]], rows: Sequence[Sequence[Cell]]) -> list[str]:
+def grid(
+  headings: Sequence[Sequence[str]], rows: Sequence[Sequence[Cell]], width: int = WIDTH
+) -> list[str]:
   """Lines of plain text: two of headings and a rule, then two for every row.
 
   Args:
     headings: the two lines of every column's heading.
     rows: the cells; a row without any interval takes one line.
+    width: of a line; where the columns need more, they stand in several tables one below the
+      other, each beginning with the first column.
 
   Returns:
     The lines, columns aligned, without trailing blanks.
@@ -102,22 +111,45 @@ def grid(headings: Sequence[Sequence[str]], rows: Sequence[Sequence[Cell]]) -> l
       lines.append([cell.below for cell in row])
   widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
   lines.insert(2, ["-" * width for width in widths])
-  return [
-    "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
-    for line in lines
-  ]
+  shown = []
+  for columns in _blocks(widths, width):
+    shown += [""] if shown else []
+    for line in lines:
+      text = "  ".join(line[at].ljust(widths[at]) for at in columns)
+      shown.append(text.rstrip())
+  return shown
 
 
-def definitions(pairs: Sequence[tuple[str, str]]) -> list[str]:
+def _blocks(widths: Sequence[int], width: int) -> list[list[int]]:
+  """Which columns stand side by side, the first one everywhere."""
+  blocks = [[0]]
+  for at in range(1, len(widths)):
+    needed = sum(widths[other] + 2 for other in blocks[-1]) + widths[at]
+    if needed > width and len(blocks[-1]) > 1:
+      blocks.append([0])
+    blocks[-1].append(at)
+  return blocks
+
+
+def definitions(pairs: Sequence[tuple[str, str]], width: int = WIDTH) -> list[str]:
   """Lines of a term and its meaning, wrapped beside the term."""
-  width = max(len(name) for name, _ in pairs) + 2
+  beside = max(len(name) for name, _ in pairs) + 2
   return [
     line
     for name, text in pairs
     for line in textwrap.wrap(
-      text, _WIDTH, initial_indent=name.ljust(width), subsequent_indent=" " * width
+      text,
+      max(width, _LEAST_WIDTH),
+      initial_indent=name.ljust(beside),
+      subsequent_indent=" " * beside,
+      break_on_hyphens=False,
     )
   ]
+
+
+def wrapped(text: str, width: int = WIDTH) -> list[str]:
+  """A text in lines of a terminal."""
+  return textwrap.wrap(text, max(width, _LEAST_WIDTH), break_on_hyphens=False)
 
 
 def flat(figures: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -8,7 +8,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from diffence_jax.report import cells, figures, shadow, shadow_figures, shadow_rows, table
+from diffence_jax.report import (
+  cells,
+  figures,
+  shadow,
+  shadow_figures,
+  shadow_finding,
+  shadow_rows,
+  summary,
+  table,
+)
 from diffence_jax.report.results import Results
 from diffence_jax.report.template import render
 
@@ -60,7 +69,9 @@ def render_page(
     stages=stages,
     cells=cells,
     table=table,
+    summary=summary,
     shadow=shadow,
+    shadow_finding=shadow_finding,
     shadow_rows=shadow_rows,
     settings=json.dumps(results.settings, indent=2, sort_keys=True),
     **_plots(results, arrays),

@@ -7,14 +7,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from diffence_jax.audit.predictors import policy_title
 from diffence_jax.audit.rows import PredictorRow
 from diffence_jax.audit.shadow import ShadowTables
 from diffence_jax.audit.typed import from_plain, to_plain
+from diffence_jax.defense.policy import headline
 from diffence_jax.disk import check_file
 from diffence_jax.training.recipe import Guarantee
 
 # Raised when the file's fields change.
-SCHEMA = 2
+SCHEMA = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +32,8 @@ class DataFacts:
     known_nonmembers: samples.
     target_nonmembers: samples.
     reference: samples.
+    largest_class: share of the target non-members that are of their most frequent class: the
+      accuracy of an answer that is always the same.
   """
 
   source: str
@@ -40,6 +44,7 @@ class DataFacts:
   known_nonmembers: int
   target_nonmembers: int
   reference: int
+  largest_class: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,6 +124,23 @@ class DiffusionFacts:
 
 
 @dataclasses.dataclass(frozen=True)
+class AnswerTime:
+  """What an answer takes, compiled, on one device of the machine, in milliseconds an image.
+
+  Attributes:
+    policy: the policy that is timed, as the config has it.
+    num_images: that are asked about in one batch.
+    alone: without Diffence.
+    defended: behind the policy.
+  """
+
+  policy: str
+  num_images: int
+  alone: float
+  defended: float
+
+
+@dataclasses.dataclass(frozen=True)
 class ShadowResults(ShadowTables):
   """What shadow models show, and how they were trained.
 
@@ -156,6 +178,7 @@ class Results:
     classifier: the target.
     diffusion: the diffusion model.
     predictors: a row each, the undefended one first.
+    answer_time: what an answer takes; None where no policy is audited.
     shadow: what shadow models show; None for an audit without.
     left_out: attack to what it needs and this run has not.
   """
@@ -174,6 +197,7 @@ class Results:
   classifier: ClassifierFacts
   diffusion: DiffusionFacts
   predictors: tuple[PredictorRow, ...]
+  answer_time: AnswerTime | None
   shadow: ShadowResults | None
   left_out: Mapping[str, tuple[str, ...]]
 
@@ -181,6 +205,26 @@ class Results:
   def undefended(self) -> PredictorRow:
     """The row of the predictor without Diffence."""
     return self.predictors[0]
+
+  @property
+  def told_of(self) -> PredictorRow | None:
+    """The row that a report's first sentences are about; None where no policy is audited.
+
+    Chosen by its name, before any figure: the lowest of several would partly be luck.
+    """
+    rows = {policy_title(row.policy): row for row in self.predictors[1:]}
+    name = headline(tuple(row.policy for row in rows.values()))
+    return None if name is None else rows[policy_title(name)]
+
+  @property
+  def is_smoke(self) -> bool:
+    """Whether this was a smoke test, whose figures measure nothing."""
+    return self.variant.endswith("smoke")
+
+  @property
+  def is_chance(self) -> bool:
+    """Whether the classifier is not clearly better than always giving the same answer."""
+    return self.undefended.test_accuracy.low <= self.data.largest_class
 
 
 def to_json(results: Results) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from diffence_jax.audit.shadow import InTurnRow
 from diffence_jax.audit.typed import to_plain
 from diffence_jax.report.cells import (
+  WIDTH,
   Cell,
   auc_cell,
   definitions,
@@ -17,10 +18,10 @@ from diffence_jax.report.cells import (
   rate_cell,
   relative_change,
   run_columns,
+  wrapped,
   write_rows,
 )
 from diffence_jax.report.results import Results
-from diffence_jax.report.shadow_finding import finding
 from diffence_jax.report.shadow_notes import facts, notes
 from diffence_jax.report.shadow_rows import (
   NEAR,
@@ -171,28 +172,28 @@ def quantile_name(quantile: str) -> str:
   return names.get(float(quantile), f"{limit_name(float(quantile))} quantile")
 
 
-def text_lines(results: Results) -> list[str]:
-  """The block for a terminal of 120 columns, plain ASCII; its last line is the finding.
+def text_lines(results: Results, width: int = WIDTH) -> list[str]:
+  """The block for a terminal, plain ASCII but for names, without the finding.
 
-  It is wider where more than three attacks have a column of their own.
+  Args:
+    results: as `write_report` takes it, with shadow models.
+    width: of the terminal.
   """
   again, most = [], max(1, _MOST_COLUMNS - len(column_attacks(results)))
   if repeated(results):
     shown = (repeated_headings(results, most), repeated_rows(results, most))
-    again = [REPEATED_TITLE, *grid(*shown), ""]
+    again = ["", *wrapped(REPEATED_TITLE, width), *grid(*shown, width)]
   return [
-    *definitions(facts(results)),
+    *definitions(facts(results), width),
     "",
-    TARGET_TITLE,
-    *grid(target_headings(results, most), target_rows(results, most)),
+    *wrapped(TARGET_TITLE, width),
+    *grid(target_headings(results, most), target_rows(results, most), width),
     "",
-    MODELS_TITLE,
-    *grid(model_headings(results), model_rows(results)),
-    "",
+    *wrapped(MODELS_TITLE, width),
+    *grid(model_headings(results), model_rows(results), width),
     *again,
-    *definitions(notes(results)),
     "",
-    finding(results),
+    *definitions(notes(results), width),
   ]
 
 

@@ -9,14 +9,13 @@ from diffence_jax.report.shadow_rows import in_turn, main_attack, recovered_shar
 
 
 def finding(results: Results) -> str:
-  """What the defense takes off attacks with shadow models, in one plain sentence.
+  """What attacks with shadow models get, before and behind the defense, in one sentence.
 
   It is about every shadow model as the target in turn: the target alone has too few samples to
-  tell what more queries get back. The attack is the one that is strongest on the undefended
-  predictor at one query; the predictor the one that leaves it the lowest AUC, among those that
-  change no label. Both are picked on the reported samples. Should another attack reach more
-  on that predictor, the sentence says so. What repeated queries get back is about the main
-  attack, at the number of queries that gets the most.
+  tell what more queries get back. The predictor is `Results.told_of`, the attack the one that
+  is strongest on the undefended predictor at one query. Should another attack reach more on
+  the defended one, the sentence says so. What repeated queries get is about the main attack,
+  at the number of queries that gets the most.
 
   Args:
     results: as `write_report` takes it, the undefended predictor first.
@@ -24,59 +23,47 @@ def finding(results: Results) -> str:
   Returns:
     The sentence, ASCII.
   """
-  undefended, *defended = results.predictors
-  keeping = [row for row in defended if row.label_changes == 0]
-  before = max(in_turn(results, predictor=undefended.name, queries=1), key=_value)
-  models = f"each of {results.shadow.num_models:,} shadow models as the target in turn"
-  if not defended:
-    return (
-      f"No policy was audited; with {models}, the strongest attack at one query is "
-      f"{_attacked(before)}."
-    )
-  attacked = {"attack": before.attack, "queries": 1}
-  ((after,), *_) = sorted(
-    (in_turn(results, predictor=row.name, **attacked) for row in keeping or defended),
-    key=lambda rows: _value(rows[0]),
+  row = results.told_of
+  before = max(in_turn(results, predictor=results.undefended.name, queries=1), key=_value)
+  text = (
+    f"With each of {results.shadow.num_models:,} shadow models as the target in turn, the "
+    f"strongest attack at one query, {before.title}, gets {_of_100(before)} of 100 guesses "
+    "right"
   )
-  name = after.predictor
-  strongest = max(in_turn(results, predictor=name, queries=1), key=_value)
-  other = f"; {_attacked(strongest)}" if _value(strongest) > _value(after) + NO_CHANGE else ""
-  gain = _value(before) - _value(after)
-  relative = gain / _value(before) if _value(before) > 0.0 else 0.0
-  if relative < NO_CHANGE:
-    which = "that keeps the labels " if keeping else ""
-    text = (
-      f"With {models}, nothing was gained: no defended predictor {which}lowers the AUC of the "
-      f"strongest attack at one query ({undefended.name} {_attacked(before)}, best {name} "
-      f"{_value(after):.3f}{_difference(after)}{other})"
-    )
-  else:
-    text = (
-      f"With {models}, {name} takes {percent(relative)} off the AUC of the strongest attack at "
-      f"one query ({_attacked(before)} -> {_value(after):.3f}{_difference(after)}{other})"
-    )
-  (level,) = in_turn(results, predictor=undefended.name, attack=main_attack(results))
+  if row is None:
+    return f"{text}; no policy was audited."
+  (after,) = in_turn(results, predictor=row.name, attack=before.attack, queries=1)
+  text += f" without Diffence and {_of_100(after)} behind {row.name} ({_difference(after)})"
+  strongest = max(in_turn(results, predictor=row.name, queries=1), key=_value)
+  if _value(strongest) > _value(after) + NO_CHANGE:
+    text += f"; {strongest.title} gets {_of_100(strongest)} there"
+  (level,) = in_turn(
+    results, predictor=results.undefended.name, attack=main_attack(results), queries=1
+  )
   once, *again = sorted(
-    in_turn(results, predictor=name, attack=main_attack(results)), key=lambda row: row.queries
+    in_turn(results, predictor=row.name, attack=main_attack(results)),
+    key=lambda one: one.queries,
   )
-  same = relative >= NO_CHANGE and before.attack == main_attack(results)
-  taken = "that" if same else f"what is taken off {results.shadow.main_title}"
-  return f"{text}; {_regained(again, once, level, taken)}."
+  return f"{text}; {_asked_again(again, once, level)}."
 
 
 def _value(row):
   return row.auc.value
 
 
-def _attacked(row):
-  return f"{row.title} {_value(row):.3f}"
+def _of_100(row):
+  return f"{100 * _value(row):.1f}"
 
 
 def _difference(row):
-  """The difference to the undefended predictor with its interval."""
+  """The difference of the AUCs with its interval, and what it says."""
   change = row.auc_change
-  chance = ", which includes 0" if change.low <= 0.0 <= change.high else ""
-  return f", difference {change.value:+.3f} {interval(change)}{chance}"
+  remark = ""
+  if change.low <= 0.0 <= change.high:
+    remark = ", which may be chance"
+  elif change.value > 0.0:
+    remark = ", worse than without"
+  return f"AUC {change.value:+.3f} {interval(change)}{remark}"
 
 
 def _overlap(one, other):
@@ -84,19 +71,13 @@ def _overlap(one, other):
   return ", 95% intervals overlap" if a.low <= b.high and b.low <= a.high else ""
 
 
-def _regained(
-  rows: Sequence[InTurnRow],
-  once: InTurnRow,
-  level: InTurnRow,
-  taken: str,
-) -> str:
-  """What repeated queries get back, as the end of a sentence.
+def _asked_again(rows: Sequence[InTurnRow], once: InTurnRow, level: InTurnRow) -> str:
+  """What repeated queries reach, as the end of a sentence.
 
   Args:
     rows: of the main attack on the predictor at more than one query.
     once: at one query.
     level: on the undefended predictor.
-    taken: what the defense takes off that attack, in words.
 
   Returns:
     The words.
@@ -106,9 +87,14 @@ def _regained(
   best = max(rows, key=_value)
   if _value(best) - _value(once) < NO_CHANGE:
     return f"asking up to {rows[-1].queries} times gains nothing"
-  reached = f"{_attacked(best)} {interval(best.auc)}{_overlap(best, once)}"
+  text = (
+    f"asking {best.queries} times {best.title} gets {_of_100(best)} instead of {_of_100(once)}"
+  )
   share = recovered_share(best.auc, once.auc, level.auc)
-  if share is None:
-    return f"{best.queries} queries reach more than one does ({reached})"
-  back = "all" if share >= 1.0 else percent(share, 0)
-  return f"{best.queries} queries get {back} of {taken} back ({reached})"
+  back = ""
+  if share is not None:
+    back = f"{'all' if share >= 1.0 else percent(share, 0)} of the difference to "
+    back += f"{_of_100(level)} without Diffence"
+  remarks = (back, _overlap(best, once).removeprefix(", "))
+  remark = "; ".join(filter(None, remarks))
+  return f"{text} ({remark})" if remark else text

@@ -1,18 +1,14 @@
-"""The results as text: a table and one plain sentence for the terminal, and a CSV file."""
+"""The results as text: what was measured, a table, and how to read it."""
 
-import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from diffence_jax.audit.typed import to_plain
-from diffence_jax.report import shadow
+from diffence_jax.report import shadow, shadow_finding
 from diffence_jax.report.cells import (
-  NO_CHANGE,
+  WIDTH,
   Cell,
   auc_cell,
   definitions,
-  flat,
   grid,
   limit_name,
   mark_notes,
@@ -20,10 +16,10 @@ from diffence_jax.report.cells import (
   percent_interval,
   rate_cell,
   relative_change,
-  run_columns,
-  write_rows,
+  wrapped,
 )
 from diffence_jax.report.results import Results
+from diffence_jax.report.summary import caution, scenario_notes, sentences
 from diffence_jax.training.recipe import Guarantee
 
 # Above it the bound on an attacker's success is beyond what any attacker reaches.
@@ -48,23 +44,40 @@ def headings(results: Results) -> list[tuple[str, str]]:
 
 def main_rows(results: Results) -> list[list[Cell]]:
   """The main table, one row a predictor, the columns as in `headings`."""
-  rows = []
+  rows, first = [], results.undefended
   for row in results.predictors:
     auc, accuracy, tested = row.highest_auc, row.highest_accuracy, row.test_accuracy
     rows.append(
       [
         Cell(row.name),
-        Cell(percent(tested.value), below=percent_interval(tested)),
-        Cell(f"{row.label_changes:,}"),
-        Cell(f"{row.ece:.3f}"),
-        auc_cell(auc, relative_change(auc.relative_change)),
+        Cell(
+          percent(tested.value),
+          "",
+          percent_interval(tested),
+          tested.value < first.test_accuracy.value,
+        ),
+        Cell(f"{row.label_changes:,}", worse=row.label_changes > 0),
+        Cell(f"{row.ece:.3f}", worse=row.ece > first.ece),
+        _compared(auc_cell(auc, relative_change(auc.relative_change)), auc, first.highest_auc),
         Cell(f"{row.gap.value:.3f}"),
-        Cell(f"{row.excess:.3f}"),
-        auc_cell(accuracy, relative_change(accuracy.relative_change)),
-        *(rate_cell(rate) for rate in row.highest_tpr_at_fpr),
+        Cell(f"{row.excess:.3f}", worse=row.excess > first.excess),
+        _compared(
+          auc_cell(accuracy, relative_change(accuracy.relative_change)),
+          accuracy,
+          first.highest_accuracy,
+        ),
+        *(
+          _compared(rate_cell(rate), rate, before)
+          for rate, before in zip(row.highest_tpr_at_fpr, first.highest_tpr_at_fpr, strict=True)
+        ),
       ]
     )
   return rows
+
+
+def _compared(cell, figure, before):
+  """The cell of a figure that is worse the higher it is."""
+  return cell._replace(worse=figure.value > before.value)
 
 
 def reported_sizes(results: Results) -> tuple[int, int]:
@@ -121,8 +134,6 @@ def facts(results: Results) -> list[tuple[str, str]]:
       f"{how[results.protocol]}",
     ),
   ]
-  if results.variant.endswith("smoke"):
-    pairs.append(("variant", "smoke: a shortened run, its figures do not measure the defense"))
   return pairs
 
 
@@ -140,10 +151,11 @@ def notes(results: Results) -> list[tuple[str, str]]:
   """How to read the main table: pairs of a term and its meaning."""
   # Not every attack fits every predictor.
   counts = sorted({len(row.attacks) for row in results.predictors})
-  first = results.predictors[0].name
+  first = results.undefended.name
   count = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
   fewer = _on_fewer(results)
   pairs = [
+    *scenario_notes(results),
     (
       "highest",
       f"over {count} attacks, the strongest picked on the reported samples themselves, in the "
@@ -151,7 +163,8 @@ def notes(results: Results) -> list[tuple[str, str]]:
     ),
     (
       "[low, high]",
-      f"95% interval; +x% or -x%: change relative to {first}",
+      f"95% interval; +x% or -x%: change of the figure itself relative to {first}, as "
+      "published; guessing has 0.5, so what is above it changes by more",
     ),
     (
       "gap floor",
@@ -167,101 +180,31 @@ def notes(results: Results) -> list[tuple[str, str]]:
   return pairs + mark_notes(rates) + _left_out(results)
 
 
-def finding(results: Results) -> str:
-  """What the defense gained and what it cost, in one plain sentence.
-
-  It is about the predictor with the lowest highest AUC among those that change no label, tells
-  what the others of them leave, as the lowest of several is partly luck, and says so if a
-  predictor that changes labels gets lower still.
-
-  Args:
-    results: as `write_report` takes it, the undefended predictor first.
-
-  Returns:
-    The sentence, ASCII.
-  """
-  undefended, *defended = results.predictors
-  if not defended:
-    return f"No policy was audited; the highest attack AUC is {_highest_auc(undefended):.3f}."
-  lowest = min(defended, key=_highest_auc)
-  keeping = [row for row in defended if row.label_changes == 0]
-  chosen = min(keeping or defended, key=_highest_auc)
-  auc, before = chosen.highest_auc, undefended.highest_auc
-  change = auc.relative_change
-  name = chosen.name[:1].upper() + chosen.name[1:]
-  floor = f"gap floor {chosen.gap.value:.3f}"
-  overlap = ", 95% intervals overlap" if auc.high >= before.low else ""
-  values = f"{before.value:.3f} -> {auc.value:.3f}{overlap}"
-  if change > -NO_CHANGE:
-    which = "that keeps the labels " if keeping else ""
-    text = (
-      f"Nothing was gained: no defended predictor {which}lowers the highest attack AUC "
-      f"({undefended.name} {before.value:.3f}, best {chosen.name} "
-      f"{auc.value:.3f}; {floor})"
-    )
-  else:
-    text = f"takes {percent(-change)} off the highest attack AUC ({values}; {floor})"
-    text = f"No clear change: {chosen.name} {text}" if overlap else f"{name} {text}"
-    text += f" and changes {_label_changes(chosen)}"
-    text += _left_by([_highest_auc(row) for row in keeping if row is not chosen])
-  if _highest_auc(lowest) < min(auc.value, before.value) - NO_CHANGE:
-    text += (
-      f"; {lowest.name} reaches {_highest_auc(lowest):.3f} but changes {_label_changes(lowest)}"
-    )
-  return text + "."
-
-
-def _left_by(aucs: list[float]) -> str:
-  if not aucs:
-    return ""
-  low, high = f"{min(aucs):.3f}", f"{max(aucs):.3f}"
-  if len(aucs) == 1:
-    return f"; the other policy that keeps labels leaves {low}"
-  return f"; the other policies that keep labels leave {low}" + f" to {high}" * (low != high)
-
-
-def format_table(results: Results) -> str:
-  """The results for a terminal of 120 columns, plain ASCII.
+def format_table(results: Results, width: int = WIDTH) -> str:
+  """The results for a terminal, plain ASCII but for names.
 
   Args:
     results: as `write_report` takes it.
+    width: of the terminal, in columns; tables that are wider are cut between columns.
 
   Returns:
     What was measured, the table with a line of figures and a line of 95% intervals for every
-    predictor, how to read it, and the finding in one sentence; the same once more of the
-    attacks with shadow models, if there are any.
+    predictor, how to read it; the same once more of the attacks with shadow models, if there
+    are any; and last the finding. Where the figures measure nothing that is said first, too.
   """
   title = f"{results.experiment}, seed {results.seed}"
-  table = grid(headings(results), main_rows(results))
-  lines = [title, "", *definitions(facts(results)), "", *table, ""]
-  lines += [*definitions(notes(results)), "", finding(results)]
+  warned = caution(results)
+  lines = [*wrapped(warned, width), ""] if warned else []
+  lines += [title, "", *definitions(facts(results), width), ""]
+  lines += [*grid(headings(results), main_rows(results), width), ""]
+  lines += definitions(notes(results), width)
+  told = [warned] if warned else sentences(results)
   if results.shadow:
-    lines += ["", *shadow.text_lines(results)]
+    lines += ["", *shadow.text_lines(results, width)]
+    told += [] if warned else [shadow_finding.finding(results)]
+  for sentence in told:
+    lines += ["", *wrapped(sentence, width)]
   return "\n".join(lines)
-
-
-def write_csv(results: Results, path: str | os.PathLike) -> None:
-  """Writes every figure, one row for each attack on each predictor, atomically.
-
-  Columns are named by their place in `results` (`auc`, `auc_low`, `tpr_at_fpr_0.001_high`);
-  those of the predictor are repeated in each of its rows. What does not exist is left empty.
-
-  Args:
-    results: as `write_report` takes it.
-    path: the file, replaced if it is there.
-  """
-  rows = []
-  for row in results.predictors:
-    low, high = row.interval or (None, None)
-    fields = to_plain(row)
-    ends = {"predictor": fields.pop("name"), "interval_low": low, "interval_high": high}
-    del fields["interval"], fields["attacks"]
-    predictor = {**ends, **dict(flat(fields))}
-    for attack in row.attacks:
-      figures = to_plain(attack)
-      figures = {"attack": figures.pop("name"), **figures}
-      rows.append({**run_columns(results), **predictor, **dict(flat(figures))})
-  write_rows(rows, Path(path))
 
 
 def _other_defenses(defense):
@@ -325,14 +268,3 @@ def _left_out(results):
   texts = [f"{', '.join(names)}, for want of {' and '.join(needs)}"
            for needs, names in by_need.items()]  # fmt: skip
   return [("not run", "; ".join(texts))]
-
-
-def _label_changes(row):
-  if row.label_changes == 0:
-    return "no label"
-  share = percent(row.label_changes / row.num_labels)
-  return f"{row.label_changes:,} of {row.num_labels:,} labels ({share})"
-
-
-def _highest_auc(row):
-  return row.highest_auc.value

@@ -8,7 +8,7 @@ def render(file: Path, **values: Any) -> str:
   """Fills in a template; what it names and is not given is an error, markup is escaped.
 
   Args:
-    file: the template's.
+    file: the template's; it can include those of this folder, such as the style.
     **values: what it shows.
 
   Returns:
@@ -17,7 +17,7 @@ def render(file: Path, **values: Any) -> str:
   import jinja2
 
   environment = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(file.parent),
+    loader=jinja2.FileSystemLoader([file.parent, Path(__file__).parent]),
     autoescape=True,
     trim_blocks=True,
     lstrip_blocks=True,

@@ -114,6 +114,17 @@ def _of_lines(rows):
     yield PAPER.strip(), f"published figures, other data than ours: {SOURCE}; {COSTS}"
 
 
+def caution(cells: Sequence[Mapping[str, Any]]) -> str:
+  """Why the table has no headline; empty where it has one.
+
+  Args:
+    cells: as `aggregate` takes them, with the `caution` of each, as `report.summary` has it:
+      that of an undefended run holds for the table, as all else is compared with it.
+  """
+  of_undefended = (cell["caution"] for cell in cells if cell["defense"] == "undefended")
+  return next(filter(None, of_undefended), "")
+
+
 def finding(rows: Sequence[Mapping[str, Any]]) -> str:
   """What Diffence takes off on average and in the worst case, in one plain sentence."""
   cases = list(_scenarios(rows))

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from diffence_jax.disk import write_atomically
 from diffence_jax.report.cells import (
+  WIDTH,
   Cell,
   definitions,
   grid,
@@ -20,12 +21,13 @@ from diffence_jax.report.cells import (
   percent_interval,
   rate_text,
   relative_change,
+  wrapped,
   write_rows,
 )
 from diffence_jax.report.page import svg_uri
 from diffence_jax.report.template import render
 from diffence_jax.tables.defense_figures import privacy_utility
-from diffence_jax.tables.defense_notes import PAPER, finding, notes, signed
+from diffence_jax.tables.defense_notes import PAPER, caution, finding, notes, signed
 from diffence_jax.tables.defense_rows import (
   COLUMNS,
   VERDICTS,
@@ -203,27 +205,32 @@ def _times(ratio):
   return "" if ratio is None else f"{ratio:.{0 if ratio >= 9.95 else 1}f}x"
 
 
-def format_defense_table(title: str, cells: Sequence[Mapping[str, Any]]) -> str:
-  """The tables for a terminal of 120 columns.
+def format_defense_table(
+  title: str, cells: Sequence[Mapping[str, Any]], width: int = WIDTH
+) -> str:
+  """The tables for a terminal.
 
   Args:
     title: of the experiment.
     cells: as `aggregate` takes them.
+    width: of the terminal, in columns; tables that are wider are cut between columns.
 
   Returns:
     Plain text, ASCII but for what `title` and the defenses' titles bring along: the tables, how
-    to read them, and the finding in one sentence.
+    to read them, and the finding in one sentence; see `caution` for where there is none.
   """
-  return _text(title, (), aggregate(cells))
+  return _text(title, (), aggregate(cells), caution(cells), width)
 
 
-def _text(title, facts, rows):
-  lines = [title, ""]
+def _text(title, facts, rows, warned, width=WIDTH):
+  lines = [*wrapped(warned, width), ""] if warned else []
+  lines += [title, ""]
   if facts:
-    lines += [*definitions(facts), ""]
+    lines += [*definitions(facts, width), ""]
   for panel in panels(rows):
-    lines += [panel.title, *grid(panel.headings, panel.rows), ""]
-  return "\n".join([*lines, *definitions(notes(rows)), "", finding(rows)])
+    lines += [panel.title, *grid(panel.headings, panel.rows, width), ""]
+  told = warned or finding(rows)
+  return "\n".join([*lines, *definitions(notes(rows), width), "", *wrapped(told, width)])
 
 
 def write_defense_table(
@@ -239,20 +246,21 @@ def write_defense_table(
 
   Args:
     title: of the experiment.
-    cells: as `aggregate` takes them.
+    cells: as `aggregate` takes them, with the `caution` of each.
     facts: names and sentences on data, classifier, settings, machine and versions.
     folder: made if it is not there.
   """
-  rows = aggregate(cells)
+  rows, warned = aggregate(cells), caution(cells)
   record = {
-    "title": title, "facts": [list(fact) for fact in facts], "finding": finding(rows),
+    "title": title, "facts": [list(fact) for fact in facts], "caution": warned,
+    "finding": "" if warned else finding(rows),
     "rows": rows, "mean": average(rows)["columns"], "cells": list(cells),
   }  # fmt: skip
   # Rendered before anything is written: a failure leaves the old table, not half of each.
   texts = {
-    "txt": _text(title, facts, rows) + "\n",
-    "html": _html(title, facts, rows),
-    "tex": _latex(title, facts, rows),
+    "txt": _text(title, facts, rows, warned) + "\n",
+    "html": _html(title, facts, rows, warned),
+    "tex": _latex(title, facts, rows, warned),
     "json": json.dumps(record, indent=2, allow_nan=False) + "\n",
   }
   folder = Path(folder)
@@ -262,11 +270,12 @@ def write_defense_table(
   write_rows(list(csv_rows(rows)), folder / "defense_table.csv")
 
 
-def _html(title, facts, rows):
+def _html(title, facts, rows, warned):
   return render(
     Path(__file__).with_name("defense_table.html.jinja"),
     title=title,
     facts=facts,
+    caution=warned,
     finding=finding(rows),
     panels=[*panels(rows), strongest(rows)],
     notes=notes(rows),
@@ -276,8 +285,13 @@ def _html(title, facts, rows):
   )
 
 
-def _latex(title, facts, rows):
-  lines = ["% Needs \\usepackage{booktabs}.", *_latex_definitions(facts)]
+def _latex(title, facts, rows, warned):
+  told = _tex(warned or finding(rows))
+  lines = [
+    "% Needs \\usepackage{booktabs}.",
+    *([told] if warned else []),
+    *_latex_definitions(facts),
+  ]
   for panel in panels(rows):
     lines += [
       r"\begin{table*}",
@@ -294,7 +308,7 @@ def _latex(title, facts, rows):
       if any(cell.below for cell in row):
         lines.append(_latex_line((c.below for c in row), r"{\scriptsize %s}"))
     lines += [r"\bottomrule", r"\end{tabular}", r"\end{table*}"]
-  return "\n".join([*lines, *_latex_definitions(notes(rows)), _tex(finding(rows))]) + "\n"
+  return "\n".join([*lines, *_latex_definitions(notes(rows)), told]) + "\n"
 
 
 def _latex_definitions(pairs):

@@ -9,20 +9,23 @@ from page_reader import Page
 from report_example import (
   NAMES,
   STAGES,
+  changed,
   defended_alone,
+  estimate,
   mapped,
   renamed,
   renamed_arrays,
   stored,
   stored_arrays,
   with_enough,
+  with_predictors,
   with_shadow,
   with_shadow_aucs,
   without_shadow,
 )
 
 from diffence_jax.audit.worst_off import EpsilonRow
-from diffence_jax.report import shadow, write_report
+from diffence_jax.report import shadow, shadow_finding, write_report
 from diffence_jax.report.page import render_page
 
 
@@ -47,7 +50,7 @@ def rendered():
 
 def test_page_tells_everything_that_shadow_models_show(rendered):
   page, own = Page(rendered), stored().shadow
-  assert shadow.finding(_results()) in page.text
+  assert "guesses" not in page.text  # of a smoke run
   rate = own.samples[-1].tpr_at_fpr[1]
   chance = own.vulnerability[0].auc_quantiles_by_chance["0.99"]
   for expected in (
@@ -67,6 +70,12 @@ def test_page_tells_everything_that_shadow_models_show(rendered):
   assert details == 2 * len(NAMES) + 3
 
 
+def test_page_has_the_finding_of_a_classifier_that_has_learnt():
+  tested = lambda row: dataclasses.replace(row, test_accuracy=estimate(0.9))
+  results = changed(with_predictors(_results(), tested), variant="")
+  assert shadow_finding.finding(results) in Page(_render(results)).text
+
+
 def test_every_figure_is_embedded_described_and_follows_the_colour_scheme(rendered):
   images = [attributes for tag, attributes in Page(rendered).tags if tag == "img"]
   assert len(images) == 6
@@ -84,7 +93,7 @@ def test_page_needs_nothing_from_outside_and_is_the_same_every_time(rendered):
   tags = Page(rendered).tags
   assert not {"script", "link", "iframe", "object", "base"} & {tag for tag, _ in tags}
   linked = [a[name] for _, a in tags for name in ("src", "href", "srcset") if name in a]
-  assert all(link.startswith("data:") for link in linked)
+  assert all(link.startswith(("data:", "#")) for link in linked)
   assert not re.search(r"https?://|@import|url\(", rendered)
   assert _render() == rendered
 

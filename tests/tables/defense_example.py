@@ -44,6 +44,7 @@ def _cell(run, name, seed, label_changes):
     "defense": name,
     "title": title,
     "seed": seed,
+    "caution": "",
     "predictors": to_plain(rows),
     "train_seconds": SECONDS[name][seed],
     "inference_ms": INFERENCE.get(name),

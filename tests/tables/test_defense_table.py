@@ -10,6 +10,7 @@ import pytest
 from defense_example import FACTS, make_cells
 from report.page_reader import Page
 
+from diffence_jax.report.summary import SMOKE
 from diffence_jax.tables.defense_figures import privacy_utility
 from diffence_jax.tables.defense_rows import aggregate, average
 from diffence_jax.tables.defense_table import (
@@ -226,9 +227,37 @@ def test_text_is_ascii_and_fits_a_terminal_of_120_columns(seeds):
   cells = make_cells(seeds=seeds)
   for cell in cells[1::3]:
     cell["title"] = "confidence penalty"
-  *lines, finding = format_defense_table("digits", cells).splitlines()
-  assert max(map(len, lines)) <= 120
-  assert "\n".join([*lines, finding]).isascii()
+  text = format_defense_table("digits", cells)
+  assert max(map(len, text.splitlines())) <= 120
+  assert text.isascii()
+
+
+def test_text_is_as_narrow_as_the_terminal():
+  text = format_defense_table("digits", make_cells(), 80)
+  assert max(map(len, text.splitlines())) <= 80
+  wide = format_defense_table("digits", make_cells())
+  # The same figures, wherever they stand.
+  assert set(re.findall(r"\d\.\d{3}", text)) == set(re.findall(r"\d\.\d{3}", wide))
+
+
+def test_a_table_of_smoke_runs_says_so_and_has_no_headline(tmp_path):
+  cells = [{**cell, "caution": SMOKE} for cell in make_cells()]
+  texts = _write(tmp_path, cells)
+  record = json.loads(texts["json"])
+  assert (record["caution"], record["finding"]) == (SMOKE, "")
+  words = _words(texts["txt"])
+  assert words.startswith(SMOKE) and words.endswith(SMOKE)
+  page = Page(texts["html"])
+  assert page.text.startswith("SMOKE RUN: digits & more") and SMOKE in page.text
+  assert "warning" in [attributes.get("class") for _, attributes in page.tags]
+  assert _words(texts["tex"]).count(SMOKE) == 2
+  assert not any("On average over" in text for text in texts.values())
+
+
+def test_a_defense_that_has_learnt_nothing_leaves_the_headline(tmp_path):
+  cells = [{**cell, "caution": "nothing"} if cell["defense"] == "own" else cell
+           for cell in make_cells()]  # fmt: skip
+  assert json.loads(_write(tmp_path, cells)["json"])["finding"].startswith("On average over")
 
 
 @pytest.mark.parametrize(("seeds", "marks"), [((0,), {"~", "!"}), ((0, 1), {"~", "!", "!!"})])
@@ -257,7 +286,7 @@ def test_rates_of_large_samples_are_not_marked():
 
 def test_label_changes_are_shown(tmp_path, written):
   assert "labels changed  none\n" in written["txt"]
-  assert written["txt"].endswith("; it changes no label.\n")
+  assert _words(written["txt"]).endswith("; it changes no label.")
   texts = _write(tmp_path, make_cells(label_changes=(2, 0, 6, 0)))
   note = (
     "SELENA, alone: 4 of 2,400 labels (0.17%), accuracy delta -2.50 pp; "
@@ -266,11 +295,11 @@ def test_label_changes_are_shown(tmp_path, written):
   assert note in _words(texts["txt"])
   assert note in Page(texts["html"]).text
   # Of the scenarios only: 3 defenses, 3 scenarios, 2 seeds of 1,200 labels.
-  assert texts["txt"].endswith("; it changes 12 of 21,600 labels (0.06%).\n")
+  assert _words(texts["txt"]).endswith("; it changes 12 of 21,600 labels (0.06%).")
 
 
 def test_finding_names_the_worst_case(written):
-  finding = written["txt"].splitlines()[-1]
+  finding = _words(written["txt"].rpartition("\n\n")[2])
   assert finding == (
     "On average over 3 defenses, undefended included, Diffence changes the highest attack AUC "
     "by -14.5% / -8.1% / -7.0% in scenarios 1 / 2 / 3; the worst case is SELENA in scenario 3, "
@@ -283,7 +312,7 @@ def test_finding_names_the_worst_case(written):
 
 def test_finding_and_table_of_the_undefended_classifier_only():
   text = format_defense_table("t", make_cells()[::3])
-  assert text.splitlines()[-1] == (
+  assert _words(text.rpartition("\n\n")[2]) == (
     "On undefended, Diffence changes the highest attack AUC by -21.3% / -18.7% / -17.3% in "
     "scenarios 1 / 2 / 3; the worst case is undefended in scenario 3, 0.750 -> 0.620 (-17.3%, "
     "difference -0.130 [-0.130, -0.130]); it changes no label."

@@ -1,4 +1,4 @@
-"""The stage that times answers, for the table of defenses."""
+"""The stage that times answers, with and without Diffence."""
 
 import dataclasses
 import functools
