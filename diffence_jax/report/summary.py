@@ -91,7 +91,7 @@ def _now(results, row):
   elif auc.high >= before.low:
     verdict = "no clear change: "
   text = (
-    f"Behind {name} {verdict}it gets {_of_100(auc.value)} right (95% interval "
+    f"Behind {name} {verdict}the attacker gets {_of_100(auc.value)} right (95% interval "
     f"{_of_100(auc.low)} to {_of_100(auc.high)})"
   )
   now, then = _low_rates(row, undefended)
@@ -124,10 +124,10 @@ def _asked_again(results, row):
 
 def _price(results, row):
   undefended = results.undefended
-  changed = "no label is another"
+  changed = "no label changes"
   if row.label_changes:
     share = percent(row.label_changes / row.num_labels)
-    changed = f"{row.label_changes:,} of {row.num_labels:,} labels ({share}) are others"
+    changed = f"{row.label_changes:,} of {row.num_labels:,} labels ({share}) change"
   text = (
     f"The price: {percent(row.test_accuracy.value)} of new images are classified rightly "
     f"(before {percent(undefended.test_accuracy.value)}), {changed}; confidences are off by "
