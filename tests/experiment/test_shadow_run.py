@@ -61,6 +61,7 @@ def models_in(workdir):
 def results_in(workdir):
   results = json.loads((workdir / "results.json").read_text())
   del results["device"]  # how many processes had one
+  del results["answer_time"]  # by the clock
   return results
 
 
