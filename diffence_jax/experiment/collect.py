@@ -83,8 +83,8 @@ def _answer_time(experiment: Experiment, store: Store) -> AnswerTime | None:
   stage = experiment.inference_time
   if stage is None:
     return None
-  found = stage.load(store)
-  return AnswerTime(stage.policy, len(stage.samples), found["alone"], found["diffence"])
+  times = stage.load(store)
+  return AnswerTime(stage.policy, len(stage.samples), times["alone"], times["diffence"])
 
 
 def _defense(experiment: Experiment) -> DefenseFacts:
