@@ -69,6 +69,23 @@ def replaced(path: Path) -> Iterator[Path]:
     raise
 
 
+@contextlib.contextmanager
+def private_files() -> Iterator[None]:
+  """Meanwhile, whatever this process makes can be read by its owner alone."""
+  before = os.umask(0o077)
+  try:
+    yield
+  finally:
+    os.umask(before)
+
+
+def make_private(workdir: Path) -> None:
+  """Makes a workdir, if it is not there, that its owner alone can read."""
+  if not workdir.is_dir():
+    workdir.mkdir(parents=True, exist_ok=True)
+    workdir.chmod(0o700)
+
+
 def check_file(path: str | Path, remedy: str) -> None:
   """Raises unless there is a regular file: what is none, such as a pipe, may never be read.
 

@@ -1,5 +1,6 @@
 """Who knows what: thresholds learnt on known samples, figures reported on the others."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -40,6 +41,20 @@ class AttackRow(NamedTuple):
   tnr_at_fnr: tuple[Rate, ...]
 
 
+class Fold(NamedTuple):
+  """An attack's scores, and on which samples thresholds are learnt and figures reported.
+
+  Attributes:
+    scores: f64[N], higher for likelier members.
+    pool: the N samples; thresholds are learnt on the known ones.
+    is_reported: bool[N].
+  """
+
+  scores: np.ndarray
+  pool: Pool
+  is_reported: np.ndarray
+
+
 def judge(
   name: str, declared: Attack, scores: np.ndarray, pool: Pool, *, protocol: str
 ) -> list[tuple[AttackRow, Roc]]:
@@ -59,17 +74,40 @@ def judge(
   pooled = protocol == "paper" and not declared.trains_on_known
   reported = np.ones(len(scores), bool) if pooled else ~pool.is_known
   # The published code reads TPR where the FPR is below the limit, not up to it.
-  strict = protocol == "paper"
-  judged = [_row(name, declared, "global", scores, pool, reported, strict)]
+  return judge_folds(name, declared, [Fold(scores, pool, reported)], strict=protocol == "paper")
+
+
+def judge_folds(
+  name: str, declared: Attack, folds: Sequence[Fold], *, strict: bool = False
+) -> list[tuple[AttackRow, Roc]]:
+  """The same, pooled over folds that report different samples.
+
+  Args:
+    name: the attack, as the config has it.
+    declared: what it declares.
+    folds: in each both sides are among the known samples and among the reported ones.
+    strict: reads rates where the error rate is below the limit, not up to it.
+
+  Returns:
+    As of `judge`.
+  """
+  judged = [_row(name, declared, "global", folds, strict)]
   if declared.per_class:
-    members, nonmembers = pool.known()
-    thresholds = class_thresholds(
-      scores[members], scores[nonmembers], pool.labels[members], pool.labels[nonmembers],
-      num_classes=int(pool.labels.max()) + 1,
-    )  # fmt: skip
-    shifted = scores - thresholds[pool.labels]
-    judged.append(_row(name, declared, "per_class", shifted, pool, reported, strict))
+    shifted = [
+      fold._replace(scores=fold.scores - _of_classes(fold)[fold.pool.labels]) for fold in folds
+    ]
+    judged.append(_row(name, declared, "per_class", shifted, strict))
   return judged
+
+
+def _of_classes(fold: Fold) -> np.ndarray:
+  """The thresholds f64[K] of a fold's classes."""
+  scores, labels = fold.scores, fold.pool.labels
+  members, nonmembers = fold.pool.known()
+  return class_thresholds(
+    scores[members], scores[nonmembers], labels[members], labels[nonmembers],
+    num_classes=int(labels.max()) + 1,
+  )  # fmt: skip
 
 
 def class_thresholds(
@@ -116,28 +154,15 @@ def class_thresholds(
   return thresholds
 
 
-def threshold_accuracy(
-  member_scores: np.ndarray, nonmember_scores: np.ndarray, threshold: float
-) -> Estimate:
-  """The balanced accuracy of a given threshold: a member is who scores at least that.
-
-  Raises:
-    ValueError: the threshold is NaN.
-  """
-  if np.isnan(threshold):
-    raise ValueError("threshold is nan; expected a number.")
-  return metrics.balanced_accuracy(
-    int(np.sum(member_scores >= threshold)),
-    len(member_scores),
-    int(np.sum(nonmember_scores >= threshold)),
-    len(nonmember_scores),
-  )
-
-
-def _row(name, declared, threshold, scores, pool, reported, strict):
-  sides = [scores[reported & side] for side in (pool.is_member, ~pool.is_member)]
-  roc = metrics.roc(*sides)
-  learnt = metrics.roc(*(scores[known] for known in pool.known())).best_threshold
+def _row(name, declared, threshold, folds, strict):
+  members, nonmembers = _reported(folds, [fold.scores for fold in folds])
+  roc = metrics.roc(members, nonmembers)
+  called = [
+    fold.scores
+    >= metrics.roc(*(fold.scores[known] for known in fold.pool.known())).best_threshold
+    for fold in folds
+  ]
+  called_members, called_nonmembers = _reported(folds, called)
   row = AttackRow(
     name=name,
     title=declared.title,
@@ -145,8 +170,26 @@ def _row(name, declared, threshold, scores, pool, reported, strict):
     threshold=threshold,
     auc=Estimate(roc.auc, *roc.auc_interval),
     accuracy=roc.best_accuracy,
-    known_threshold_accuracy=threshold_accuracy(*sides, learnt),
+    known_threshold_accuracy=metrics.balanced_accuracy(
+      int(called_members.sum()),
+      len(called_members),
+      int(called_nonmembers.sum()),
+      len(called_nonmembers),
+    ),
     tpr_at_fpr=tuple(roc.tpr_at_fpr(limit, strict=strict) for limit in LIMITS),
     tnr_at_fnr=tuple(roc.tnr_at_fnr(limit, strict=strict) for limit in LIMITS),
   )
   return row, roc
+
+
+def _reported(folds, values):
+  """The values of the reported members and of the reported non-members, of all folds."""
+  return tuple(
+    np.concatenate(
+      [
+        of_fold[fold.is_reported & (fold.pool.is_member == side)]
+        for fold, of_fold in zip(folds, values, strict=True)
+      ]
+    )
+    for side in (True, False)
+  )

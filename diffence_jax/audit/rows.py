@@ -3,7 +3,7 @@
 import dataclasses
 import warnings
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.special
@@ -158,13 +158,39 @@ def audit_predictors(
           pool.take(scored.rows),
           protocol=protocol,
         )
-    row, roc = _row(defended, logits, record, pool, judged, protocol)
+    row, roc = predictor_row(
+      defended.name,
+      logits,
+      record.raw,
+      pool,
+      judged,
+      protocol=protocol,
+      policy=defended.predictor.policy.name,
+      interval=defended.policy.interval,
+      **_kept(defended, record),
+    )
     rows.append(row)
-    for side, chosen in (("members", pool.is_member), ("nonmembers", ~pool.is_member)):
-      phi = scaled_logit(logits[chosen & ~pool.is_known])
-      arrays[f"{defended.name}/phi_{side}"] = bounded(np.asarray(phi))
-    arrays[f"{defended.name}/fpr"], arrays[f"{defended.name}/tpr"] = roc.fpr, roc.tpr
-  return tuple(_compared(row, rows[0]) for row in rows), arrays
+    arrays |= arrays_of(defended.name, logits, pool, roc)
+  return compared(rows), arrays
+
+
+def arrays_of(
+  name: str, logits: np.ndarray, pool: Pool, roc: metrics.Roc
+) -> dict[str, np.ndarray]:
+  """What figures show of a predictor p: "p/phi_members", "p/phi_nonmembers", "p/fpr", "p/tpr".
+
+  Args:
+    name: p.
+    logits: f32[N,K], its answers.
+    pool: the samples.
+    roc: of its strongest attack.
+  """
+  sides = (("members", pool.is_member), ("nonmembers", ~pool.is_member))
+  phi = {
+    f"{name}/phi_{side}": bounded(np.asarray(scaled_logit(logits[chosen & ~pool.is_known])))
+    for side, chosen in sides
+  }
+  return {**phi, f"{name}/fpr": roc.fpr, f"{name}/tpr": roc.tpr}
 
 
 def _warn_of_changed_labels(defended, answers, raw):
@@ -177,8 +203,28 @@ def _warn_of_changed_labels(defended, answers, raw):
     )
 
 
-def _row(defended, logits, record, pool, judged, protocol):
-  """One row of the results, and the ROC of the attack with the highest AUC."""
+def predictor_row(
+  name: str,
+  logits: np.ndarray,
+  raw: np.ndarray,
+  pool: Pool,
+  judged: Sequence[tuple[AttackRow, metrics.Roc]],
+  *,
+  protocol: str,
+  **facts: Any,
+) -> tuple[PredictorRow, metrics.Roc]:
+  """One row of the results, and the ROC of the attack with the highest AUC.
+
+  Args:
+    name: of the predictor.
+    logits: f32[N,K], its answers.
+    raw: f32[N,K], the undefended predictor's.
+    pool: the samples.
+    judged: every attack's row and ROC, "correctness" among them.
+    protocol: as of `audit_predictors`.
+    **facts: the other attributes of `PredictorRow`: `policy`, `interval`, `returned_raw` and
+      `labels_kept`.
+  """
   targets = ~pool.is_known
   nonmembers = targets & ~pool.is_member
   # As published, calibration is over members and non-members; ours is about unseen images.
@@ -190,14 +236,12 @@ def _row(defended, logits, record, pool, judged, protocol):
   best = max(judged, key=lambda one: one[0].auc.value)
   gap = next(row.auc for row in rows if row.name == "correctness")
   row = PredictorRow(
-    name=defended.name,
-    policy=defended.predictor.policy.name,
-    interval=defended.policy.interval,
+    name=name,
     test_accuracy=_accuracy(logits[nonmembers], pool.labels[nonmembers]),
     member_accuracy=_accuracy(logits[members], pool.labels[members]),
-    label_changes=metrics.label_changes(logits, record.raw),
+    label_changes=metrics.label_changes(logits, raw),
     num_labels=len(pool.labels),
-    **_kept(defended, record),
+    **facts,
     ece=metrics.expected_calibration_error(_softmax(answers[0]), answers[1]),
     nll=metrics.negative_log_likelihood(*answers),
     js_distance=metrics.jensen_shannon_distance(*phi),
@@ -226,18 +270,21 @@ def _highest_rates(rows, rates):
   return tuple(highest)
 
 
-def _compared(row: PredictorRow, undefended: PredictorRow) -> PredictorRow:
-  """The row with the relative changes of its highest figures."""
+def compared(rows: Sequence[PredictorRow]) -> tuple[PredictorRow, ...]:
+  """The rows with the relative changes of their highest figures to those of the first."""
+  return tuple(_compared(row, rows[0]) for row in rows)
 
-  def compared(after, before):
+
+def _compared(row, undefended):
+  def change_of(after, before):
     if isinstance(after, tuple):
-      return tuple(compared(*pair) for pair in zip(after, before, strict=True))
+      return tuple(change_of(*pair) for pair in zip(after, before, strict=True))
     comparable = row is not undefended and before.value > 0.0
     change = after.value / before.value - 1.0 if comparable else None
     return dataclasses.replace(after, relative_change=change)
 
   names = [f.name for f in dataclasses.fields(row) if f.name.startswith("highest_")]
-  changes = {name: compared(getattr(row, name), getattr(undefended, name)) for name in names}
+  changes = {name: change_of(getattr(row, name), getattr(undefended, name)) for name in names}
   return dataclasses.replace(row, **changes)
 
 

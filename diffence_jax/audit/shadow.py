@@ -95,6 +95,12 @@ class ShadowTables:
   reused: Mapping[str, Mapping[str, float]]
 
 
+def is_in_turn(choice: Choice) -> bool:
+  """Whether an attack is run with every model in turn: models that are gone answer nothing."""
+  declared = declaration_of(choice.name)
+  return declared.in_turn and "ask" not in declared.needs
+
+
 def target_view(
   answers: Answers,
   ensemble: DefendedEnsemble,

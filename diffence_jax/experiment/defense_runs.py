@@ -11,13 +11,14 @@ from diffence_jax import data
 from diffence_jax.audit.typed import to_plain
 from diffence_jax.data import SOURCES
 from diffence_jax.defense.output import OUTPUT_DEFENSES
+from diffence_jax.disk import private_files
 from diffence_jax.experiment.collect import results_of
 from diffence_jax.experiment.config import validate
 from diffence_jax.experiment.plan import Experiment, plan
 from diffence_jax.experiment.run import compute, open_store
 from diffence_jax.experiment.stages.inference_time import ROUNDS
 from diffence_jax.experiment.stages.queries import record_together
-from diffence_jax.experiment.store import Store, locked, private_files
+from diffence_jax.experiment.store import Store, locked
 from diffence_jax.named import option_key
 from diffence_jax.report import Results, table
 from diffence_jax.report.cells import WIDTH

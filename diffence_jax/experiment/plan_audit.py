@@ -9,6 +9,7 @@ import numpy as np
 from diffence_jax.attacks.attack import ATTACKS, declaration_of
 from diffence_jax.audit.pool import Pool
 from diffence_jax.audit.predictors import Predictor, policy_title
+from diffence_jax.audit.shadow import is_in_turn
 from diffence_jax.defense.output import OUTPUT_DEFENSES
 from diffence_jax.defense.policy import POLICIES, PUBLISHED, UNDEFENDED
 from diffence_jax.experiment.plan_models import plan_training
@@ -17,7 +18,7 @@ from diffence_jax.experiment.sections import Settings
 from diffence_jax.experiment.stage import Stage
 from diffence_jax.experiment.stages.label_only import LabelOnly
 from diffence_jax.experiment.stages.network import Network
-from diffence_jax.experiment.stages.shadow_audit import ShadowAudit, is_in_turn
+from diffence_jax.experiment.stages.shadow_audit import ShadowAudit
 from diffence_jax.experiment.stages.shadow_models import ShadowModel, ShadowModels
 from diffence_jax.experiment.stages.shadow_queries import (
   NearDuplicates,

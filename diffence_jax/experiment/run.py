@@ -14,12 +14,12 @@ import jax
 from ml_collections import ConfigDict
 
 from diffence_jax import parallel, report
-from diffence_jax.disk import write_atomically
+from diffence_jax.disk import private_files, write_atomically
 from diffence_jax.experiment.collect import arrays_of, results_of
 from diffence_jax.experiment.config import as_json
 from diffence_jax.experiment.plan import Experiment, plan
 from diffence_jax.experiment.stage import Compute, Stage
-from diffence_jax.experiment.store import Store, locked, private_files
+from diffence_jax.experiment.store import Store, locked
 from diffence_jax.report import Results, Timing
 
 

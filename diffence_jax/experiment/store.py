@@ -56,7 +56,7 @@ class Store:
 
   def prepare(self) -> None:
     """Makes the workdir, if it is not there, and marks it as one of this version."""
-    make_private(self.workdir)
+    disk.make_private(self.workdir)
     if not (self.workdir / _FORMAT_FILE).is_file():
       content = json.dumps({"workdir_format": _FORMAT})
       disk.write_atomically(self.workdir / _FORMAT_FILE, content + "\n")
@@ -191,7 +191,7 @@ def locked(workdir: str | os.PathLike) -> Iterator[None]:
   workdir = Path(workdir).expanduser()
   flags = os.O_WRONLY | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
   try:
-    make_private(workdir)
+    disk.make_private(workdir)
     handle = os.open(workdir / ".lock", flags, 0o600)
   except OSError as error:
     raise ArtifactError(f"The workdir {workdir} cannot be written: {error}.") from error
@@ -200,23 +200,6 @@ def locked(workdir: str | os.PathLike) -> Iterator[None]:
     yield
   finally:
     os.close(handle)
-
-
-@contextlib.contextmanager
-def private_files() -> Iterator[None]:
-  """Meanwhile, whatever this process makes can be read by its owner alone."""
-  before = os.umask(0o077)
-  try:
-    yield
-  finally:
-    os.umask(before)
-
-
-def make_private(workdir: Path) -> None:
-  """Makes a workdir, if it is not there, that its owner alone can read."""
-  if not workdir.is_dir():
-    workdir.mkdir(parents=True, exist_ok=True)
-    workdir.chmod(0o700)
 
 
 def _lock(handle: int, workdir: Path) -> None:

@@ -21,6 +21,7 @@ from diffence_jax.audit.predictors import (
 from diffence_jax.audit.shadow import (
   ShadowTables,
   in_turn_tables,
+  is_in_turn,
   target_rows,
   target_view,
 )
@@ -183,12 +184,6 @@ class ShadowAudit(Stage):
     near = self.near_duplicates.load(store, record.raw[:, :1])
     selecting = [d for d in fit_target(self, known) if isinstance(d.policy, RankPolicy)]
     return self._answers(selecting, near, min(self.num_candidates, max(self.num_queries)))
-
-
-def is_in_turn(choice: Choice) -> bool:
-  """Whether an attack is run with every model in turn: models that are gone answer nothing."""
-  declared = declaration_of(choice.name)
-  return declared.in_turn and "ask" not in declared.needs
 
 
 def fit_target(stage: Any, known) -> tuple[Defended, ...]:
