@@ -13,6 +13,7 @@ from diffence_jax.attacks.ensemble import Ensemble, ensemble_of
 from diffence_jax.attacks.hop_skip_jump import HopSkipJump, hop_skip_jump
 from diffence_jax.attacks.label_only import augmentation_robustness, noise_robustness
 from diffence_jax.attacks.lira import lira
+from diffence_jax.attacks.multi_signal import multi_signal
 from diffence_jax.attacks.nn import NNAttack, train_nn_attack
 from diffence_jax.attacks.quantile import quantile_scores
 from diffence_jax.attacks.rmia import rmia
@@ -46,6 +47,7 @@ __all__ = [
   "log_probability",
   "loss",
   "modified_entropy",
+  "multi_signal",
   "noise_robustness",
   "quantile_scores",
   "rmia",

@@ -278,6 +278,7 @@ ATTACKS = Registry(
     "bavaria_offline": f"{_HERE}.bavaria:bavaria_offline",
     "rmia_offline": f"{_HERE}.rmia:rmia_offline",
     "base_offline": f"{_HERE}.base:base_offline",
+    "multi_signal": f"{_HERE}.multi_signal:attack_multi_signal",
     "nn": f"{_HERE}.nn:attack_nn",
     "quantile_regression": f"{_HERE}.quantile:attack_quantile",
     "augmentation_robustness": f"{_HERE}.label_only:attack_augmentation",
@@ -288,6 +289,8 @@ ATTACKS = Registry(
 )
 
 # Beside others of their kind; they run where `audit.attacks` names them.
-_ON_REQUEST = ("bavaria_online", "bavaria_offline", "base_online", "base_offline")
+_ON_REQUEST = (
+  "bavaria_online", "bavaria_offline", "base_online", "base_offline", "multi_signal",
+)  # fmt: skip
 # What `audit.attacks` is unless it is set.
 DEFAULT_ATTACKS = tuple(name for name in ATTACKS.known if name not in _ON_REQUEST)
