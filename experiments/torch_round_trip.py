@@ -72,7 +72,14 @@ def main(_) -> None:
   network = train(dataset.take(split.members), dataset.num_classes, config.seed)
   torch.save({"state_dict": network.state_dict()}, checkpoint)
   shutil.rmtree(imported, ignore_errors=True)
-  arguments = ["resnet18", str(checkpoint), f"--output={imported}"]
+  arguments = [
+    "resnet18",
+    str(checkpoint),
+    f"--output={imported}",
+    "--set",
+    "mean=0.5",
+    "std=0.5",
+  ]
   import_command.run(["import-torch", *arguments])
 
   module, variables = saved_model.load_model(imported)

@@ -26,7 +26,7 @@ DENSENET121 = Layout(
   make=make_classifier,
   infer_settings=_infer_settings,
   image_channels=lambda module, shapes: shapes["conv1.weight"][1],
-  untold=("mean", "std"),
+  required=("mean", "std"),
   names=(
     (r"^stem_conv$", "conv1"),
     (r"^norm$", "features.bn"),

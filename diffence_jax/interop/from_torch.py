@@ -87,9 +87,11 @@ def from_torch(
       lie in a checkpoint under a name of `weights.WRAPPERS`; of several the first of these is
       taken, so the weights averaged over training (EMA) before all others. Prefixes of wrappers
       ("module.", "_orig_mod.", "model." and the like) are dropped.
-    **settings: fields of the module. Those that shapes and names determine are inferred where
-      not given; others (a U-Net's dropout, a classifier's mean and std) have the module's
-      defaults, or in a Diffusers folder what its config says.
+    **settings: fields of the module. A classifier's `mean` and `std`, by which images in [0, 1]
+      were normalised in its training, are to be given: per channel, or one number for all.
+      Those that shapes and names determine are inferred where not given; others (a U-Net's
+      dropout, a ViT's heads) have the module's defaults, or in a Diffusers folder what its
+      config says.
 
   Returns:
     (module, variables), the variables float32, all collections. Where a Diffusers folder names
@@ -101,7 +103,7 @@ def from_torch(
     TypeError: there is no mapping of names to arrays.
     ValueError: `kind` or a setting is unknown; a file is damaged, of a format that is not known
       or would run code; or parameters are missing, surplus or misshapen; the message lists
-      them.
+      them. Or a classifier's mean or std is not given.
   """
   network = read_network(kind, state_dict_or_path, **settings)
   if network.schedule not in (None, defaults_of(linear_schedule, 0)):
@@ -154,6 +156,7 @@ def read_network(
     shapes,
     {names[path]: _torch_shape(path[-1], leaf.shape) for path, leaf in expected.items()},
   )
+  _check_given(kind, layout, settings)
   variables = {}
   for path in expected:
     weight = _to_numpy(names[path], weights.pop(names[path]))
@@ -187,6 +190,17 @@ def _weights(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     name: value if hasattr(value, "shape") else _array(name, value)
     for name, value in bare_weights(state_dict).items()
   }
+
+
+def _check_given(kind: str, layout: Layout, settings: Mapping[str, Any]) -> None:
+  """Raises ValueError unless the fields that no weights tell are given."""
+  if missing := [name for name in layout.required if name not in settings]:
+    raise ValueError(
+      f"The weights of a {kind} do not tell {' and '.join(missing)}; expected what its images "
+      "in [0, 1] were normalised by in training, such as mean=(0.4914, 0.4822, 0.4465), "
+      "std=(0.2023, 0.1994, 0.201), on the command line --set mean=0.4914,0.4822,0.4465 "
+      "std=0.2023,0.1994,0.201; mean=0.0, std=1.0 where they were not normalised."
+    )
 
 
 def _check_classes(layout: Layout, inferred: Mapping[str, Any]) -> None:

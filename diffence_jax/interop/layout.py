@@ -21,7 +21,9 @@ class Layout(NamedTuple):
     ignored: what the state dict may hold although it is no weight.
     image_size: `image_size(module, shapes)`, the height and width of images that the weights
       are for; where they are for any, one that will do.
-    untold: fields that change what is computed and leave no trace in the weights.
+    required: fields that change what is computed and leave no trace in the weights, and that no
+      default is likely to be right for: they have to be given.
+    untold: more such fields, which have a default.
     marks: of a variant, parameters by which it is known.
     variants: the same network by the names of other publishers.
   """
@@ -32,6 +34,7 @@ class Layout(NamedTuple):
   names: tuple[tuple[str, str], ...]
   ignored: tuple[str, ...] = ()
   image_size: Callable[[nn.Module, Shapes], int] = lambda module, shapes: 32
+  required: tuple[str, ...] = ()
   untold: tuple[str, ...] = ()
   marks: tuple[str, ...] = ()
   variants: tuple["Layout", ...] = ()

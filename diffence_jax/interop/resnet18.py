@@ -53,7 +53,7 @@ def _layout(
     make=make_classifier,
     infer_settings=infer_settings,
     image_channels=lambda module, shapes: shapes[conv][1],
-    untold=("mean", "std"),
+    required=("mean", "std"),
     names=(
       (r"^stem_conv$", stem[0]),
       (r"^stem_norm$", stem[1]),

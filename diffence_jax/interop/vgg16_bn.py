@@ -28,6 +28,6 @@ VGG16_BN = Layout(
   make=make_classifier,
   infer_settings=_infer_settings,
   image_channels=lambda module, shapes: shapes["features.0.weight"][1],
-  untold=("mean", "std"),
+  required=("mean", "std"),
   names=((r"^head$", "classifier"), *_feature_names()),
 )

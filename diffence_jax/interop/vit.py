@@ -40,7 +40,8 @@ VIT = Layout(
   infer_settings=_infer_settings,
   image_channels=lambda module, shapes: _channels(shapes),
   image_size=_image_size,
-  untold=("heads", "mean", "std"),
+  required=("mean", "std"),
+  untold=("heads",),
   names=(
     (r"^patch_embedding$", "to_patch_embedding.1"),
     (r"^norm$", "mlp_head.0"),

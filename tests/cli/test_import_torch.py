@@ -77,7 +77,7 @@ def test_which_weights_were_taken_is_said_and_home_is_found(tmp_path, capsys, mo
   told = "Taken: the weights under state_dict_ema, averaged over training; left: state_dict."
   assert told in capsys.readouterr().out
   variables = load_model(tmp_path / "saved")[1]
-  expected = from_torch("resnet18", state_dict)[1]
+  expected = from_torch("resnet18", state_dict, mean=0.5, std=0.2)[1]
   assert jax.tree.all(jax.tree.map(np.array_equal, variables, expected))
 
 
@@ -98,12 +98,22 @@ def test_a_normalisation_of_bytes_is_refused_with_the_remedy(tmp_path, capsys):
 
 
 def test_what_the_weights_do_not_tell_is_said(tmp_path, capsys):
+  state_dict = pseudo_state_dict(load_fixture("vit")[0])
+  safetensors.save_file(state_dict, tmp_path / "vit.safetensors")
+  arguments = ["vit", tmp_path / "vit.safetensors", "--output", tmp_path / "saved"]
+  assert run(*arguments, "--set", "mean=0.4", "std=0.2") == 0
+  assert "The weights do not tell heads=8, which was assumed" in capsys.readouterr().out
+  assert read_manifest(tmp_path / "saved").make_module().mean == (0.4,)
+
+
+def test_a_classifier_without_its_normalisation_is_refused(tmp_path, capsys):
   state_dict = pseudo_state_dict(load_fixture("resnet18")[0])
   safetensors.save_file(state_dict, tmp_path / "resnet.safetensors")
-  arguments = ["resnet18", tmp_path / "resnet.safetensors", "--output", tmp_path / "saved"]
-  assert run(*arguments, "--set=mean=0.4") == 0
-  assert "The weights do not tell std=(0.5,), which was assumed" in capsys.readouterr().out
-  assert read_manifest(tmp_path / "saved").make_module().mean == (0.4,)
+  arguments = ["resnet18", tmp_path / "resnet.safetensors", f"--output={tmp_path / 'saved'}"]
+  assert run(*arguments, "--set=mean=0.4") == 2
+  told = capsys.readouterr().err
+  assert "do not tell std; expected" in told and "--set mean=0.4914" in told
+  assert told.count("\n") == 1 and not (tmp_path / "saved").exists()
 
 
 def test_a_folder_of_diffusers_records_both_of_its_files(tmp_path):

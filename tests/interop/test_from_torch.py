@@ -118,7 +118,7 @@ def test_settings_are_read_off_the_weights_and_explicit_ones_kept(unet, resnet):
   assert (module.out_channels, module.channels, module.multipliers) == (3, 32, (1, 2))
   assert (module.attention_levels, module.num_res_blocks) == ((1,), 1)
   assert (module.dropout, module.dtype) == (0.0, jnp.bfloat16)
-  module, _ = from_torch("resnet18", resnet[0], mean=[0.1, 0.2, 0.3])
+  module, _ = from_torch("resnet18", resnet[0], mean=[0.1, 0.2, 0.3], std=0.5)
   assert (module.num_classes, module.width, module.mean) == (10, 64, (0.1, 0.2, 0.3))
 
 
@@ -181,7 +181,7 @@ def test_a_missing_parameter_does_not_mislead_the_settings_of_an_adm_unet(adm, n
 @pytest.mark.parametrize("kind", CLASSIFIERS)
 def test_the_published_classifiers_have_the_default_settings(kind):
   weights = {name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes_of(kind)}
-  module, _ = from_torch(kind, weights)
+  module, _ = from_torch(kind, weights, mean=0.5, std=0.5)
   if kind == "vit":
     assert (module.attention_width, module.mlp_width) == (512, 512)
     module = module.clone(attention_width=None, mlp_width=None)
@@ -193,7 +193,7 @@ def test_the_published_classifiers_have_the_default_settings(kind):
 def test_a_vit_of_any_size_is_read_off_its_weights(patch, channels):
   shapes = vit_shapes(**SMALL_VIT, patch=patch, channels=channels)
   weights = {name: pseudo_weight(name, shape) for name, shape in shapes.items()}
-  module, variables = from_torch("vit", weights, heads=4, dropout=0.0)
+  module, variables = from_torch("vit", weights, heads=4, dropout=0.0, mean=0.5, std=0.5)
   assert (module.num_classes, module.width, module.patch, module.depth) == (5, 24, patch, 2)
   assert (module.attention_width, module.mlp_width, module.heads) == (16, 40, 4)
   # Parameters of no layer keep their axes.
@@ -301,6 +301,16 @@ def test_settings_that_contradict_the_weights_are_refused(resnet):
     from_torch("resnet18", resnet[0], num_classes=7)
 
 
+@pytest.mark.parametrize("kind", CLASSIFIERS)
+@pytest.mark.parametrize("given", [{}, {"mean": 0.5}, {"std": (0.2, 0.2, 0.2)}], ids=str)
+def test_a_classifier_has_to_be_told_its_normalisation(kind, given):
+  weights = {name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes_of(kind)}
+  missing = " and ".join(name for name in ("mean", "std") if name not in given)
+  message = rf"a {kind} do not tell {missing}; expected .*mean=\(0\.4914, .*--set mean=0\.4914"
+  with pytest.raises(ValueError, match=message):
+    from_torch(kind, weights, **given)
+
+
 def test_weights_of_another_network_are_refused(resnet):
   with pytest.raises(ValueError, match=r"not the weights of a ddpm_unet.*conv1\.0\.weight"):
     from_torch("ddpm_unet", resnet[0])
@@ -351,7 +361,7 @@ def resnet_with(**changes):
 )
 def test_weights_that_no_training_leaves_are_refused_by_name(name, change, message):
   with pytest.raises(ValueError, match=f"^{re.escape(name)} .*{re.escape(message)}"):
-    from_torch("resnet18", resnet_with(**{name: change}))
+    from_torch("resnet18", resnet_with(**{name: change}), mean=0.5, std=0.5)
 
 
 @pytest.mark.parametrize("dtype", ["int8", "complex64", "float8_e4m3fn", "bool"])
@@ -359,4 +369,4 @@ def test_tensors_of_other_types_are_refused_by_name(dtype):
   torch = pytest.importorskip("torch", reason="makes tensors")
   change = lambda w: torch.from_numpy(np.array(w)).to(getattr(torch, dtype))
   with pytest.raises(ValueError, match=rf"^conv1\.0\.weight is of the type {dtype}; expected"):
-    from_torch("resnet18", resnet_with(**{"conv1.0.weight": change}))
+    from_torch("resnet18", resnet_with(**{"conv1.0.weight": change}), mean=0.5, std=0.5)

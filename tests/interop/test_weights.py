@@ -16,7 +16,7 @@ GOOD, OTHER = {"w": np.ones(2)}, {"w": np.zeros(2)}
 def resnet():
   """(state dict, variables) of the ResNet fixture."""
   state_dict = pseudo_state_dict(load_fixture("resnet18")[0])
-  return state_dict, from_torch("resnet18", state_dict)[1]
+  return state_dict, from_torch("resnet18", state_dict, mean=0.5, std=0.5)[1]
 
 
 def assert_same(variables, expected):
@@ -92,7 +92,7 @@ def test_a_checkpoint_that_holds_itself_is_refused():
 )  # fmt: skip
 def test_prefixes_of_wrappers_fall_away(resnet, prefix):
   state_dict = {prefix + name: value for name, value in resnet[0].items()}
-  assert_same(from_torch("resnet18", state_dict)[1], resnet[1])
+  assert_same(from_torch("resnet18", state_dict, mean=0.5, std=0.5)[1], resnet[1])
 
 
 def test_a_part_that_was_compiled_alone_keeps_its_name():
@@ -106,13 +106,13 @@ def test_counters_are_left_out(resnet):
     "conv1.0.total_params": np.ones(1),
   }
   state_dict = {**{f"module.{name}": value for name, value in resnet[0].items()}, **extra}
-  assert_same(from_torch("resnet18", state_dict)[1], resnet[1])
+  assert_same(from_torch("resnet18", state_dict, mean=0.5, std=0.5)[1], resnet[1])
 
 
 def test_parts_beside_the_network_are_left_out(resnet):
   state_dict = {f"model.{name}": value for name, value in resnet[0].items()}
   beside = {"criterion.weight": np.ones(3), "train_acc.total": np.array(1)}
-  assert_same(from_torch("resnet18", {**state_dict, **beside})[1], resnet[1])
+  assert_same(from_torch("resnet18", {**state_dict, **beside}, mean=0.5, std=0.5)[1], resnet[1])
 
 
 def test_names_that_become_one_are_refused():
@@ -144,12 +144,12 @@ def in_their_names(state_dict, shortcut, head):
 @pytest.mark.parametrize("head", ["fc", "linear"])
 def test_a_resnet_by_the_names_of_other_publishers(resnet, shortcut, head):
   state_dict = in_their_names(resnet[0], shortcut, head)
-  network = read_network("resnet18", state_dict)
+  network = read_network("resnet18", state_dict, mean=0.5, std=0.5)
   assert_same(network.variables, resnet[1])
-  assert network.module == read_network("resnet18", resnet[0]).module
+  assert network.module == read_network("resnet18", resnet[0], mean=0.5, std=0.5).module
   del state_dict["layer3.1.bn2.running_var"]
   with pytest.raises(ValueError, match=r"missing: layer3\.1\.bn2\.running_var\. "):
-    from_torch("resnet18", state_dict)
+    from_torch("resnet18", state_dict, mean=0.5, std=0.5)
 
 
 def test_a_deeper_resnet_of_the_same_blocks_is_read(resnet):
@@ -159,7 +159,7 @@ def test_a_deeper_resnet_of_the_same_blocks_is_read(resnet):
     for name, value in state_dict.items()
     if name.startswith("layer2.1.")
   }
-  module, _ = from_torch("resnet18", {**state_dict, **copies})
+  module, _ = from_torch("resnet18", {**state_dict, **copies}, mean=0.5, std=0.5)
   assert module.stages == (2, 3, 2, 2)
 
 
@@ -170,4 +170,4 @@ def test_a_resnet_for_large_images_is_refused(resnet):
   with pytest.raises(
     ValueError, match=r"conv1\.weight is a convolution of \[7, 7\]; expected 3x3"
   ):
-    from_torch("resnet18", state_dict)
+    from_torch("resnet18", state_dict, mean=0.5, std=0.5)
