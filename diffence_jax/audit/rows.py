@@ -128,7 +128,7 @@ def audit_predictors(
   score: Score,
   *,
   protocol: str,
-) -> tuple[tuple[PredictorRow, ...], dict[str, np.ndarray]]:
+) -> tuple[tuple[PredictorRow, ...], dict[str, np.ndarray], dict[str, np.ndarray]]:
   """Attacks every predictor and measures what it costs.
 
   Args:
@@ -140,9 +140,10 @@ def audit_predictors(
     protocol: "disjoint" reports on target samples, "paper" pools known and target ones.
 
   Returns:
-    The rows of the results, and the arrays of the figures.
+    The rows of the results, the arrays of the figures, and the scores: f64[N] by
+    `score_name`, NaN for samples that an attack was not judged on.
   """
-  rows, arrays = [], {}
+  rows, arrays, scores = [], {}, {}
   for defended in predictors:
     answers = np.asarray(answer(defended.policy, record.candidates, record.raw))
     _warn_of_changed_labels(defended, answers, record.raw)
@@ -151,6 +152,10 @@ def audit_predictors(
     for choice in attacks:
       scored = score(defended, logits, choice)
       if scored is not None:
+        everyone = scores[score_name(defended.name, choice.name)] = np.full(
+          len(pool.ids), np.nan
+        )
+        everyone[scored.rows] = scored.scores
         judged += judge(
           choice.name,
           declaration_of(choice.name),
@@ -171,7 +176,12 @@ def audit_predictors(
     )
     rows.append(row)
     arrays |= arrays_of(defended.name, logits, pool, roc)
-  return compared(rows), arrays
+  return compared(rows), arrays, scores
+
+
+def score_name(predictor: str, attack: str) -> str:
+  """What an attack's scores of a predictor are called among all scores."""
+  return f"{predictor}/{attack}"
 
 
 def arrays_of(

@@ -29,8 +29,8 @@ def run(config: ConfigDict | Mapping[str, Any], workdir: str | os.PathLike) -> R
   Args:
     config: as a file in `configs/` makes it, or a mapping of what differs from
       `config.base_config()`.
-    workdir: artifacts, `results.json`, `results.csv`, `report.html` and `private.html` go
-      there; a killed run goes on from there.
+    workdir: artifacts, `results.json`, `results.csv`, `scores.csv`, `report.html` and
+      `private.html` go there; a killed run goes on from there.
 
   Returns:
     The content of `results.json`.
@@ -60,6 +60,8 @@ def carry_out(experiment: Experiment, workdir: str | os.PathLike) -> Results:
     results = results_of(experiment, store)
     if is_first:
       report.write_report(results, arrays_of(experiment, store), timings, workdir)
+      scores = experiment.audit.load_scores(store)
+      report.write_scores(experiment.audit.pool, scores, workdir / "scores.csv")
   return results
 
 

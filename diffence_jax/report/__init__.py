@@ -11,6 +11,7 @@ from diffence_jax.report import shadow
 from diffence_jax.report.page import Timing, render_page, render_private_page
 from diffence_jax.report.results import Results, read_results, to_json
 from diffence_jax.report.results_csv import write_csv
+from diffence_jax.report.scores_csv import write_scores
 from diffence_jax.report.summary import finding
 from diffence_jax.report.table import format_table
 
@@ -22,6 +23,7 @@ __all__ = [
   "read_results",
   "write_csv",
   "write_report",
+  "write_scores",
 ]
 
 

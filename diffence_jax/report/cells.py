@@ -184,12 +184,12 @@ def write_rows(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
   text = io.StringIO(newline="")
   columns = dict.fromkeys(name for row in rows for name in row)
   writer = csv.writer(text, lineterminator="\n")
-  writer.writerow([_no_formula(name) for name in columns])
-  writer.writerows([[_no_formula(row.get(name, "")) for name in columns] for row in rows])
+  writer.writerow([no_formula(name) for name in columns])
+  writer.writerows([[no_formula(row.get(name, "")) for name in columns] for row in rows])
   write_atomically(path, text.getvalue())
 
 
-def _no_formula(value: Any) -> Any:
+def no_formula(value: Any) -> Any:
   """A value as a spreadsheet shows it: text that it would run has an apostrophe in front."""
   is_run = isinstance(value, str) and value.lstrip().startswith(_FORMULA)
   return f"'{value}" if is_run else value

@@ -1,11 +1,13 @@
 """The stored results are as a run makes them today, and what a run leaves is read back."""
 
 import csv
+import stat
 
 import numpy as np
 from page_reader import Page, pictures, shows
 from report_example import NAMES, stored, stored_arrays
 
+from diffence_jax import metrics
 from diffence_jax.audit.typed import to_plain
 from diffence_jax.report import finding, read_results
 
@@ -40,14 +42,35 @@ def test_stored_arrays_have_the_shape_of_a_fresh_runs(fresh_run):
   np.testing.assert_array_equal(stored_arrays()["images/raw"], fresh_run.arrays["images/raw"])
 
 
+def _read(run, name):
+  with open(run.workdir / name, newline="") as handle:
+    return list(csv.DictReader(handle))
+
+
+def test_the_scores_that_a_run_leaves_have_the_aucs_of_its_results(fresh_run):
+  assert stat.S_IMODE((fresh_run.workdir / "scores.csv").stat().st_mode) == 0o600
+  scores = {}
+  for row in _read(fresh_run, "scores.csv"):
+    if row["group"] == "target":
+      sides = scores.setdefault((row["predictor"], row["attack"]), ([], []))
+      sides[int(row["member"])].append(float(row["score"]))
+  judged = {
+    (row.name, attack.name): attack.auc.value
+    for row in fresh_run.results.predictors
+    for attack in row.attacks
+    if attack.threshold == "global"
+  }
+  assert set(scores) == set(judged)
+  for names, (nonmembers, members) in scores.items():
+    assert metrics.roc(np.array(members), np.array(nonmembers)).auc == judged[names]
+
+
 def test_a_run_leaves_its_results_to_be_read(fresh_run):
   results = fresh_run.results
   assert read_results(fresh_run.workdir / "results.json") == results
-  with open(fresh_run.workdir / "results.csv", newline="") as handle:
-    assert len(list(csv.DictReader(handle))) == sum(len(p.attacks) for p in results.predictors)
-  own = results.shadow
-  with open(fresh_run.workdir / "shadow.csv", newline="") as handle:
-    rows = list(csv.DictReader(handle))
+  aucs = [row for row in _read(fresh_run, "results.csv") if row["metric"] == "auc"]
+  assert len(aucs) == sum(len(p.attacks) for p in results.predictors)
+  own, rows = results.shadow, _read(fresh_run, "shadow.csv")
   assert len(rows) == len(own.adaptive) + len(own.samples) + len(own.canaries)
   assert finding(results) in Page((fresh_run.workdir / "report.html").read_text()).text
 

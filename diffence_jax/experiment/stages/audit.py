@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
@@ -11,7 +12,7 @@ from diffence_jax.attacks import View, run_attack
 from diffence_jax.attacks.attack import declaration_of
 from diffence_jax.audit.pool import Pool
 from diffence_jax.audit.predictors import Defended, Predictor
-from diffence_jax.audit.rows import PredictorRow, Scored, audit_predictors
+from diffence_jax.audit.rows import PredictorRow, Scored, audit_predictors, score_name
 from diffence_jax.audit.typed import from_plain, to_plain
 from diffence_jax.experiment.samples import Samples
 from diffence_jax.experiment.stage import Compute, Stage
@@ -41,7 +42,7 @@ class Audit(Stage):
   """
 
   name: ClassVar[str] = "audit"
-  version: ClassVar[int] = 2
+  version: ClassVar[int] = 3
 
   pool: Pool
   samples: Samples
@@ -56,10 +57,10 @@ class Audit(Stage):
   seed: int
 
   def compute(self, folder: Path, store: Store, compute: Compute) -> None:
-    """Writes `predictors.json`, and `arrays.npz` for the figures."""
+    """Writes `predictors.json`, `arrays.npz` for the figures, and `scores.npz`."""
     del compute
     record = self.queries.load(store, self.num_candidates)
-    rows, arrays = audit_predictors(
+    rows, arrays, scores = audit_predictors(
       self.load_predictors(store),
       record,
       self.pool,
@@ -68,6 +69,7 @@ class Audit(Stage):
       protocol=self.protocol,
     )
     np.savez_compressed(folder / "arrays.npz", **arrays)
+    np.savez_compressed(folder / "scores.npz", **scores)
     text = json.dumps(to_plain(rows), allow_nan=False)
     (folder / "predictors.json").write_text(text)
 
@@ -84,6 +86,15 @@ class Audit(Stage):
     """The arrays of the figures; see `audit.rows.audit_predictors`."""
     with np.load(store.open(self) / "arrays.npz", allow_pickle=False) as arrays:
       return dict(arrays)
+
+  def load_scores(self, store: Store) -> Iterator[tuple[str, str, np.ndarray]]:
+    """Predictor, attack and its scores f64[N] of the pool, NaN for samples not judged."""
+    with np.load(store.open(self) / "scores.npz", allow_pickle=False) as scores:
+      for predictor in self.predictors:
+        for attack in self.attacks:
+          name = score_name(predictor.name, attack.name)
+          if name in scores:
+            yield predictor.name, attack.name, scores[name]
 
   def cost(self) -> str:
     """How many queries there are to attack."""

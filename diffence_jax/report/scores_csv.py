@@ -1,0 +1,46 @@
+"""`scores.csv`: what every attack says of every sample. Private."""
+
+import csv
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from diffence_jax.audit.pool import Pool
+from diffence_jax.disk import replaced
+from diffence_jax.report.cells import no_formula
+
+COLUMNS = ("id", "label", "member", "group", "predictor", "attack", "score")
+
+
+def write_scores(
+  pool: Pool, scores: Iterable[tuple[str, str, np.ndarray]], path: str | os.PathLike
+) -> None:
+  """Writes every attack's score of every sample, one a row; its owner alone can read the file.
+
+  The columns are the sample's `id`, its true `label`, `member` (1 or 0), `group` ("known": the
+  defense and the attacks were fitted to it; or "target"), `predictor`, `attack` as the config
+  has it, and `score`, higher for likelier members, before any threshold.
+
+  Args:
+    pool: the samples.
+    scores: predictor, attack and f64[N], NaN for samples that have no row.
+    path: the file, replaced if it is there; there whole or not at all.
+  """
+  groups = np.where(pool.is_known, "known", "target").tolist()
+  members = pool.is_member.astype(int).tolist()
+  samples = list(zip(pool.ids.tolist(), pool.labels.tolist(), members, groups, strict=True))
+  with replaced(Path(path)) as temporary:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
+    # One line at a time: a large audit has millions.
+    with open(os.open(temporary, flags, 0o600), "w", newline="", encoding="utf-8") as file:
+      writer = csv.writer(file, lineterminator="\n")
+      writer.writerow(COLUMNS)
+      for predictor, attack, values in scores:
+        named = (no_formula(predictor), no_formula(attack))
+        writer.writerows(
+          (*sample, *named, value)
+          for sample, value in zip(samples, values.tolist(), strict=True)
+          if value == value
+        )
