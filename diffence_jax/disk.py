@@ -86,6 +86,23 @@ def make_private(workdir: Path) -> None:
     workdir.chmod(0o700)
 
 
+def link_or_copy(source: Path, path: Path) -> None:
+  """Puts a file at another place too, in place of what is there.
+
+  Args:
+    source: the file.
+    path: becomes a hard link to it, or a copy where the file system has none. Whoever replaces
+      one of the two, as all here do, leaves the other as it is.
+  """
+  if path.is_file() and path.samefile(source):
+    return
+  with replaced(path) as temporary:
+    try:
+      os.link(source, temporary)
+    except OSError:
+      shutil.copy(source, temporary)
+
+
 def check_file(path: str | Path, remedy: str) -> None:
   """Raises unless there is a regular file: what is none, such as a pipe, may never be read.
 

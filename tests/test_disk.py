@@ -117,3 +117,30 @@ def test_a_full_disk_is_known_in_whosever_words():
     )
   assert not disk.is_full(OSError(errno.EACCES, os.strerror(errno.EACCES)))
   assert not disk.is_full(ValueError("NaN"))
+
+
+def test_a_file_at_two_places_takes_no_room_twice_and_outlives_its_replacement(tmp_path):
+  source, place = tmp_path / "source", tmp_path / "place"
+  source.write_text("new")
+  place.write_text("old")
+  for _ in range(2):
+    disk.link_or_copy(source, place)
+    assert place.read_text() == "new" and place.samefile(source)
+  disk.write_atomically(source, "newer")
+  assert place.read_text() == "new"
+  disk.link_or_copy(source, place)
+  assert place.read_text() == "newer"
+  assert {path.name for path in tmp_path.iterdir()} == {"source", "place"}
+
+
+def test_a_file_system_without_links_gets_a_copy(tmp_path, monkeypatch):
+  def refuse(*_):
+    raise OSError(errno.EPERM, "no links here")
+
+  monkeypatch.setattr(os, "link", refuse)
+  (tmp_path / "source").write_text("new")
+  (tmp_path / "source").chmod(0o600)
+  disk.link_or_copy(tmp_path / "source", tmp_path / "place")
+  assert (tmp_path / "place").read_text() == "new"
+  assert not (tmp_path / "place").samefile(tmp_path / "source")
+  assert (tmp_path / "place").stat().st_mode & 0o777 == 0o600

@@ -13,11 +13,12 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from diffence_jax import parallel, report
+from diffence_jax import parallel
 from diffence_jax.disk import private_files, write_atomically
-from diffence_jax.experiment.collect import arrays_of, results_of
+from diffence_jax.experiment.collect import results_of
 from diffence_jax.experiment.config import as_json
 from diffence_jax.experiment.plan import Experiment, plan
+from diffence_jax.experiment.reports import write_reports
 from diffence_jax.experiment.stage import Compute, Stage
 from diffence_jax.experiment.store import Store, locked
 from diffence_jax.report import Results, Timing
@@ -30,7 +31,8 @@ def run(config: ConfigDict | Mapping[str, Any], workdir: str | os.PathLike) -> R
     config: as a file in `configs/` makes it, or a mapping of what differs from
       `config.base_config()`.
     workdir: artifacts, `results.json`, `results.csv`, `scores.csv`, `report.html` and
-      `private.html` go there; a killed run goes on from there.
+      `private.html` go there; a killed run goes on from there. Those of other configs that were
+      run there stay in `reports/`.
 
   Returns:
     The content of `results.json`.
@@ -59,9 +61,7 @@ def carry_out(experiment: Experiment, workdir: str | os.PathLike) -> Results:
     timings = compute(experiment, store)
     results = results_of(experiment, store)
     if is_first:
-      report.write_report(results, arrays_of(experiment, store), timings, workdir)
-      scores = experiment.audit.load_scores(store)
-      report.write_scores(experiment.audit.pool, scores, workdir / "scores.csv")
+      write_reports(experiment, store, results, timings)
   return results
 
 

@@ -64,6 +64,30 @@ def test_a_second_run_computes_nothing_and_says_the_same(finished):
   assert (workdir / "results.json").read_bytes() == before
 
 
+def test_a_second_config_in_the_workdir_leaves_the_first_ones_report(finished, tmp_path):
+  workdir = tmp_path / "copy"
+  subprocess.run(["cp", "-r", finished[0], workdir], check=True)
+  (first,) = (workdir / "reports").iterdir()
+  assert first.name.startswith("digits-smoke-")
+  files = {file.name: file.read_bytes() for file in first.iterdir()}
+  assert set(files) == {
+    "results.json", "results.csv", "scores.csv", "report.html", "private.html"
+  }  # fmt: skip
+  assert files == {name: (workdir / name).read_bytes() for name in files}
+  fewer = "--config.audit.attacks=('loss',)"
+  diffence(SMOKE, f"--workdir={workdir}", fewer, check=0)
+  assert {file.name: file.read_bytes() for file in first.iterdir()} == files
+  (second,) = set((workdir / "reports").iterdir()) - {first}
+  for name in files:
+    assert (second / name).read_bytes() == (workdir / name).read_bytes()
+    # Both show the same images.
+    assert ((second / name).read_bytes() == files[name]) == (name == "private.html")
+  assert second.stat().st_mode & 0o077 == 0
+  # How it is computed is no other config.
+  diffence(SMOKE, f"--workdir={workdir}", fewer, "--config.compute.chunk_size=7", check=0)
+  assert set((workdir / "reports").iterdir()) == {first, second}
+
+
 def test_a_dry_run_tells_what_would_be_done(finished, tmp_path):
   workdir, _ = finished
   cached = diffence(SMOKE, f"--workdir={workdir}", "--dry_run", check=0).stdout
