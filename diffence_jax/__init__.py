@@ -32,6 +32,7 @@ if TYPE_CHECKING:
   )
   from diffence_jax.experiment.run import run
   from diffence_jax.models import host_predictor
+  from diffence_jax.recorded import audit_record
 
 _MODULES = (
   "attacks",
@@ -46,6 +47,7 @@ _MODULES = (
 _HOMES = {
   "Schedule": "diffusion",
   "Selection": "defense",
+  "audit_record": "recorded",
   "average": "defense",
   "candidate_logits": "defense",
   "fit_blend": "defense",
@@ -75,6 +77,7 @@ __all__ = [  # noqa: RUF022, modules first
   "training",
   "Schedule",
   "Selection",
+  "audit_record",
   "average",
   "candidate_logits",
   "fit_blend",

@@ -21,6 +21,7 @@ FLOORS = (
   "interop",
   "report",
   "tables",
+  "recorded",
   "experiment",
   "cli",
 )

@@ -1,0 +1,342 @@
+"""All attacks that a record allows, on the classifier and on every shadow model in turn."""
+
+import functools
+import importlib.metadata
+import importlib.util
+import platform
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from diffence_jax import metrics
+from diffence_jax.attacks import View, run_attack
+from diffence_jax.attacks.attack import ATTACKS, DEFAULT_ATTACKS, declaration_of
+from diffence_jax.attacks.ensemble import Ensemble, ensemble_of
+from diffence_jax.audit.judge import LIMITS, Fold, judge_folds
+from diffence_jax.audit.pool import Pool
+from diffence_jax.audit.rows import PredictorRow, arrays_of, compared, predictor_row
+from diffence_jax.audit.shadow import in_turn_tables, is_in_turn
+from diffence_jax.metrics import Estimate
+from diffence_jax.named import Choice
+from diffence_jax.progress import progress_bar
+from diffence_jax.recorded.record import UNDEFENDED, LogitRecord
+from diffence_jax.recorded.results import SCHEMA, RecordResults, SliceRow
+
+MAIN_ATTACK = "lira_online"
+# Pairs of fewer models say too little about other models.
+LEAST_MODELS = 8
+# Of each side: a figure of fewer would be about single samples.
+LEAST_IN_SLICE = 10
+# By what an attack needs; first what a record cannot have.
+_REMEDIES = {
+  "ask": "a classifier that can be asked, and the images",
+  "images": "the images",
+  "shadows": "shadow_logits and shadow_membership",
+  "known": "more samples marked in is_known, of either side",
+}
+
+
+class Scores(NamedTuple):
+  """One attack's scores of all samples, fold by fold.
+
+  Attributes:
+    choice: the attack.
+    of_folds: f64[N] for every fold.
+  """
+
+  choice: Choice
+  of_folds: list[np.ndarray]
+
+  def reported(self, folds: Sequence[Fold]) -> np.ndarray:
+    """f64[N], of every sample in the fold that reports it; NaN for those that none does."""
+    scores = np.full(len(self.of_folds[0]), np.nan)
+    for fold, of_fold in zip(folds, self.of_folds, strict=True):
+      scores[fold.is_reported] = of_fold[fold.is_reported]
+    return scores
+
+
+class Audited(NamedTuple):
+  """What came of the attacks on a record.
+
+  Attributes:
+    results: for the report.
+    arrays: for its figures, as `rows.arrays_of` and `shadow.in_turn_tables` name them.
+    scores: predictor to attack to f64[N], NaN for samples that are not reported.
+  """
+
+  results: RecordResults
+  arrays: dict[str, np.ndarray]
+  scores: dict[str, dict[str, np.ndarray]]
+
+
+def audit(
+  record: LogitRecord, *, attacks: Sequence[str] = DEFAULT_ATTACKS, seed: int = 0
+) -> Audited:
+  """Runs all attacks that a record allows.
+
+  Args:
+    record: as `read_record` returns it.
+    attacks: names from `ATTACKS`, or "module:function"; the gap attack, `correctness`, is run
+      in any case.
+    seed: of what attacks draw, and of the halves where no sample is known.
+
+  Returns:
+    The results.
+
+  Raises:
+    ValueError: there is no such attack, or it returned no scores.
+  """
+  choices = [ATTACKS.choose(name) for name in dict.fromkeys(("correctness", *attacks))]
+  folds = _folds(record, seed)
+  rows, arrays, scores, left_out = [], {}, {}, {}
+  with progress_bar(len(record.predictors) * len(choices), "attacks", "attack") as bar:
+    for recorded in record.predictors:
+      attacked = _attack(recorded, record, folds, choices, seed, left_out, bar)
+      row, roc = _row(recorded, record, folds, attacked)
+      rows.append(row)
+      reported = folds[0].pool._replace(is_known=_unreported(folds))
+      arrays |= arrays_of(recorded.name, recorded.logits[:, 0], reported, roc)
+      scores[recorded.name] = {one.choice.name: one.reported(folds) for one in attacked}
+  rows = compared(rows)
+  tables, of_models = _in_turn(record, choices, seed, left_out)
+  slices, slices_left_out = _slices(record, rows, scores)
+  is_reported = ~_unreported(folds)
+  results = RecordResults(
+    schema=SCHEMA,
+    versions=_versions(),
+    seed=seed,
+    num_samples=len(record.labels),
+    num_classes=record.predictors[0].logits.shape[-1],
+    num_members=int(np.sum(is_reported & record.is_member)),
+    num_nonmembers=int(np.sum(is_reported & ~record.is_member)),
+    num_models=0 if record.shadow_membership is None else len(record.shadow_membership),
+    thresholds="halves" if record.is_known is None else "known",
+    predictors=rows,
+    main_attack=declaration_of(MAIN_ATTACK).title,
+    in_turn=tuple(tables["samples"]),
+    vulnerability=tuple(tables["vulnerability"]),
+    epsilon=tuple(tables["epsilon"]),
+    slices=tuple(slices),
+    slices_left_out=tuple(slices_left_out),
+    left_out=left_out,
+  )
+  return Audited(results, arrays | of_models, scores)
+
+
+def _folds(record: LogitRecord, seed: int) -> list[Fold]:
+  """Who is known and who is reported; the scores are still to come.
+
+  Where nothing says who is known each half of both sides is, for the other half.
+  """
+  num = len(record.labels)
+  pool = Pool(
+    ids=np.arange(num),
+    labels=record.labels,
+    is_member=record.is_member,
+    is_known=np.zeros(num, bool),
+    is_canary=np.zeros(num, bool),
+  )
+  if record.is_known is not None:
+    masks = [record.is_known]
+  else:
+    half, draw = np.zeros(num, bool), np.random.default_rng([seed, num])
+    for side in (record.is_member, ~record.is_member):
+      rows = draw.permutation(np.flatnonzero(side))
+      half[rows[: len(rows) // 2]] = True
+    masks = [half, ~half]
+  return [Fold(np.zeros(num), pool._replace(is_known=mask), ~mask) for mask in masks]
+
+
+def _unreported(folds) -> np.ndarray:
+  return ~np.any([fold.is_reported for fold in folds], axis=0)
+
+
+def _attack(recorded, record, folds, choices, seed, left_out, bar) -> list[Scores]:
+  """What every attack that can be run says about one predictor."""
+  shadows = None
+  if recorded.shadows is not None:
+    shadows = ensemble_of(recorded.shadows, record.shadow_membership, record.labels)
+  views = [
+    View(
+      recorded.logits,
+      record.labels,
+      is_known=fold.pool.is_known,
+      is_member=fold.pool.is_member,
+      shadows=shadows,
+      seed=seed,
+      name=recorded.name,
+    )
+    for fold in folds
+  ]
+  attacked = []
+  for choice in choices:
+    declared = declaration_of(choice.name)
+    bar.update(1)
+    if missing := [need for view in views for need in view.lacks(declared)]:
+      remedy = next(text for need, text in _REMEDIES.items() if need in missing)
+      _leave_out(left_out, recorded, declared.title, f"need {remedy}")
+      continue
+    # Only attacks that look at known samples have other scores in the other fold.
+    once = views if "known" in declared.needs else views[:1]
+    try:
+      of_folds = [run_attack(choice, view) for view in once]
+    except ValueError as error:
+      if "shadows" not in declared.needs:
+        raise
+      _leave_out(left_out, recorded, declared.title, str(error))
+      continue
+    attacked.append(Scores(choice, of_folds * (len(folds) // len(of_folds))))
+  return attacked
+
+
+def _leave_out(left_out, recorded, title, reason):
+  """Notes it; behind a defense only where it is not left out without."""
+  if left_out.get(title) != reason:
+    left_out[title if recorded.name == UNDEFENDED else f"{title} behind {recorded.name}"] = (
+      reason
+    )
+
+
+def _row(recorded, record, folds, attacked) -> tuple[PredictorRow, metrics.Roc]:
+  judged = []
+  for choice, of_folds in attacked:
+    scored = [
+      fold._replace(scores=scores) for fold, scores in zip(folds, of_folds, strict=True)
+    ]
+    judged += judge_folds(choice.name, declaration_of(choice.name), scored)
+  # Usefulness is that of the first answer.
+  return predictor_row(
+    recorded.name,
+    recorded.logits[:, 0],
+    record.predictors[0].logits[:, 0],
+    folds[0].pool._replace(is_known=_unreported(folds)),
+    judged,
+    protocol="disjoint",
+    policy=recorded.name,
+    interval=None,
+    returned_raw=None,
+    labels_kept=None,
+  )
+
+
+class ModelsInTurn:
+  """Shadow models behind every defense of a record, as `shadow.in_turn_tables` takes them."""
+
+  versions, images, queries = 1, None, (1,)
+
+  def __init__(self, record: LogitRecord, pool: Pool, seed: int):
+    """Orders the models so that partners, of complementary members, stand beside each other."""
+    order = partners_first(record.shadow_membership)
+    self.pool, self.seed = pool, seed
+    self.membership = record.shadow_membership[order]
+    self._ensembles = {
+      recorded.name: ensemble_of(
+        recorded.shadows, record.shadow_membership, record.labels
+      ).take(order)
+      for recorded in record.predictors
+      if recorded.shadows is not None
+    }
+    self.names = tuple(self._ensembles)
+
+  def num_queries(self, name: str) -> int:
+    """One number of queries: all that were recorded."""
+    del name
+    return 1
+
+  def at(self, name: str, at: int) -> Ensemble:
+    """The models behind a defense."""
+    del at
+    return self._ensembles[name]
+
+
+def partners_first(membership: np.ndarray) -> np.ndarray:
+  """An order i[S] in which models of complementary members are at places 2i and 2i + 1.
+
+  Models without a partner come last, in their order.
+  """
+  open_places: dict[bytes, int] = {}
+  pairs, paired = [], set()
+  for model, row in enumerate(membership):
+    partner = open_places.pop((~row).tobytes(), None)
+    if partner is None:
+      open_places.setdefault(row.tobytes(), model)
+    else:
+      pairs += [partner, model]
+      paired |= {partner, model}
+  return np.array(pairs + [m for m in range(len(membership)) if m not in paired], int)
+
+
+def _in_turn(record, choices, seed, left_out):
+  """Tables and arrays of every shadow model as the target; empty where they are too few."""
+  empty = dict.fromkeys(("samples", "vulnerability", "epsilon"), ()), {}
+  has_answers = any(recorded.shadows is not None for recorded in record.predictors)
+  num_models = 0 if not has_answers else len(record.shadow_membership)
+  if num_models < LEAST_MODELS:
+    left_out["every model in turn"] = (
+      f"needs the answers of {LEAST_MODELS} shadow models or more, and there are {num_models}"
+    )
+    return empty
+  pool = _folds(record, seed)[0].pool
+  known = np.zeros(len(pool.ids), bool) if record.is_known is None else record.is_known
+  models = ModelsInTurn(record, pool._replace(is_known=known), seed)
+  attacks = []
+  for choice in filter(is_in_turn, choices):
+    declared = declaration_of(choice.name)
+    if "known" in declared.needs and record.is_known is None:
+      left_out[f"{declared.title} on every model in turn"] = "need is_known"
+    elif "images" not in declared.needs:
+      attacks.append(choice)
+  try:
+    return in_turn_tables(
+      models,
+      attacks,
+      ATTACKS.choose(MAIN_ATTACK),
+      reported=models.pool.reported("disjoint"),
+      has_epsilon=importlib.util.find_spec("jax_privacy") is not None,
+    )
+  except ValueError as error:
+    left_out["every model in turn"] = str(error)
+    return empty
+
+
+def _slices(record, rows, scores):
+  """A row for every group that is large enough and every predictor, and the other groups."""
+  if record.groups is None:
+    return [], []
+  sliced, left_out = [], []
+  for group in np.unique(record.groups):
+    for recorded, row in zip(record.predictors, rows, strict=True):
+      best = row.highest_auc
+      of_attack = scores[recorded.name][best.attack]
+      inside = (record.groups == group) & ~np.isnan(of_attack)
+      sides = [inside & record.is_member, inside & ~record.is_member]
+      if min(side.sum() for side in sides) < LEAST_IN_SLICE:
+        left_out.append(str(group))
+        break
+      roc = metrics.roc(*(of_attack[side] for side in sides))
+      right = np.argmax(recorded.logits[:, 0], axis=-1) == record.labels
+      accuracies = [metrics.proportion(int(right[s].sum()), int(s.sum())) for s in sides]
+      sliced.append(
+        SliceRow(
+          group=str(group),
+          predictor=recorded.name,
+          attack=best.attack,
+          title=best.title,
+          num_members=int(sides[0].sum()),
+          num_nonmembers=int(sides[1].sum()),
+          member_accuracy=accuracies[0],
+          test_accuracy=accuracies[1],
+          auc=Estimate(roc.auc, *roc.auc_interval),
+          tpr_at_fpr=tuple(roc.tpr_at_fpr(limit) for limit in LIMITS),
+        )
+      )
+  return sliced, left_out
+
+
+@functools.cache
+def _versions():
+  packages = ("diffence_jax", "jax", "numpy", "scipy")
+  return {"python": platform.python_version()} | {
+    name: importlib.metadata.version(name) for name in packages
+  }

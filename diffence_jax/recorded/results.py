@@ -1,0 +1,101 @@
+"""What an audit of a record found, typed: the content of its `results.json`."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+
+from diffence_jax.audit.rows import PredictorRow
+from diffence_jax.audit.shadow import InTurnRow
+from diffence_jax.audit.typed import to_plain
+from diffence_jax.audit.worst_off import EpsilonRow, VulnerabilityRow
+from diffence_jax.metrics import Estimate, Rate
+
+# Raised when the file's fields change.
+SCHEMA = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class SliceRow:
+  """What one attack reached on one group of the samples.
+
+  Attributes:
+    group: as the record has it.
+    predictor: as tables write it.
+    attack: the predictor's strongest over all samples, as `audit.attacks` has it.
+    title: the same, as reports write it.
+    num_members: reported ones of the group.
+    num_nonmembers: the same.
+    member_accuracy: on these members.
+    test_accuracy: on these non-members.
+    auc: with its interval.
+    tpr_at_fpr: at each of `judge.LIMITS`.
+  """
+
+  group: str
+  predictor: str
+  attack: str
+  title: str
+  num_members: int
+  num_nonmembers: int
+  member_accuracy: Estimate
+  test_accuracy: Estimate
+  auc: Estimate
+  tpr_at_fpr: tuple[Rate, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class RecordResults:
+  """What an audit of a record found.
+
+  Attributes:
+    schema: of the file's fields.
+    versions: package to version.
+    seed: of what attacks draw, and of the halves.
+    num_samples: N.
+    num_classes: K.
+    num_members: among the reported samples.
+    num_nonmembers: the same.
+    num_models: S; 0 without shadow models.
+    thresholds: "known" if they were learnt on known samples, which are not reported; "halves"
+      if on each half of the samples for the other.
+    predictors: a row each, the undefended one first.
+    main_attack: of the figures over all shadow models in turn.
+    in_turn: every shadow model as the target; empty where there are too few.
+    vulnerability: how far single examples stand out; empty there too.
+    epsilon: lower bounds; empty there too, and without jax-privacy.
+    slices: groups of the samples; empty without.
+    slices_left_out: groups of fewer than ten members or non-members.
+    left_out: attack to what it would need.
+  """
+
+  schema: int
+  versions: Mapping[str, str]
+  seed: int
+  num_samples: int
+  num_classes: int
+  num_members: int
+  num_nonmembers: int
+  num_models: int
+  thresholds: str
+  predictors: tuple[PredictorRow, ...]
+  main_attack: str
+  in_turn: tuple[InTurnRow, ...]
+  vulnerability: tuple[VulnerabilityRow, ...]
+  epsilon: tuple[EpsilonRow, ...]
+  slices: tuple[SliceRow, ...]
+  slices_left_out: tuple[str, ...]
+  left_out: Mapping[str, str]
+
+  @property
+  def undefended(self) -> PredictorRow:
+    """The row of the classifier without a defense of the user's own."""
+    return self.predictors[0]
+
+
+def to_json(results: RecordResults) -> str:
+  """The text of `results.json`.
+
+  Raises:
+    ValueError: a figure is not finite, which JSON does not have.
+  """
+  return json.dumps(to_plain(results), indent=2, sort_keys=True, allow_nan=False) + "\n"

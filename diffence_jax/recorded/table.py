@@ -1,0 +1,296 @@
+"""What an audit of a record found, as text: sentences, tables, and rows of CSV files."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from diffence_jax.metrics import Estimate, Rate
+from diffence_jax.recorded.record import LogitRecord
+from diffence_jax.recorded.results import RecordResults
+from diffence_jax.report.cells import (
+  Cell,
+  auc_cell,
+  definitions,
+  grid,
+  interval,
+  limit_name,
+  mark_notes,
+  percent,
+  percent_interval,
+  rate_cell,
+  relative_change,
+)
+
+
+def finding(results: RecordResults) -> list[str]:
+  """What leaks, in sentences for a reader who knows nothing of the field."""
+  first, *others = results.predictors
+  auc, rate = first.highest_auc, first.highest_tpr_at_fpr[-1]
+  sentences = [
+    f"Of 100 pairs of a member and a non-member the strongest attack ({auc.title}) tells "
+    f"{_hundred(auc.value)} apart rightly (95% interval {_hundred(auc.low)} to "
+    f"{_hundred(auc.high)}); 50 is guessing, {_hundred(first.gap.value)} is what right and "
+    "wrong labels alone tell.",
+    f"While {limit_name(rate.limit)} of non-members are taken for members, "
+    f"{percent(rate.value)} of the members are found ({rate.title}; "
+    f"{percent_interval(rate)}).",
+    f"The classifier is right on {percent(first.member_accuracy.value)} of the members and on "
+    f"{percent(first.test_accuracy.value)} of the non-members.",
+  ]
+  for row in others:
+    after = row.highest_auc
+    sentences.append(
+      f"Behind {row.name} it is {_hundred(after.value)} ({_hundred(after.low)} to "
+      f"{_hundred(after.high)}) of 100 pairs, at {percent(row.test_accuracy.value)} right on "
+      f"non-members, with {row.label_changes:,} of {row.num_labels:,} labels changed."
+    )
+  return sentences
+
+
+def _hundred(share: float) -> str:
+  return f"{100 * share:.0f}"
+
+
+def facts(results: RecordResults) -> list[tuple[str, str]]:
+  """What was audited, and how: pairs of a name and a sentence."""
+  learnt = {
+    "known": "learnt on the known samples, which no figure is about",
+    "halves": (
+      "no sample is marked as known (is_known): learnt on each half of the samples for the "
+      "other, drawn by chance"
+    ),
+  }[results.thresholds]
+  models = f"{results.num_models}" if results.num_models else "none in the record"
+  return [
+    (
+      "samples",
+      f"{results.num_members:,} members and {results.num_nonmembers:,} non-members reported, "
+      f"of {results.num_samples:,}; {results.num_classes} classes",
+    ),
+    ("shadow models", models),
+    ("thresholds", learnt),
+  ]
+
+
+def headings(results: RecordResults) -> list[tuple[str, str]]:
+  """The two lines of every heading of the main table."""
+  limits = [rate.limit for rate in results.predictors[0].highest_tpr_at_fpr]
+  return [
+    ("", "classifier"),
+    ("right on", "non-members"),
+    ("labels", "changed"),
+    ("", "ECE"),
+    ("highest", "attack AUC"),
+    ("by", "attack"),
+    ("gap", "floor"),
+    *(("TPR at", f"{limit_name(limit)} FPR") for limit in limits),
+  ]
+
+
+def main_rows(results: RecordResults) -> list[list[Cell]]:
+  """The main table, one row a classifier, the columns as in `headings`."""
+  return [
+    [
+      Cell(row.name),
+      Cell(percent(row.test_accuracy.value), below=percent_interval(row.test_accuracy)),
+      Cell(f"{row.label_changes:,}"),
+      Cell(f"{row.ece:.3f}"),
+      auc_cell(row.highest_auc, relative_change(row.highest_auc.relative_change)),
+      Cell(row.highest_auc.title),
+      Cell(f"{row.gap.value:.3f}"),
+      *(rate_cell(rate) for rate in row.highest_tpr_at_fpr),
+    ]
+    for row in results.predictors
+  ]
+
+
+def attack_rows(results: RecordResults) -> list[list[Cell]]:
+  """Every attack on every classifier."""
+  return [
+    [
+      Cell(row.name),
+      Cell(attack.title + (", per class" if attack.threshold == "per_class" else "")),
+      auc_cell(attack.auc),
+      auc_cell(attack.known_threshold_accuracy),
+      *(rate_cell(rate) for rate in attack.tpr_at_fpr),
+    ]
+    for row in results.predictors
+    for attack in row.attacks
+  ]
+
+
+def attack_headings(results: RecordResults) -> list[tuple[str, str]]:
+  """The headings of `attack_rows`."""
+  limits = [rate.limit for rate in results.predictors[0].highest_tpr_at_fpr]
+  rates = [("TPR at", f"{limit_name(limit)} FPR") for limit in limits]
+  return [("", "classifier"), ("", "attack"), ("", "AUC"), ("learnt", "threshold"), *rates]
+
+
+def in_turn_rows(results: RecordResults) -> list[list[Cell]]:
+  """Every attack over all shadow models in turn."""
+  return [
+    [
+      Cell(row.predictor),
+      Cell(row.title),
+      auc_cell(row.auc),
+      Cell("", below="")
+      if row.auc_change is None
+      else Cell(f"{row.auc_change.value:+.3f}", below=interval(row.auc_change)),
+      *(rate_cell(rate) for rate in row.tpr_at_fpr),
+    ]
+    for row in results.in_turn
+  ]
+
+
+def in_turn_headings(results: RecordResults) -> list[tuple[str, str]]:
+  """The headings of `in_turn_rows`."""
+  first = results.predictors[0]
+  rates = [("TPR at", f"{limit_name(r.limit)} FPR") for r in first.highest_tpr_at_fpr]
+  return [("", "classifier"), ("", "attack"), ("", "AUC"), ("to", first.name), *rates]
+
+
+def slice_rows(results: RecordResults) -> list[list[Cell]]:
+  """The strongest attack on every group of the samples."""
+  return [
+    [
+      Cell(row.group),
+      Cell(row.predictor),
+      Cell(f"{row.num_members:,}"),
+      Cell(f"{row.num_nonmembers:,}"),
+      Cell(percent(row.test_accuracy.value), below=percent_interval(row.test_accuracy)),
+      auc_cell(row.auc),
+      *(rate_cell(rate) for rate in row.tpr_at_fpr),
+    ]
+    for row in results.slices
+  ]
+
+
+def slice_headings(results: RecordResults) -> list[tuple[str, str]]:
+  """The headings of `slice_rows`."""
+  limits = [rate.limit for rate in results.predictors[0].highest_tpr_at_fpr]
+  return [
+    ("", "group"),
+    ("", "classifier"),
+    ("", "members"),
+    ("non-", "members"),
+    ("right on", "non-members"),
+    ("strongest", "attack's AUC"),
+    *(("TPR at", f"{limit_name(limit)} FPR") for limit in limits),
+  ]
+
+
+def notes(results: RecordResults) -> list[tuple[str, str]]:
+  """How to read the tables: pairs of a term and its meaning."""
+  rates = [rate for row in results.predictors for rate in row.highest_tpr_at_fpr]
+  rates += [rate for row in (*results.in_turn, *results.slices) for rate in row.tpr_at_fpr]
+  return [
+    (
+      "highest",
+      "the strongest of the attacks, picked on the reported samples themselves, in the "
+      "attacker's favour",
+    ),
+    ("[low, high]", "95% interval"),
+    (
+      "gap floor",
+      "AUC of calling every correctly classified sample a member; no defense that keeps the "
+      "labels gets below it",
+    ),
+    (
+      "TPR at FPR",
+      "members found while at most this share of non-members is taken for members",
+    ),
+    *mark_notes([rate.enough for rate in rates]),
+  ]
+
+
+def left_out(results: RecordResults) -> list[tuple[str, str]]:
+  """What was not run, and why."""
+  by_reason: dict[str, list[str]] = {}
+  for what, reason in results.left_out.items():
+    by_reason.setdefault(reason, []).append(what)
+  pairs = [("attacks", f"{'; '.join(names)}: {reason}") for reason, names in by_reason.items()]
+  if results.slices_left_out:
+    groups = ", ".join(results.slices_left_out)
+    pairs.append(("groups", f"{groups}: fewer than ten members or non-members"))
+  return pairs
+
+
+def format_table(results: RecordResults) -> str:
+  """The results for a terminal."""
+  lines = ["audit of a record", "", *definitions(facts(results)), ""]
+  lines += [*grid(headings(results), main_rows(results)), "", *definitions(notes(results)), ""]
+  if results.in_turn:
+    lines += [
+      f"every shadow model in turn as the target ({results.num_models})",
+      "",
+      *grid(in_turn_headings(results), in_turn_rows(results)),
+      "",
+    ]
+  if results.slices:
+    lines += [*grid(slice_headings(results), slice_rows(results)), ""]
+  if left_out(results):
+    lines += ["left out", "", *definitions(left_out(results)), ""]
+  return "\n".join(lines + finding(results))
+
+
+def csv_rows(results: RecordResults) -> Iterator[dict[str, Any]]:
+  """A line a figure: classifier, group, attack, threshold, metric, value, low, high."""
+  for row in results.predictors:
+    line = {"classifier": row.name, "group": "", "attack": "", "threshold": ""}
+    for metric in ("test_accuracy", "member_accuracy", "gap"):
+      yield line | _figure(metric, getattr(row, metric))
+    for metric in ("ece", "nll", "js_distance", "label_changes"):
+      yield line | {"metric": metric, "value": getattr(row, metric)}
+    for attack in row.attacks:
+      line |= {"attack": attack.name, "threshold": attack.threshold}
+      for metric in ("auc", "accuracy", "known_threshold_accuracy"):
+        yield line | _figure(metric, getattr(attack, metric))
+      yield from (line | figure for figure in _rates("tpr_at_fpr", attack.tpr_at_fpr))
+      yield from (line | figure for figure in _rates("tnr_at_fnr", attack.tnr_at_fnr))
+  for row in results.in_turn:
+    line = {"classifier": row.predictor, "group": "", "attack": row.attack}
+    line |= {"threshold": "global"}
+    yield line | _figure("in_turn_auc", row.auc)
+    if row.auc_change is not None:
+      yield line | _figure("in_turn_auc_change", row.auc_change)
+    yield from (line | figure for figure in _rates("in_turn_tpr_at_fpr", row.tpr_at_fpr))
+  for row in results.slices:
+    line = {"classifier": row.predictor, "group": row.group, "attack": row.attack}
+    line |= {"threshold": "global"}
+    for metric in ("test_accuracy", "member_accuracy", "auc"):
+      yield line | _figure(metric, getattr(row, metric))
+    yield from (line | figure for figure in _rates("tpr_at_fpr", row.tpr_at_fpr))
+
+
+def _figure(metric: str, estimate: Estimate) -> dict[str, Any]:
+  return {
+    "metric": metric,
+    "value": estimate.value,
+    "low": estimate.low,
+    "high": estimate.high,
+  }
+
+
+def _rates(metric: str, rates: tuple[Rate, ...]) -> Iterator[dict[str, Any]]:
+  return (_figure(f"{metric}_{rate.limit:g}", rate) for rate in rates)
+
+
+def example_rows(
+  record: LogitRecord, scores: Mapping[str, Mapping[str, np.ndarray]]
+) -> Iterator[dict[str, Any]]:
+  """A line a reported sample, classifier and attack."""
+  known = record.is_known if record.is_known is not None else np.zeros(len(record.labels), bool)
+  for name, of_attacks in scores.items():
+    for attack, values in of_attacks.items():
+      for i in np.flatnonzero(~np.isnan(values)):
+        yield {
+          "id": record.ids[i],
+          "label": int(record.labels[i]),
+          "is_member": int(record.is_member[i]),
+          "is_known": int(known[i]),
+          "group": "" if record.groups is None else record.groups[i],
+          "classifier": name,
+          "attack": attack,
+          "score": float(values[i]),
+        }
