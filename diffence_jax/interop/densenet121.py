@@ -1,6 +1,9 @@
-"""The state dict of the DenseNet-121 of weiaicunzai/pytorch-cifar100, which Diffence trains."""
+"""The state dicts of DenseNet-121s: of weiaicunzai/pytorch-cifar100, which Diffence trains, and
+of torchvision, whose stem and transitions are those of the publication.
+"""
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 from diffence_jax.interop.layout import Layout, Shapes
@@ -9,22 +12,68 @@ from diffence_jax.models.registry import make_classifier
 _NUM_STAGES = 4
 
 
-def _infer_settings(shapes: Shapes) -> dict[str, Any]:
-  """Classes, width and layers; the normalisation of the images is not in the weights."""
-  layers = [set() for _ in range(_NUM_STAGES)]
-  for name in shapes:
-    if match := re.match(r"features\.dense_block\D*(\d)\.bottle_neck_layer_(\d+)\.", name):
-      layers[int(match[1])].add(match[2])
-  return {
-    "num_classes": shapes["linear.bias"][0],
-    "width": shapes["conv1.weight"][0],
-    "stages": tuple(map(len, layers)),
-  }
+def _settings_by(
+  conv: str, head: str, layer: str, first: int, **settings: Any
+) -> Callable[[Shapes], dict[str, Any]]:
+  """What infers the classes, the width and the layers, by one publisher's names.
 
+  Args:
+    conv: of the first convolution.
+    head: of the linear layer.
+    layer: the pattern of a layer's parameters, with the block's number and its own.
+    first: the number of the first block.
+    **settings: what the names tell.
+  """
+
+  def infer_settings(shapes: Shapes) -> dict[str, Any]:
+    layers = [set() for _ in range(_NUM_STAGES)]
+    for name in shapes:
+      if match := re.match(layer, name):
+        layers[int(match[1]) - first].add(match[2])
+    return {
+      "num_classes": shapes[f"{head}.bias"][0],
+      "width": shapes[f"{conv}.weight"][0],
+      "stages": tuple(map(len, layers)),
+      **settings,
+    }
+
+  return infer_settings
+
+
+_TORCHVISION = Layout(
+  make=make_classifier,
+  infer_settings=_settings_by(
+    "features.conv0",
+    "classifier",
+    r"features\.denseblock(\d)\.denselayer(\d+)\.",
+    1,
+    stem="large",
+  ),
+  image_channels=lambda module, shapes: shapes["features.conv0.weight"][1],
+  required=("mean", "std"),
+  marks=("features.conv0.weight", "classifier.bias"),
+  names=(
+    (r"^stem_(conv|norm)$", r"features.\g<1>0"),
+    (r"^norm$", "features.norm5"),
+    (r"^head$", "classifier"),
+    *(
+      (rf"^transition{number}_(norm|conv)$", rf"features.transition{number + 1}.\1")
+      for number in range(_NUM_STAGES - 1)
+    ),
+    *(
+      (rf"^stage{number}_layer", f"features.denseblock{number + 1}.denselayer")
+      for number in range(_NUM_STAGES)
+    ),
+    # Layers are numbered from 1.
+    (r"denselayer(\d+)", lambda match: f"denselayer{int(match[1]) + 1}"),
+  ),
+)
 
 DENSENET121 = Layout(
   make=make_classifier,
-  infer_settings=_infer_settings,
+  infer_settings=_settings_by(
+    "conv1", "linear", r"features\.dense_block\D*(\d)\.bottle_neck_layer_(\d+)\.", 0
+  ),
   image_channels=lambda module, shapes: shapes["conv1.weight"][1],
   required=("mean", "std"),
   names=(
@@ -42,4 +91,5 @@ DENSENET121 = Layout(
     (r"\.norm2$", ".3"),
     (r"\.conv2$", ".5"),
   ),
+  variants=(_TORCHVISION,),
 )

@@ -23,6 +23,7 @@ from diffence_jax.interop.densenet121 import DENSENET121
 from diffence_jax.interop.files import read_checkpoint
 from diffence_jax.interop.layout import Layout
 from diffence_jax.interop.resnet18 import RESNET18
+from diffence_jax.interop.resnet50 import RESNET50
 from diffence_jax.interop.vgg16_bn import VGG16_BN
 from diffence_jax.interop.vit import VIT
 from diffence_jax.interop.weights import WRAPPERS, FoundWeights, bare_weights, find_weights
@@ -36,6 +37,7 @@ LAYOUTS: Mapping[str, Layout] = {
   "ddpm_unet": DDPM_UNET,
   "densenet121": DENSENET121,
   "resnet18": RESNET18,
+  "resnet50": RESNET50,
   "vgg16_bn": VGG16_BN,
   "vit": VIT,
 }

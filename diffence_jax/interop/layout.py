@@ -1,5 +1,6 @@
 """What has to be known of a published PyTorch network to load its weights."""
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ class Layout(NamedTuple):
       name; a KeyError names a parameter that it misses.
     image_channels: `image_channels(module, shapes)`, the channels of the module's images.
     names: (pattern, replacement) pairs that, one after the other, turn our submodule's dotted
-      path into PyTorch's.
+      path into PyTorch's; as `re.sub` takes them.
     ignored: what the state dict may hold although it is no weight.
     image_size: `image_size(module, shapes)`, the height and width of images that the weights
       are for; where they are for any, one that will do.
@@ -31,7 +32,7 @@ class Layout(NamedTuple):
   make: Callable[..., nn.Module]
   infer_settings: Callable[[Shapes], dict[str, Any]]
   image_channels: Callable[[nn.Module, Shapes], int]
-  names: tuple[tuple[str, str], ...]
+  names: tuple[tuple[str, str | Callable[[re.Match], str]], ...]
   ignored: tuple[str, ...] = ()
   image_size: Callable[[nn.Module, Shapes], int] = lambda module, shapes: 32
   required: tuple[str, ...] = ()

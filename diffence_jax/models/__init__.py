@@ -14,6 +14,7 @@ from diffence_jax.models.densenet121 import DenseNet121
 from diffence_jax.models.host import host_predictor
 from diffence_jax.models.registry import CLASSIFIERS, DENOISERS, make_classifier, make_denoiser
 from diffence_jax.models.resnet18 import ResNet18
+from diffence_jax.models.resnet50 import ResNet50
 from diffence_jax.models.small_resnet import SmallResNet
 from diffence_jax.models.vgg16_bn import VGG16BN
 from diffence_jax.models.vit import ViT
@@ -26,6 +27,7 @@ __all__ = [
   "DDPMUNet",
   "DenseNet121",
   "ResNet18",
+  "ResNet50",
   "SmallResNet",
   "ViT",
   "answer_images",

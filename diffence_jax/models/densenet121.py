@@ -1,8 +1,9 @@
-"""DenseNet-121 with a 3x3 stem, for small images (Huang et al. 2017).
+"""DenseNet-121, for small images or large ones (Huang et al. 2017).
 
-The network, parameter for parameter, of weiaicunzai/pytorch-cifar100, which Diffence trains;
-see `diffence_jax.interop`. Unlike the publication, nothing follows the normalisation between
-two dense blocks but the convolution: no ReLU.
+With the small stem it is the network, parameter for parameter, of weiaicunzai/pytorch-cifar100,
+which Diffence trains; see `diffence_jax.interop`. There, unlike the publication, nothing
+follows the normalisation between two dense blocks but the convolution: no ReLU. With the large
+one it is the published network, as torchvision has it.
 """
 
 from typing import Any
@@ -11,14 +12,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from diffence_jax.models.layers import conv, norm, normalise
+from diffence_jax.models.layers import conv, norm, normalise, published_stem
 
 
 class DenseNet121(nn.Module):
   """Dense blocks, with half the features and half the image between two; 7.0 M parameters.
 
-  Any size of image will do: odd sizes are halved rounding up, where a mean is over what is
-  left of the image.
+  Any size of image will do. With the small stem odd sizes are halved rounding up, where a mean
+  is over what is left of the image; with the large one, for images of 29x29 at least, rounding
+  down.
 
   Attributes:
     num_classes: classes K.
@@ -28,6 +30,7 @@ class DenseNet121(nn.Module):
     std: per-channel standard deviation that they are divided by, as above.
     dtype: computation dtype. Parameters, normalisation and logits are float32.
     norm: "batch" or "group", as in `ResNet`.
+    stem: "small" or "large", as in `ResNet`; with "large" transitions have a ReLU too.
   """
 
   num_classes: int
@@ -37,6 +40,7 @@ class DenseNet121(nn.Module):
   std: tuple[float, ...] = (0.5,)
   dtype: Any = jnp.float32
   norm: str = "batch"
+  stem: str = "small"
 
   @nn.compact
   def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
@@ -58,13 +62,18 @@ class DenseNet121(nn.Module):
         f"width is {self.width}; expected an even number: layers add half of it."
       )
     x = normalise(images, self.mean, self.std)
-    x = conv(self.width, 3, dtype=self.dtype, name="stem_conv")(x)
+    is_large = self.stem == "large"
+    if is_large:
+      x = published_stem(x, self.width, self.norm, train, dtype=self.dtype)
+    else:
+      x = conv(self.width, 3, dtype=self.dtype, name="stem_conv")(x)
     for stage, num_layers in enumerate(self.stages):
       if stage > 0:
         x = norm(x, self.norm, train, name=f"transition{stage - 1}_norm")
+        x = nn.relu(x) if is_large else x
         name = f"transition{stage - 1}_conv"
         x = conv(x.shape[-1] // 2, 1, dtype=self.dtype, name=name)(x)
-        x = _halve(x)
+        x = _halve(x, "VALID" if is_large else "SAME")
       for layer in range(num_layers):
         bottleneck = Bottleneck(
           self.width // 2, self.dtype, self.norm, name=f"stage{stage}_layer{layer}"
@@ -91,9 +100,12 @@ class Bottleneck(nn.Module):
     return conv(self.features, 3, dtype=self.dtype, name="conv2")(x)
 
 
-def _halve(x: jax.Array) -> jax.Array:
-  """Means, taken in float32, of 2x2 blocks of [N,H,W,C]; at the edges of what there is."""
+def _halve(x: jax.Array, padding: str) -> jax.Array:
+  """Means, taken in float32, of 2x2 blocks of [N,H,W,C].
+
+  At the edges of odd sizes those of what there is ("SAME"), or none ("VALID").
+  """
   means = nn.avg_pool(
-    x.astype(jnp.float32), (2, 2), (2, 2), padding="SAME", count_include_pad=False
+    x.astype(jnp.float32), (2, 2), (2, 2), padding=padding, count_include_pad=False
   )
   return means.astype(x.dtype)

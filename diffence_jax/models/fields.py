@@ -36,6 +36,7 @@ _REAL = {
 }
 _CHOICES = {
   "norm": ("batch", "group"),
+  "stem": ("small", "large"),
   "attention_order": ("legacy", "new"),
   "time_layout": ("interleaved", "sin_cos", "cos_sin"),
   "downsample_padding": ("symmetric", "same"),

@@ -41,6 +41,27 @@ def normalise(images: jax.Array, mean: tuple[float, ...], std: tuple[float, ...]
   return (images.astype(jnp.float32) - per_channel(mean)) / per_channel(std)
 
 
+def published_stem(
+  x: jax.Array, features: int, kind: str, train: bool, *, dtype: Any
+) -> jax.Array:
+  """The stem of networks for large images, which leaves a quarter of their height and width.
+
+  Args:
+    x: [N,H,W,C].
+    features: output channels.
+    kind: as `norm` takes it.
+    train: training mode.
+    dtype: computation dtype.
+
+  Returns:
+    [N,H/4,W/4,features], sizes rounded up: of a 7x7 convolution and the largest of 3x3, with
+    strides of 2 each. Its submodules are "stem_conv" and "stem_norm".
+  """
+  x = conv(features, 7, strides=2, dtype=dtype, name="stem_conv")(x)
+  x = nn.relu(norm(x, kind, train, name="stem_norm"))
+  return nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+
+
 def conv(
   features: int,
   size: int,

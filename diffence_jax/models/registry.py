@@ -11,6 +11,7 @@ from diffence_jax.models.ddpm_unet import DDPMUNet
 from diffence_jax.models.densenet121 import DenseNet121
 from diffence_jax.models.fields import field_value
 from diffence_jax.models.resnet18 import ResNet18
+from diffence_jax.models.resnet50 import ResNet50
 from diffence_jax.models.small_resnet import SmallResNet
 from diffence_jax.models.vgg16_bn import VGG16BN
 from diffence_jax.models.vit import ViT
@@ -18,6 +19,7 @@ from diffence_jax.named import unknown_name
 
 CLASSIFIERS: Mapping[str, type[nn.Module]] = {
   "resnet18": ResNet18,
+  "resnet50": ResNet50,
   "densenet121": DenseNet121,
   "vgg16_bn": VGG16BN,
   "vit": ViT,

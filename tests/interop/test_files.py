@@ -66,7 +66,8 @@ def test_files_of_torch_give_the_same_variables(torch, unet, tmp_path):
   assert_same(variables, unet[1])
 
 
-@pytest.mark.parametrize("kind", sorted(LAYOUTS))
+# ResNet-50s have the names of ResNet-18s.
+@pytest.mark.parametrize("kind", sorted(set(LAYOUTS) - {"resnet50"}))
 def test_every_kind_comes_from_a_checkpoint_as_from_arrays(torch, tmp_path, kind):
   """Wrapped, of data-parallel training; what arrays give is tested against the fixtures."""
   state_dict = pseudo_state_dict(load_fixture(kind)[0])

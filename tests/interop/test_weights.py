@@ -161,13 +161,3 @@ def test_a_deeper_resnet_of_the_same_blocks_is_read(resnet):
   }
   module, _ = from_torch("resnet18", {**state_dict, **copies}, mean=0.5, std=0.5)
   assert module.stages == (2, 3, 2, 2)
-
-
-def test_a_resnet_for_large_images_is_refused(resnet):
-  state_dict = in_their_names(resnet[0], "downsample", "fc")
-  width = len(state_dict["conv1.weight"])
-  state_dict["conv1.weight"] = np.zeros((width, 3, 7, 7), np.float32)
-  with pytest.raises(
-    ValueError, match=r"conv1\.weight is a convolution of \[7, 7\]; expected 3x3"
-  ):
-    from_torch("resnet18", state_dict, mean=0.5, std=0.5)

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from diffence_jax.models import ResNet18, SmallResNet, init, num_parameters
+from diffence_jax.models import ResNet18, ResNet50, SmallResNet, init, num_parameters
 
 TINY = functools.partial(SmallResNet, num_classes=3, width=8, stages=(1, 1))
 
@@ -30,6 +30,9 @@ def test_numbers_of_parameters():
   )
   assert count(ResNet18(num_classes=10)) == 11_173_962
   assert count(SmallResNet(num_classes=10)) == 308_650
+  # As torchvision's documentation gives them for 1,000 classes.
+  assert count(ResNet18(num_classes=1000, stem="large")) == 11_689_512
+  assert count(ResNet50(num_classes=1000, stem="large")) == 25_557_032
 
 
 @pytest.mark.parametrize("size", [8, 7, 28])
