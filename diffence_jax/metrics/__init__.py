@@ -22,6 +22,7 @@ from diffence_jax.metrics.intervals import (
   proportion,
 )
 from diffence_jax.metrics.roc import Rate, Roc, roc
+from diffence_jax.metrics.unlimited import Unlimited, unlimited_auc
 
 __all__ = [
   "Band",
@@ -29,6 +30,7 @@ __all__ = [
   "Estimate",
   "Rate",
   "Roc",
+  "Unlimited",
   "accuracy",
   "balanced_accuracy",
   "clopper_pearson",
@@ -42,4 +44,5 @@ __all__ = [
   "negative_log_likelihood",
   "proportion",
   "roc",
+  "unlimited_auc",
 ]

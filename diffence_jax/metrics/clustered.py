@@ -117,17 +117,17 @@ def clustered_roc(
     ValueError: the shapes do not fit, there are fewer than 2 independent models, a score is
       NaN, there is no member or no non-member, or a limit is not a rate.
   """
-  scores, membership, models = _check(scores, membership, models)
+  scores, membership, models = check_scores(scores, membership, models)
   limits = check_type("limits", limits, Sequence[float])
   pooled = roc(scores[membership], scores[~membership])
-  shares = _auc_shares(scores, membership, pooled.auc)
+  shares = auc_shares(scores, membership, pooled.auc)
   rates = []
   for rate in map(pooled.tpr_at_fpr, limits):
     interval = _rate_estimate(pooled, rate, scores, membership, models)
     rates.append(rate._replace(low=interval.low, high=interval.high))
   return ClusteredRoc(
     roc=pooled,
-    auc=_auc_estimate(pooled.auc, spread(shares, models), models),
+    auc=auc_estimate(pooled.auc, spread(shares, models), models),
     rates=tuple(rates),
     num_models=len(scores),
   )
@@ -137,7 +137,7 @@ def clustered_band(
   scores: ArrayLike, membership: ArrayLike, *, models: ArrayLike | None = None
 ) -> Band:
   """The band around the curve of `clustered_roc`, of the same arguments and errors."""
-  scores, membership, models = _check(scores, membership, models)
+  scores, membership, models = check_scores(scores, membership, models)
   pooled = roc(scores[membership], scores[~membership])
   points = [
     _rate_estimate(pooled, pooled.tpr_at_fpr(fpr), scores, membership, models)
@@ -169,12 +169,12 @@ def clustered_difference(
   Raises:
     ValueError: as by `clustered_roc`.
   """
-  scores_a, members, models = _check(scores_a, membership, models, "scores_a")
-  scores_b, _, _ = _check(scores_b, membership, models, "scores_b")
+  scores_a, members, models = check_scores(scores_a, membership, models, "scores_a")
+  scores_b, _, _ = check_scores(scores_b, membership, models, "scores_b")
   pair = (scores_a, scores_b)
   a, b = (roc(scores[members], scores[~members]).auc for scores in pair)
   shares = np.subtract(
-    *(_auc_shares(scores, members, auc) for scores, auc in zip(pair, (a, b), strict=True))
+    *(auc_shares(scores, members, auc) for scores, auc in zip(pair, (a, b), strict=True))
   )
   difference_spread = spread(shares, models)
   margin = difference_spread.quantile * np.sqrt(difference_spread.variance)
@@ -184,7 +184,10 @@ def clustered_difference(
   return _widened(estimate, models, nothing_seen=nothing_seen, lowest=-1.0)
 
 
-def _check(scores, membership, models, name="scores"):
+def check_scores(
+  scores: ArrayLike, membership: ArrayLike, models: ArrayLike | None, name: str = "scores"
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """The arguments of `clustered_roc` as arrays, models numbered from 0; its errors."""
   scores = check_numbers(name, scores).astype(np.float64)
   membership = check_numbers("membership", membership)
   if scores.ndim != 2 or scores.shape != membership.shape:
@@ -223,7 +226,7 @@ def _rate_estimate(pooled, rate, scores, membership, models):
   return _widened(Estimate(rate.value, low, high), models, nothing_seen=False)
 
 
-def _auc_shares(scores, membership, auc):
+def auc_shares(scores: np.ndarray, membership: np.ndarray, auc: float) -> np.ndarray:
   """What every score adds to the AUC's deviation, f64[T,N] (its influence function)."""
   members, nonmembers = scores[membership], scores[~membership]
   shares = np.empty(scores.shape)
@@ -232,7 +235,7 @@ def _auc_shares(scores, membership, auc):
   return shares
 
 
-def _auc_estimate(auc: float, auc_spread: Spread, models: np.ndarray) -> Estimate:
+def auc_estimate(auc: float, auc_spread: Spread, models: np.ndarray) -> Estimate:
   """On the logit scale, as for one model."""
   if not 0.0 < auc < 1.0 or auc_spread.variance <= _NO_VARIANCE:
     return _widened(Estimate(auc, auc, auc), models, nothing_seen=True)
