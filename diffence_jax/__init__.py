@@ -6,6 +6,7 @@ experiment with `run`. Names are imported on first use, so `import diffence_jax`
 """
 
 import importlib
+import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -98,6 +99,8 @@ __all__ = [  # noqa: RUF022, modules first
 
 
 def __getattr__(name: str) -> Any:
+  if name == "__version__":
+    return importlib.metadata.version("diffence_jax")
   if name in _MODULES:
     return importlib.import_module(f"{__name__}.{name}")
   if name in _HOMES:

@@ -27,6 +27,7 @@ Protects an image classifier with Diffence and measures what that gains.
                              elsewhere --distributed=HOST:PORT,NUMBER,COUNT, the address of
                              process 0, this one's number and how many there are. All of them
                              run the same command on the same shared workdir
+  --version                  the version of diffence_jax
   --help                     this text
 
 The run trains the classifier and the diffusion model, records the classifier's answers with

@@ -1,6 +1,7 @@
 """The command `diffence`: a file a subcommand, and the one place where errors end."""
 
 import importlib
+import importlib.metadata
 import sys
 import tempfile
 import traceback
@@ -40,6 +41,9 @@ def run(argv: Sequence[str]) -> int:
     The exit code: 0 when done, 2 when something that it was given is not right, 1 for all that
     nobody foresaw.
   """
+  if argv[1:] == ["--version"]:
+    say(f"diffence_jax {importlib.metadata.version('diffence_jax')}")
+    return 0
   name = _SUBCOMMANDS.get(argv[1] if argv[1:2] else "")
   # Only now: a subcommand imports what it needs.
   command = importlib.import_module(f"diffence_jax.cli.{name or 'experiment'}")

@@ -66,12 +66,14 @@ def load(
         f"{_ATTRIBUTES}, {unlisted[0]} among them; expected both files of one release."
       )
     part = np.array([parts[name] == _TEST for name in table])
+  files = [root / _IMAGES / name for name in table]
   return make_dataset(
-    read_images([root / _IMAGES / name for name in table], image_size, in_memory).images,
+    read_images(files, image_size, in_memory).images,
     labels,
     np.array([_number(name) for name in table], np.int64),
     num_classes=2 ** len(columns),
     part=part,
+    files=files,
   )
 
 

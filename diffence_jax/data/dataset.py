@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 import hashlib
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -25,6 +27,7 @@ class Dataset:
     num_classes: K, 2 to 2**31 - 1.
     part: i8[N], 0 for the source's training part, 1 for its test part; all 0 if it has none.
     notes: what the source left out or took in a way of its own, for people.
+    files: the samples' files, N of them; empty where samples are no files of their own.
   """
 
   images: Images
@@ -33,6 +36,7 @@ class Dataset:
   num_classes: int
   part: np.ndarray
   notes: tuple[str, ...] = ()
+  files: tuple[Path, ...] = ()
 
   def __post_init__(self):
     check_kinds(self.images, labels=self.labels, ids=self.ids, part=self.part)
@@ -45,6 +49,10 @@ class Dataset:
       )
     if len(np.unique(self.ids)) != num:
       raise ValueError(f"{num - len(np.unique(self.ids))} ids are not unique.")
+    if self.files and len(self.files) != num:
+      raise ValueError(
+        f"There are {len(self.files)} files; expected one for each of {num} images."
+      )
     if not np.isin(self.part, (0, 1)).all():
       raise ValueError(
         f"part ranges from {self.part.min()} to {self.part.max()}; expected 0 (training) and "
@@ -87,6 +95,7 @@ class Dataset:
       self.num_classes,
       self.part[rows],
       self.notes,
+      tuple(self.files[row] for row in rows) if self.files else (),
     )
 
   def describe(self) -> str:
@@ -158,6 +167,7 @@ def make_dataset(
   *,
   renumber: bool = False,
   notes: tuple[str, ...] = (),
+  files: Sequence[Path] = (),
 ) -> Dataset:
   """Fills in what a source does not say.
 
@@ -169,6 +179,7 @@ def make_dataset(
     part: i[N] or bool[N]; None for all 0.
     renumber: whether the labels are any K numbers, which become 0 to K-1 in their order.
     notes: as in `Dataset`.
+    files: as above.
 
   Returns:
     The dataset.
@@ -192,7 +203,7 @@ def make_dataset(
     _, labels = np.unique(labels, return_inverse=True)
   if num_classes is None:
     num_classes = _count_classes(labels)
-  return Dataset(images, labels, ids, num_classes, part, notes)
+  return Dataset(images, labels, ids, num_classes, part, notes, tuple(files))
 
 
 def _count_classes(labels):

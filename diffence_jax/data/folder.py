@@ -73,6 +73,7 @@ def load(
     num_classes=len(classes),
     part=np.repeat([part for _, part in folders], counts),
     notes=_notes(loose, listings, 0 if orient else read.num_turned),
+    files=files,
   )
 
 

@@ -18,6 +18,7 @@ from diffence_jax.checks import (
 )
 from diffence_jax.data.arrays import archive_headers, map_array, read_arrays
 from diffence_jax.data.dataset import Dataset
+from diffence_jax.data.named_files import files_to_ids
 from diffence_jax.disk import check_file
 from diffence_jax.rng import MAX_ID
 
@@ -130,7 +131,9 @@ def read_index_file(path: str | Path, dataset: Dataset, *, seed: int = 0) -> Spl
   Args:
     path: JSON, `{"members": [ids], "nonmembers": [ids], "reference": [ids]}` (a random half
       of either side is then the known one, whatever their order), or the five groups of
-      `Split` by name; or an `.npz` file with these as arrays. Reference may be left out.
+      `Split` by name; or an `.npz` file with these as arrays. Reference may be left out. In
+      JSON a sample that is a file may be named by its path, a relative one from the index
+      file's folder.
     dataset: that the ids are of.
     seed: of the halving.
 
@@ -143,8 +146,7 @@ def read_index_file(path: str | Path, dataset: Dataset, *, seed: int = 0) -> Spl
   """
   check_instance("dataset", dataset, Dataset)
   check_file(path, "set data.index_file to an index file")
-  num = len(dataset.ids)
-  groups = {"reference": np.empty(0, np.int64), **_read_groups(Path(path), num)}
+  groups = {"reference": np.empty(0, np.int64), **_read_groups(Path(path), dataset)}
   sides, expected = {"members", "nonmembers"}, {f.name for f in dataclasses.fields(Split)}
   if set(groups) == sides | {"reference"}:
     rng = np.random.default_rng(seed)
@@ -171,9 +173,11 @@ def write_index_file(split: Split, path: str | Path) -> None:
   Path(path).write_text(json.dumps(groups))
 
 
-def _read_groups(path, num):
-  """Name to ids, as the index file has them; none has more than `num`."""
-  content = _arrays(path, num) if path.suffix.lower() in (".npz", ".npy") else _json(path)
+def _read_groups(path, dataset):
+  """Name to ids, as the index file has them."""
+  content = (
+    _arrays(path, len(dataset.ids)) if path.suffix.lower() in (".npz", ".npy") else _json(path)
+  )
   if isinstance(content, list) and _are_bools(content):
     raise _mask(path)
   if not isinstance(content, dict):
@@ -181,10 +185,13 @@ def _read_groups(path, num):
   for name, ids in content.items():
     if isinstance(ids, list) and _are_bools(ids):
       raise _mask(path)
+    if isinstance(ids, list) and ids and all(type(i) is str for i in ids):
+      content[name] = ids = files_to_ids(path, ids, dataset)
     # By type: NumPy would make 1 of true, of 1.5 and of "1".
     if not isinstance(ids, list) or not all(type(i) is int and 0 <= i <= MAX_ID for i in ids):
       raise ValueError(
-        f"{path}: {name!r} is not a list of whole numbers from 0 to {MAX_ID}; expected ids."
+        f"{path}: {name!r} is not a list of whole numbers from 0 to {MAX_ID}; expected ids, or "
+        "the paths of image files."
       )
   return {name: np.array(ids, np.int64) for name, ids in content.items()}
 

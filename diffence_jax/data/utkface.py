@@ -59,4 +59,5 @@ def load(path: FilePath, image_size: int | None = 64, in_memory: bool = True) ->
     np.array([race for _, race in kept]),
     ids_of(file.relative_to(root).as_posix() for file in files),
     num_classes=_NUM_CLASSES,
+    files=files,
   )

@@ -1,6 +1,7 @@
 """The command, as a user runs it: a process of its own, killed and run again."""
 
 import csv
+import importlib.metadata
 import json
 import os
 import random
@@ -15,6 +16,7 @@ import pytest
 from cli.command import CONFIGS, SMOKE, diffence
 from jax import export
 
+import diffence_jax as dj
 from diffence_jax.cli.export import protected_predictor
 from diffence_jax.experiment.plan import plan
 from diffence_jax.experiment.store import Store
@@ -206,6 +208,12 @@ def test_what_is_not_right_is_refused_with_nothing_written(tmp_path, arguments, 
   process = diffence(*(a.replace("{tmp}", str(workdir)) for a in arguments), check=2)
   assert message in process.stderr and process.stderr.startswith("diffence: ")
   assert "Traceback" not in process.stderr and not workdir.exists()
+
+
+def test_the_version_is_that_of_the_package():
+  version = importlib.metadata.version("diffence_jax")
+  assert dj.__version__ == version
+  assert diffence("--version", check=0).stdout == f"diffence_jax {version}\n"
 
 
 def test_help_is_quick():
