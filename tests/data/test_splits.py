@@ -134,7 +134,7 @@ def test_an_index_file_of_two_sides_is_halved_at_random(tmp_path):
     ("[" * 100_000, "not a JSON object"),
     ("[true, false, true]", "has True and False; expected ids, .*ids\\[mask\\]"),
     ('{"members": [true, false], "nonmembers": [false, true]}', "has True and False; expected"),
-    ('{"members": ["5", "6"], "nonmembers": [1, 2]}', "'members' is not a list of whole"),
+    ('{"members": ["5", "6"], "nonmembers": [1, 2]}', "no files of their own; expected ids"),
     ('{"members": [3, 4], "nonmembers": [1.5, 2]}', "'nonmembers' is not a list of whole"),
     ('{"members": [true, 4], "nonmembers": [2, 3]}', "'members' is not a list of whole"),
     ('{"members": [-1, 4], "nonmembers": [2, 3]}', "'members' is not a list of whole"),
