@@ -12,6 +12,7 @@ from report_example import (
   paper_protocol,
   renamed,
   renamed_arrays,
+  stored,
   stored_arrays,
   without_shadow,
 )
@@ -77,6 +78,30 @@ def test_page_needs_nothing_from_outside(rendered):
   linked = [a[name] for _, a in tags for name in ("src", "href", "srcset") if name in a]
   assert all(link.startswith(("data:", "#")) for link in linked)
   assert not re.search(r"https?://|@import|url\(", rendered)
+
+
+@pytest.mark.parametrize("results", [stored(), without_shadow()])
+def test_contents_lead_to_every_part_and_keys_reach_all_that_scrolls(results):
+  tags = Page(render_page(results, stored_arrays(), STAGES)).tags
+  links = [a["href"] for tag, a in tags if tag == "a"]
+  names = [a["id"] for _, a in tags if "id" in a]
+  assert links == [f"#{name}" for name in names] and len(set(names)) == len(names)
+  assert len(names) == (14 if results.shadow else 10)
+  scrolled = [a for tag, a in tags if a.get("class") == "scroll" or tag == "pre"]
+  assert len([tag for tag, _ in tags if tag == "table"]) == len(scrolled) - 1
+  for attributes in scrolled:
+    assert attributes["tabindex"] == "0" and attributes["role"] == "region"
+    assert attributes["aria-label"]
+
+
+def test_what_is_closed_prints_and_no_column_is_cut(rendered):
+  _, printed = rendered.split("@media print {")
+  printed = printed.split("</style>")[0]
+  assert "details::details-content { content-visibility: visible;" in printed
+  assert ".scroll, pre { overflow: visible; }" in printed
+  # The cards of a narrow screen are not for paper, which is as narrow.
+  assert "@media screen and (max-width" in rendered and "@media (max-width" not in rendered
+  assert "@page { size: A4;" in rendered
 
 
 def test_figures_follow_the_colour_scheme(rendered):
