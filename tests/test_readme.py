@@ -34,6 +34,13 @@ def run_example(word, **names):
   return names
 
 
+def test_two_arrays_and_a_mask_are_audited(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  results = run_example("The two arrays")["results"]
+  assert results.undefended.highest_auc.low > 0.55
+  assert (tmp_path / "report" / "report.html").is_file()
+
+
 def test_the_three_lines_protect_a_foreign_classifier():
   names = run_example("The three lines")
   assert names["logits"].shape == (5, 10)

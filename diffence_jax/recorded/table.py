@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from diffence_jax.audit.rows import PredictorRow
 from diffence_jax.metrics import Estimate, Rate
 from diffence_jax.recorded.record import LogitRecord
 from diffence_jax.recorded.results import RecordResults
@@ -38,14 +39,21 @@ def finding(results: RecordResults) -> list[str]:
     f"The classifier is right on {percent(first.member_accuracy.value)} of the members and on "
     f"{percent(first.test_accuracy.value)} of the non-members.",
   ]
-  for row in others:
-    after = row.highest_auc
-    sentences.append(
-      f"Behind {row.name} it is {_hundred(after.value)} ({_hundred(after.low)} to "
-      f"{_hundred(after.high)}) of 100 pairs, at {percent(row.test_accuracy.value)} right on "
-      f"non-members, with {row.label_changes:,} of {row.num_labels:,} labels changed."
-    )
-  return sentences
+  return sentences + [_behind(row, first) for row in others]
+
+
+def _behind(row: PredictorRow, first: PredictorRow) -> str:
+  after, tried = row.highest_auc, {attack.name for attack in row.attacks}
+  weaker = {attack.name for attack in first.attacks} - tried
+  # Fewer attacks find less, whatever the defense does.
+  unfair = (
+    " Fewer attacks were run against it, so that the two do not compare." if weaker else ""
+  )
+  return (
+    f"Behind {row.name} it is {_hundred(after.value)} ({_hundred(after.low)} to "
+    f"{_hundred(after.high)}) of 100 pairs, at {percent(row.test_accuracy.value)} right on "
+    f"non-members, with {row.label_changes:,} of {row.num_labels:,} labels changed.{unfair}"
+  )
 
 
 def _hundred(share: float) -> str:
