@@ -65,9 +65,14 @@ def relative_change(change: float | None) -> str:
   return "" if change is None else f"{round(100 * change, 1) + 0.0:+.1f}%"
 
 
+def is_rise(change: str) -> bool:
+  """Whether a change, as `relative_change` writes it, is one to more: of an attack, worse."""
+  return change.startswith("+") and change != relative_change(0.0)
+
+
 def auc_cell(auc: Estimate, change: str = "") -> Cell:
-  """An AUC with its interval."""
-  return Cell(f"{auc.value:.3f}", change, interval(auc))
+  """An AUC with its interval; more than before is worse."""
+  return Cell(f"{auc.value:.3f}", change, interval(auc), is_rise(change))
 
 
 def rate_cell(rate: Rate) -> Cell:

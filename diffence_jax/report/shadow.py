@@ -163,7 +163,9 @@ def repeated_rows(results: Results, most: int | None = None) -> list[list[Cell]]
 def difference_cell(row: InTurnRow) -> Cell:
   """The AUC minus the undefended predictor's, with its interval; empty where there is none."""
   change = row.auc_change
-  return Cell(f"{change.value:+.3f}", below=interval(change)) if change else Cell("")
+  if change is None:
+    return Cell("")
+  return Cell(f"{change.value:+.3f}", below=interval(change), worse=change.value > 0.0)
 
 
 def quantile_name(quantile: str) -> str:

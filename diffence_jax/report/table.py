@@ -58,26 +58,17 @@ def main_rows(results: Results) -> list[list[Cell]]:
         ),
         Cell(f"{row.label_changes:,}", worse=row.label_changes > 0),
         Cell(f"{row.ece:.3f}", worse=row.ece > first.ece),
-        _compared(auc_cell(auc, relative_change(auc.relative_change)), auc, first.highest_auc),
+        auc_cell(auc, relative_change(auc.relative_change)),
         Cell(f"{row.gap.value:.3f}"),
         Cell(f"{row.excess:.3f}", worse=row.excess > first.excess),
-        _compared(
-          auc_cell(accuracy, relative_change(accuracy.relative_change)),
-          accuracy,
-          first.highest_accuracy,
-        ),
+        auc_cell(accuracy, relative_change(accuracy.relative_change)),
         *(
-          _compared(rate_cell(rate), rate, before)
+          rate_cell(rate)._replace(worse=rate.value > before.value)
           for rate, before in zip(row.highest_tpr_at_fpr, first.highest_tpr_at_fpr, strict=True)
         ),
       ]
     )
   return rows
-
-
-def _compared(cell, figure, before):
-  """The cell of a figure that is worse the higher it is."""
-  return cell._replace(worse=figure.value > before.value)
 
 
 def reported_sizes(results: Results) -> tuple[int, int]:

@@ -16,6 +16,7 @@ from diffence_jax.report.cells import (
   definitions,
   grid,
   interval,
+  is_rise,
   limit_name,
   percent,
   percent_interval,
@@ -116,7 +117,7 @@ def _attacked(rows, figure, published, *, with_delta=False):
       f"{values['value']:.3f}{mark}",
       relative_change(values.get("relative_change")),
     )
-    return Cell(text, change, _ends(values, interval))
+    return Cell(text, change, _ends(values, interval), is_rise(change))
 
   lines = []
   for row, line in zip(rows, _wide(rows, cell), strict=True):

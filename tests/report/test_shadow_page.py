@@ -76,6 +76,15 @@ def test_page_has_the_finding_of_a_classifier_that_has_learnt():
   assert shadow_finding.finding(results) in Page(_render(results)).text
 
 
+def test_what_is_worse_behind_a_defense_is_red():
+  page = _render(with_shadow_aucs((0.80, 0.88, 0.64, 0.80, 0.65)))
+  assert '<span class="change worse">+10.0%</span>' in page
+  assert '<span class="change">-20.0%</span>' in page
+  # The difference over all models in turn.
+  assert '+0.080<span class="change worse">worse</span>' in page
+  assert '<span class="change">+0.0%</span>' in page
+
+
 def test_every_figure_is_embedded_described_and_follows_the_colour_scheme(rendered):
   images = [attributes for tag, attributes in Page(rendered).tags if tag == "img"]
   assert len(images) == 6

@@ -254,6 +254,12 @@ def test_a_table_of_smoke_runs_says_so_and_has_no_headline(tmp_path):
   assert not any("On average over" in text for text in texts.values())
 
 
+def test_a_rise_is_red(written):
+  # SELENA in scenario 3.
+  assert '<span class="change worse">+3.3%</span>' in written["html"]
+  assert '<span class="change">-21.3%</span>' in written["html"]
+
+
 def test_a_defense_that_has_learnt_nothing_leaves_the_headline(tmp_path):
   cells = [{**cell, "caution": "nothing"} if cell["defense"] == "own" else cell
            for cell in make_cells()]  # fmt: skip
