@@ -1,4 +1,4 @@
-"""All attacks with shadow models as one: trees over their scores.
+"""Several attacks as one: trees over their scores.
 
 The attacker owns the shadow models, and knows whom it trained them with. So each of them can be
 attacked by the others as the target is, and which scores together tell members is learnt on
