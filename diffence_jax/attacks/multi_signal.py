@@ -74,6 +74,9 @@ def multi_signal(
   infinite. A signal's variance is at least 1e-6 of that on both sides, which 1 stands for where
   that is 0.
 
+  Every signal has two means an example to be estimated: where the others tell nothing that phi
+  does not, few models make this worse than `lira` (docs/results.md has it on digits).
+
   Args:
     target_signals: f[N,F], of the model under attack.
     shadow_signals: f[S,N,F], of the shadow models; an `np.memmap` is read model by model.
