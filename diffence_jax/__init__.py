@@ -31,8 +31,10 @@ if TYPE_CHECKING:
     respaced,
     sample,
   )
+  from diffence_jax.experiment.finished import load_run
   from diffence_jax.experiment.run import run
   from diffence_jax.models import host_predictor
+  from diffence_jax.models.saved import load_model, save_model
   from diffence_jax.recorded import audit_record
 
 _MODULES = (
@@ -55,6 +57,8 @@ _HOMES = {
   "fit_interval": "defense",
   "host_predictor": "models",
   "linear_schedule": "diffusion",
+  "load_model": "models.saved",
+  "load_run": "experiment.finished",
   "make_schedule": "diffusion",
   "mean_kept": "defense",
   "member_interval": "defense",
@@ -63,6 +67,7 @@ _HOMES = {
   "respaced": "diffusion",
   "run": "experiment.run",
   "sample": "diffusion",
+  "save_model": "models.saved",
   "scaled_logit": "defense",
   "select": "defense",
 }
@@ -85,6 +90,8 @@ __all__ = [  # noqa: RUF022, modules first
   "fit_interval",
   "host_predictor",
   "linear_schedule",
+  "load_model",
+  "load_run",
   "make_schedule",
   "mean_kept",
   "member_interval",
@@ -93,6 +100,7 @@ __all__ = [  # noqa: RUF022, modules first
   "respaced",
   "run",
   "sample",
+  "save_model",
   "scaled_logit",
   "select",
 ]

@@ -23,8 +23,6 @@ from ml_collections import config_flags
 import diffence_jax as dj
 from diffence_jax import rng
 from diffence_jax.defense import make_early_selection
-from diffence_jax.experiment.plan import plan
-from diffence_jax.experiment.store import Store
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The run's.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run's.")
@@ -47,21 +45,16 @@ def differences(full, early, candidates, raw, interval) -> list[dict[str, Any]]:
   return rows
 
 
-def check(experiment, store) -> dict[str, Any]:
-  """Asks both ways; scenario to what came of it."""
-  config, purification = experiment.settings, experiment.purification
-  settings = {
-    "num_candidates": config.purify.num_candidates,
-    "chunk_size": config.compute.chunk_size,
-    **purification.sampler,
-  }
-  predict = dj.models.predictor(*experiment.classifier.load(store))
-  network = purification.network(experiment.diffusion.load(store))
-  networks = (predict, dj.models.denoiser(*network), purification.sampler_schedule())
+def check(finished) -> dict[str, Any]:
+  """Asks both ways of a finished run; policy to what came of it."""
+  experiment, predict = finished.experiment, finished.predict
+  config = experiment.settings
+  settings = {"chunk_size": config.compute.chunk_size, **finished.settings}
+  networks = (predict, finished.denoise, finished.schedule)
   policies = {
-    defended.name: defended.policy
-    for defended in experiment.audit.load_predictors(store)
-    if isinstance(defended.policy, dj.defense.RankPolicy)
+    name: policy
+    for name, policy in finished.policies.items()
+    if isinstance(policy, dj.defense.RankPolicy)
   }
   ways = {
     name: make_early_selection(*networks, policy=policy, **settings)
@@ -115,8 +108,7 @@ def check(experiment, store) -> dict[str, Any]:
 
 def main(_) -> None:
   """Compares, writes and prints."""
-  experiment, store = plan(_CONFIG.value), Store(_WORKDIR.value)
-  results = check(experiment, store)
+  results = check(dj.load_run(_WORKDIR.value, _CONFIG.value))
   text = json.dumps(results, indent=2)
   (Path(_WORKDIR.value) / "early_exit.json").write_text(text)
   print("\n| | queries | other index | other label | logits apart | drawn | of | fewer |")

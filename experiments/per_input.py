@@ -19,8 +19,6 @@ from diffence_jax.attacks import run_attack
 from diffence_jax.attacks.attack import ATTACKS
 from diffence_jax.audit.answers import Answers
 from diffence_jax.audit.shadow import target_view
-from diffence_jax.experiment.plan import plan
-from diffence_jax.experiment.store import Store
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The audit's.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "The audit's.")
@@ -29,20 +27,23 @@ _POLICY = "scenario 3"
 
 def main(_) -> None:
   """Asks, attacks and prints."""
-  experiment, store = plan(_CONFIG.value), Store(_WORKDIR.value)
-  settings, purification = experiment.settings, experiment.purification
+  finished = dj.load_run(_WORKDIR.value, _CONFIG.value)
+  experiment, store, settings = (
+    finished.experiment,
+    finished.store,
+    finished.experiment.settings,
+  )
   ensemble = experiment.shadow_audit.ensemble(store)
   queries, pool = ensemble.queries, ensemble.pool.natural
   images = np.asarray(experiment.audit.samples.images)
   protected = dj.protect(
-    dj.models.predictor(*experiment.classifier.load(store)),
-    dj.models.denoiser(*purification.network(experiment.diffusion.load(store))),
-    purification.sampler_schedule(),
-    num_candidates=settings.purify.num_candidates,
+    finished.predict,
+    finished.denoise,
+    finished.schedule,
     chunk_size=settings.compute.chunk_size,
     randomness="per_input",
     constant_time=False,
-    **purification.sampler,
+    **finished.settings,
   )
   secret = rng.stream(settings.seed, "per_input")
   draw = np.random.default_rng(rng.numpy_seed(settings.seed, "per_input"))

@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from absl import flags
 
@@ -49,15 +48,13 @@ def run(argv: Sequence[str]) -> None:
   values = parse(argv, _define_flags, ("config", "workdir", "output"))
   output = Path(values.output).expanduser()
   # Only now: importing jax takes a second.
-  from diffence_jax.experiment.plan import plan
-  from diffence_jax.experiment.run import open_store
+  from diffence_jax.experiment.finished import choose_policy, load_run
   from diffence_jax.interop import export
 
-  experiment = plan(values.config)
-  name = choose_policy(experiment, values.policy)
-  predict = protected_predictor(experiment, open_store(values.workdir), name)
-  shape = experiment.dataset.images.shape[1:]
-  export(output, predict, shape)
+  finished = load_run(values.workdir, values.config)
+  name = choose_policy(finished.experiment, values.policy)
+  shape = finished.experiment.dataset.images.shape[1:]
+  export(output, finished.protect(name), shape)
   size = output.stat().st_size / 2**20
   print(
     f"{output}: {size:.1f} MiB, {name}, for (key data u32[2], images "
@@ -69,56 +66,3 @@ def run(argv: Sequence[str]) -> None:
 def _define_flags(values: flags.FlagValues) -> None:
   flags.DEFINE_string("output", None, "The program.", flag_values=values)
   flags.DEFINE_string("policy", None, "What is answered.", flag_values=values)
-
-
-def choose_policy(experiment: Any, policy: str | None) -> str:
-  """The name of a policy of the experiment; ValueError, with the nearest, if there is none."""
-  from diffence_jax.named import nearest
-
-  known = [predictor.policy.name for predictor in experiment.audit.predictors[1:]]
-  policy = known[0] if policy is None and known else policy
-  if policy not in known:
-    raise ValueError(f"The run has no policy {policy!r}{nearest(str(policy), known)}")
-  return policy
-
-
-def protected_predictor(experiment: Any, store: Any, policy: str) -> Any:
-  """The classifier of a finished run, protected as its report says.
-
-  Args:
-    experiment: as `plan` makes it.
-    store: as `open_store` makes it.
-    policy: one of the run's, fitted as it was there.
-
-  Returns:
-    A predictor, as `defense.protect` returns it.
-
-  Raises:
-    FileNotFoundError: the run is not finished.
-    ValueError: the run has a defense of the answers, which is none of JAX.
-    ArtifactError: an artifact is damaged.
-  """
-  from diffence_jax import models
-  from diffence_jax.defense import protect
-
-  settings, purification = experiment.settings, experiment.purification
-  if settings.output.defense != "none":
-    raise ValueError(
-      f"output.defense is {settings.output.defense!r}, which runs on the host and cannot be "
-      "exported; choose --config.output.defense=none."
-    )
-  for stage in (experiment.classifier, experiment.diffusion, experiment.audit):
-    store.open(stage)
-  fitted = experiment.audit.load_predictors(store)
-  chosen = next(
-    defended.policy for defended in fitted if defended.predictor.policy.name == policy
-  )
-  return protect(
-    models.predictor(*experiment.classifier.load(store)),
-    models.denoiser(*purification.network(experiment.diffusion.load(store))),
-    purification.sampler_schedule(),
-    num_candidates=settings.purify.num_candidates,
-    chunk_size=settings.compute.chunk_size,
-    policy=chosen,
-    **purification.sampler,
-  )

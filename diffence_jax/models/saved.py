@@ -25,6 +25,7 @@ import numpy as np
 
 from diffence_jax import disk
 from diffence_jax.checkpoint import save_arrays
+from diffence_jax.checks import check_instance, check_whole
 from diffence_jax.disk import file_digest
 from diffence_jax.models.registry import CLASSIFIERS, DENOISERS, make_classifier, make_denoiser
 
@@ -119,12 +120,15 @@ def save_model(
 
   Raises:
     FileExistsError: `path` is there already.
+    TypeError: the variables are no mapping.
     ValueError: the module is none of the registry, a field is not one that JSON has, or a
       variable's dtype is not one that NumPy has.
   """
   path = Path(path).absolute()
   check_free(path)
   role, name = _registered(module)
+  check_instance("variables", variables, Mapping)
+  check_whole("image_channels", image_channels, 1, 1024)
   fields = {
     field.name: _to_json(field.name, getattr(module, field.name))
     for field in dataclasses.fields(module)

@@ -5,6 +5,8 @@ import importlib.metadata
 import json
 import os
 import random
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,9 +19,7 @@ from cli.command import CONFIGS, SMOKE, diffence
 from jax import export
 
 import diffence_jax as dj
-from diffence_jax.cli.export import protected_predictor
-from diffence_jax.experiment.plan import plan
-from diffence_jax.experiment.store import Store
+from diffence_jax.disk import ArtifactError
 
 
 @pytest.fixture(scope="module")
@@ -120,8 +120,8 @@ def test_a_finished_run_is_exported(finished, tmp_path):
   )
   program = export.deserialize(bytearray(path.read_bytes()))
   results = json.loads((workdir / "results.json").read_text())
-  experiment = plan(results["settings"])
-  protected = protected_predictor(experiment, Store(workdir), "scenario_2")
+  parts = dj.load_run(workdir, results["settings"])
+  experiment, protected = parts.experiment, parts.protect("scenario_2")
   images = experiment.dataset.take(experiment.split.target_members[:3]).images / np.float32(255)
   key = jax.random.key(0)
   logits = jax.jit(program.call)(jax.random.key_data(key), images)
@@ -130,6 +130,79 @@ def test_a_finished_run_is_exported(finished, tmp_path):
   first = len(experiment.split.known_members)
   labels = np.load(record)[first : first + 3].argmax(axis=-1)
   np.testing.assert_array_equal(np.argmax(logits, axis=-1), labels)
+
+
+def test_the_parts_of_a_finished_run_are_those_of_its_report(finished, tmp_path):
+  workdir, _ = finished
+  parts = dj.load_run(workdir)
+  results = json.loads((workdir / "results.json").read_text())
+  rows = {row["policy"]: row for row in results["predictors"]}
+  # The policies, and the intervals that they were fitted to.
+  assert list(parts.policies) == list(rows) and "undefended" in rows
+  for name, policy in parts.policies.items():
+    assert (policy.interval is None) == (name not in ("scenario_1", "scenario_2"))
+  # The networks: what was recorded is answered again, of every known member and its candidates.
+  known = parts.experiment.split.known_members
+  images = parts.experiment.dataset.take(known).images / np.float32(255)
+  raw = np.load(next(workdir.glob("queries/*/raw.npy")))[: len(known)]
+  np.testing.assert_allclose(parts.predict(None, images), raw, atol=1e-4)
+  candidates = dj.candidate_logits(
+    jax.random.key(0), parts.predict, parts.denoise, parts.schedule, images, **parts.settings
+  )
+  num_candidates = results["settings"]["purify"]["num_candidates"]
+  assert candidates.shape == (len(known), num_candidates, raw.shape[1])
+  protected = parts.protect("scenario_1", randomness="per_input")
+  logits = protected(jax.random.key(1), images)
+  np.testing.assert_array_equal(np.argmax(logits, axis=1), np.argmax(raw, axis=1))
+  # The scores: figures are made of them anew.
+  scores = parts.scores
+  assert set(scores.by_policy) == set(rows)
+  assert set(scores.ids[scores.is_member]) == set(parts.experiment.split.members)
+  for name, row in rows.items():
+    shown = [attack for attack in row["attacks"] if attack["threshold"] == "global"]
+    assert "loss" in {attack["name"] for attack in shown}
+    for attack in shown:
+      of_attack = scores.by_policy[name][attack["name"]]
+      judged = ~scores.is_known & ~np.isnan(of_attack)
+      sides = (of_attack[judged & (scores.is_member == side)] for side in (True, False))
+      assert dj.metrics.roc(*sides).auc == pytest.approx(attack["auc"]["value"], abs=1e-9)
+  with pytest.raises(ValueError, match="no policy 'scenario_4'; did you mean"):
+    parts.protect("scenario_4")
+
+
+def test_the_readme_goes_on_with_the_parts_of_a_run(finished, tmp_path, monkeypatch):
+  readme = (CONFIGS.parent / "README.md").read_text()
+  (code,) = (
+    text for text in re.findall(r"```python\n(.*?)```", readme, re.S) if "load_run" in text
+  )
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / "runs").mkdir()
+  (tmp_path / "runs/digits").symlink_to(finished[0])
+  images = np.random.default_rng(0).random((3, 8, 8, 1), np.float32)
+  names = {"dj": dj, "jax": jax, "images": images}
+  exec(code, names)
+  run, again = names["run"], dj.models.predictor(names["module"], names["variables"])
+  np.testing.assert_array_equal(again(None, images), run.predict(None, images))
+  labels = np.argmax(run.predict(None, images), axis=-1)
+  np.testing.assert_array_equal(np.argmax(names["logits"], axis=-1), labels)
+  assert (
+    names["loss"].shape == run.scores.ids.shape and names["interval"][0] < names["interval"][1]
+  )
+
+
+def test_what_is_no_finished_run_has_no_parts(finished, tmp_path):
+  workdir, _ = finished
+  with pytest.raises(FileNotFoundError, match=r"no run in .*nowhere, for lack of run\.json"):
+    dj.load_run(tmp_path / "nowhere")
+  shutil.copy(workdir / "format.json", tmp_path)
+  (tmp_path / "run.json").write_text("{}")
+  with pytest.raises(ArtifactError, match=r"run\.json.* has no settings"):
+    dj.load_run(tmp_path)
+  settings = json.loads((workdir / "run.json").read_text())["settings"]
+  unfinished = dj.load_run(workdir, {**settings, "seed": 7})
+  for part in ("classifier", "diffusion", "policies", "scores"):
+    with pytest.raises(FileNotFoundError, match="first run diffence with the same"):
+      getattr(unfinished, part)
 
 
 def test_what_cannot_be_exported_is_refused(finished, tmp_path):

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import diffence_jax as dj
 from diffence_jax.checkpoint import save_arrays
 from diffence_jax.models import init, make_classifier, make_denoiser
 from diffence_jax.models import saved as saved_model
@@ -217,3 +218,24 @@ def test_a_manifest_that_is_none_is_refused(saved, text):
   (saved / "model.json").write_bytes(text.encode("latin-1"))
   with pytest.raises(ValueError, match=r"model\.json is no (JSON|list of the folder's files)"):
     read_manifest(saved)
+
+
+@pytest.mark.parametrize(
+  "changes, error, message",
+  [
+    (
+      {"module": "resnet18"},
+      ValueError,
+      "A str cannot be saved; expected a module of resnet18",
+    ),
+    ({"variables": [1.0]}, TypeError, "variables is a list; expected a Mapping"),
+    ({"image_channels": 0}, ValueError, "image_channels is 0; expected a whole number, 1 to"),
+    ({"image_channels": None}, ValueError, "image_channels is None; expected a whole number"),
+  ],
+)
+def test_what_is_no_model_is_refused_and_nothing_is_left(tmp_path, changes, error, message):
+  module = dj.models.make_classifier("small_resnet", num_classes=3, width=4, stages=(1,))
+  given = {"module": module, "variables": {}, "image_channels": 1, **changes}
+  with pytest.raises(error, match=message):
+    dj.save_model(tmp_path / "saved", **given)
+  assert not list(tmp_path.iterdir())
