@@ -70,6 +70,8 @@ def sentences(results: Results) -> list[str]:
     f"non-member an attacker gets {_of_100(undefended.highest_auc.value)} right without "
     f"Diffence; 50 is guessing, {_of_100(undefended.gap.value)} is what the labels alone tell."
   )
+  if results.protocol == "paper":
+    before += " For comparison with published figures only: known samples are among these."
   if row is None:
     return [f"{before} No policy was audited."]
   return [before, _now(results, row), _price(results, row)]

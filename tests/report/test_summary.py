@@ -128,6 +128,12 @@ def test_what_asking_again_gets_is_told_where_it_is_more():
   assert "asking" not in finding(_learnt(with_shadow_aucs(step=-0.02)))
 
 
+def test_the_published_protocol_is_for_comparison_only():
+  first, *_ = sentences(_learnt(protocol="paper"))
+  assert first.endswith("published figures only: known samples are among these.")
+  assert "published" not in finding(_learnt())
+
+
 def test_without_policies_there_is_one_sentence():
   results = _learnt(predictors=_learnt().predictors[:1], answer_time=None)
   assert results.told_of is None
