@@ -146,6 +146,8 @@ def beside(path):
     return {kind: name}
   if section == "policies":
     return {"purify.policies": (name,)}
+  if section == "attacks":
+    return {"audit.attacks": (name,)}
   return BESIDE.get(path, {})
 
 
