@@ -215,6 +215,17 @@ def views_in_turn(ensemble: DefendedEnsemble, name: str, at: int = 0) -> Iterato
     )
 
 
+def scores_in_turn(
+  ensemble: DefendedEnsemble, attacks: Sequence[Choice], name: str, at: int
+) -> dict[str, np.ndarray]:
+  """Attack to its scores f64[S,N] of every model as the target, as `views_in_turn` has them."""
+  scores = {choice.name: [] for choice in attacks}
+  for view in views_in_turn(ensemble, name, at):
+    for choice in attacks:
+      scores[choice.name].append(run_attack(choice, view))
+  return {attack: np.stack(of_models) for attack, of_models in scores.items()}
+
+
 def in_turn_tables(
   ensemble: DefendedEnsemble,
   attacks: Sequence[Choice],
@@ -247,12 +258,9 @@ def in_turn_tables(
   chosen = {"samples": ~pool.is_canary & reported, "canaries": pool.is_canary}
   for name in ensemble.names:
     for at in range(ensemble.num_queries(name)):
-      scores = {choice.name: [] for choice in attacks}
-      for view in views_in_turn(ensemble, name, at):
-        for choice in attacks:
-          scores[choice.name].append(run_attack(choice, view))
+      scores = scores_in_turn(ensemble, attacks, name, at)
       for choice in attacks:
-        scored, declared = np.stack(scores[choice.name]), declaration_of(choice.name)
+        scored, declared = scores[choice.name], declaration_of(choice.name)
         for table, samples in chosen.items():
           if not samples.any() or (at and table == "canaries"):
             continue
@@ -280,7 +288,7 @@ def in_turn_tables(
               f"{name}/loo_{figure}": values for figure, values in band._asdict().items()
             }
       if not at:
-        scored = np.stack(scores[main_attack.name])
+        scored = scores[main_attack.name]
         row = vulnerability(name, scored, membership, pool, ensemble.seed)
         tables["vulnerability"].append(row)
         if has_epsilon:

@@ -14,6 +14,8 @@ Protects an image classifier with Diffence and measures what that gains.
   diffence --config=FILE[:VARIANT] --workdir=FOLDER [--config.SETTING=VALUE ...]
   diffence import-torch --help    makes a saved model of a published PyTorch checkpoint
   diffence export --help          writes the protected classifier as a program for JAX alone
+  diffence frontier --help        compares all policies on the record of a finished audit
+  diffence tune --help            picks the policy for a bound on what leaks
 
   --config=FILE[:VARIANT]    the experiment, a Python file with get_config(variant), for
                              example configs/digits.py, or configs/digits.py:smoke

@@ -14,7 +14,13 @@ from diffence_jax.cli.terminal import say
 # What a user's files and settings can lead to: the message says what is wrong.
 _EXPECTED = (ValueError, TypeError, OSError, RuntimeError, ImportError, FloatingPointError)
 # What can be asked for besides experiments, and what an interruption leaves of it.
-_SUBCOMMANDS = {"audit": "audit", "export": "export", "import-torch": "import_torch"}
+_SUBCOMMANDS = {
+  "audit": "audit",
+  "export": "export",
+  "frontier": "frontier",
+  "import-torch": "import_torch",
+  "tune": "tune",
+}
 _NOT_WRITTEN, _GOES_ON = "the output was not written.", "the same command goes on from here."
 
 

@@ -11,6 +11,7 @@ from diffence_jax.metrics.clustered import (
   ClusteredRoc,
   clustered_band,
   clustered_difference,
+  clustered_mean,
   clustered_roc,
 )
 from diffence_jax.metrics.divergence import jensen_shannon_distance
@@ -36,6 +37,7 @@ __all__ = [
   "clopper_pearson",
   "clustered_band",
   "clustered_difference",
+  "clustered_mean",
   "clustered_roc",
   "epsilon_lower_bound",
   "expected_calibration_error",

@@ -51,11 +51,15 @@ def expected_calibration_error(
       f"got a sum that is off by {off:.3g}. Pass the softmax of logits."
     )
   confidence = probabilities.max(axis=-1)
-  correct = np.argmax(probabilities, axis=-1) == labels
+  return calibration_gap(confidence, np.argmax(probabilities, axis=-1) == labels, num_bins)
+
+
+def calibration_gap(confidence: np.ndarray, is_right: np.ndarray, num_bins: int = 10) -> float:
+  """`expected_calibration_error` of the largest probabilities f[N] and who is right bool[N]."""
   bins = np.clip(np.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
   # The bin's share times the distance of its means is the distance of its sums.
-  gaps = np.bincount(bins, weights=correct - confidence, minlength=num_bins)
-  return float(np.abs(gaps).sum() / len(labels))
+  gaps = np.bincount(bins, weights=is_right - confidence, minlength=num_bins)
+  return float(np.abs(gaps).sum() / len(confidence))
 
 
 def negative_log_likelihood(logits: ArrayLike, labels: ArrayLike) -> float:

@@ -184,6 +184,30 @@ def clustered_difference(
   return _widened(estimate, models, nothing_seen=nothing_seen, lowest=-1.0)
 
 
+def clustered_mean(
+  values: np.ndarray, chosen: np.ndarray, *, models: np.ndarray, is_share: bool = False
+) -> Estimate:
+  """The mean over models of each one's mean over some samples.
+
+  Args:
+    values: f[T,N].
+    chosen: bool[T,N], the samples of each model; at least one of every model.
+    models: i[T], as for `clustered_roc`, numbered from 0.
+    is_share: whether the values are in [0, 1]; then the interval is, and has a width where
+      all are the same.
+  """
+  counts = chosen.sum(axis=1, keepdims=True)
+  each = np.where(chosen, values, 0.0).sum(axis=1, keepdims=True) / counts
+  mean = float(each.mean())
+  mean_spread = spread(np.where(chosen, (values - mean) / (len(values) * counts), 0.0), models)
+  margin = mean_spread.quantile * np.sqrt(mean_spread.variance)
+  estimate = Estimate(mean, float(mean - margin), float(mean + margin))
+  if not is_share:
+    return estimate
+  estimate = Estimate(mean, max(estimate.low, 0.0), min(estimate.high, 1.0))
+  return _widened(estimate, models, nothing_seen=mean_spread.variance <= _NO_VARIANCE)
+
+
 def check_scores(
   scores: ArrayLike, membership: ArrayLike, models: ArrayLike | None, name: str = "scores"
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

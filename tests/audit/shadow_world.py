@@ -34,9 +34,10 @@ def make_pool():
   )
 
 
-def make_record(seed, pool, member, leak, versions=1):
+def make_record(seed, pool, member, leak, versions=1, difficulty=99):
   """Members' logits of the true label are `leak` higher; half of it is left in candidates."""
-  difficulty = np.random.default_rng(99).normal(2.0, 1.0, len(pool.labels))[: len(member)]
+  difficulty = np.random.default_rng(difficulty).normal(2.0, 1.0, len(pool.labels))
+  difficulty = difficulty[: len(member)]
   draw = np.random.default_rng([7, seed])
   labels = pool.labels[: len(member)]
   raw = draw.normal(0.0, 0.5, (len(member), versions, NUM_CLASSES))

@@ -2,6 +2,7 @@
 processes that share the work and find what one finds alone.
 """
 
+import csv
 import json
 import socket
 import subprocess
@@ -145,3 +146,63 @@ def test_a_description_that_says_nothing_is_refused(tmp_path):
   workdir = tmp_path / "new"
   process = diffence(AUDIT, f"--workdir={workdir}", "--distributed=two", check=2)
   assert "HOST:PORT,NUMBER,COUNT" in process.stderr and not workdir.exists()
+
+
+def test_all_policies_are_compared_on_the_record(alone, tmp_path):
+  workdir, output = alone[0], tmp_path / "new" / "frontier"
+  process = diffence("frontier", AUDIT, f"--workdir={workdir}", f"--output={output}", check=0)
+  rows = json.loads((output / "frontier.json").read_text())
+  names = [row["name"] for row in rows]
+  assert names[:2] == ["undefended", "scenario 1"] and "constant" in names
+  assert sum(name.startswith("blend ") for name in names) == 10
+  assert process.stdout.startswith("SMOKE RUN") and "blend 0.5" in process.stdout
+  with open(output / "frontier.csv", newline="") as handle:
+    table = list(csv.DictReader(handle))
+  for row, line in zip(rows, table, strict=True):
+    assert line["name"] == row["name"]
+    assert float(line["often_auc"]) == row["often"]["auc"]["value"]
+    assert float(line["ece"]) == row["ece"]
+    assert float(line["unlimited_auc_high"]) == row["unlimited"]["auc"]["high"]
+  svg = (output / "frontier.svg").read_text()
+  assert svg.startswith("<svg") and "the published selection" in svg and "blend 0.5" in svg
+  assert output.stat().st_mode & 0o077 == 0
+
+
+def test_a_policy_is_tuned_on_known_samples_and_its_flags_choose_it(alone, tmp_path):
+  run = [AUDIT, f"--workdir={alone[0]}"]
+  output = tmp_path / "tune"
+  process = diffence("tune", *run, "--max_auc=1", f"--output={output}", check=0)
+  chosen = json.loads((output / "tune.json").read_text())
+  assert chosen["is_met_on_target"] and "which meets --max_auc=1" in process.stdout
+  assert chosen["known"]["name"] == chosen["target"]["name"]
+  flags = (output / "tune.flags").read_text().splitlines()
+  assert flags == chosen["overrides"] and flags[0] in process.stdout
+  by_file = diffence(*run, "--dry_run", f"--flagfile={output}/tune.flags", check=0).stdout
+  assert by_file == diffence(*run, "--dry_run", *flags, check=0).stdout
+  assert by_file != diffence(*run, "--dry_run", check=0).stdout
+
+
+@pytest.mark.parametrize(
+  "arguments, message",
+  [
+    (["frontier", AUDIT], "--workdir is missing"),
+    (["frontier", AUDIT, "--workdir={tmp}"], "has no shadow"),
+    (["frontier", AUDIT, "--workdir={tmp}", f"--output={__file__}"], "which is no folder"),
+    (["tune", AUDIT, "--workdir={tmp}"], "expected one bound"),
+    (["tune", AUDIT, "--workdir={tmp}", "--max_auc=0.4"], "expected a number of 0.5 to 1"),
+    (["tune", AUDIT, "--workdir={tmp}", "--max_auc=low"], "expected a number"),
+    (
+      ["tune", AUDIT, "--workdir={tmp}", "--max_auc=0.6", "--config.audit.protocol=paper"],
+      "expected 'disjoint'",
+    ),
+    (
+      ["frontier", AUDIT, "--workdir={tmp}", "--config.shadow.num_models=2"],
+      "expected at least 4",
+    ),
+  ],
+)
+def test_what_cannot_be_compared_is_refused(tmp_path, arguments, message):
+  workdir = tmp_path / "new"
+  process = diffence(*(a.replace("{tmp}", str(workdir)) for a in arguments), check=2)
+  assert message in process.stderr and len(process.stderr.splitlines()) == 1
+  assert not workdir.exists()

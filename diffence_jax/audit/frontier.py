@@ -1,0 +1,239 @@
+"""The frontier between privacy and usefulness: every policy before the same shadow models.
+
+Each model is attacked in turn, asked once and as often as was recorded. Usefulness is on
+non-members, the mean over models. Networks, re-generations and attackers are the same for all
+policies: only the rule of what is answered differs.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import scipy.special
+
+from diffence_jax.attacks.attack import declaration_of
+from diffence_jax.audit.answers import DefendedEnsemble
+from diffence_jax.audit.predictors import Predictor
+from diffence_jax.audit.shadow import scores_in_turn
+from diffence_jax.metrics import (
+  Estimate,
+  Rate,
+  Unlimited,
+  clustered_mean,
+  clustered_roc,
+  unlimited_auc,
+)
+from diffence_jax.metrics.calibration import calibration_gap
+from diffence_jax.named import Choice
+
+# The false-positive rate at which attacks are told besides their AUC.
+LIMIT = 0.01
+_TEMPERATURES = np.geomspace(0.2, 5.0, 33)
+_RAW_TEMPERATURE = int(np.argmin(np.abs(_TEMPERATURES - 1.0)))
+# Probabilities of less count as this: one wrong answer is not to decide a mean.
+_LEAST = 1e-7
+# What `usefulness` reads, in front of the likelihoods.
+_RIGHT, _SURE, _INVERSE, _FIRST_NLL = range(4)
+
+
+@dataclasses.dataclass(frozen=True)
+class Strongest:
+  """The most that attacks reached.
+
+  Attributes:
+    attack: the one with the highest AUC, as reports write it.
+    queries: how often it asked.
+    auc: its AUC, with its interval over pairs of models and over samples.
+    tpr: the highest TPR at 1% FPR of all attacks.
+  """
+
+  attack: str
+  queries: int
+  auc: Estimate
+  tpr: Rate
+
+
+@dataclasses.dataclass(frozen=True)
+class FrontierRow:
+  """What a policy leaves to attacks, and how useful it is.
+
+  Attributes:
+    name: as tables write it.
+    policy: as the config has it.
+    options: the policy's.
+    accuracy: the mean over models, with its interval over pairs of models and over samples; of
+      non-members, as all that follow.
+    nll: negative log-likelihood in nats, of probabilities of at least 1e-7.
+    calibrated_nll: the same after a temperature that known non-members chose, one a model.
+    ece: expected calibration error.
+    risk_coverage: area under the risk-coverage curve: the mean error where only the surest are
+      answered, over all shares of them.
+    most_queries: how often attacks asked at most; an answer that never changes but once.
+    once: with one query.
+    often: with any number of queries that was tried.
+    unlimited: what the AUC goes to with ever more queries, the highest of all attacks.
+  """
+
+  name: str
+  policy: str
+  options: Mapping[str, Any]
+  accuracy: Estimate
+  nll: Estimate
+  calibrated_nll: Estimate
+  ece: float
+  risk_coverage: float
+  most_queries: int
+  once: Strongest
+  often: Strongest
+  unlimited: Unlimited
+
+
+def usefulness(logits: np.ndarray, labels: np.ndarray, versions: int) -> np.ndarray:
+  """What is read off a model's answers for every sample, of the first one where not said.
+
+  Args:
+    logits: f[N,Q,K].
+    labels: i[N], true labels.
+    versions: A, the versions of an image that the Q answers are to.
+
+  Returns:
+    f64[N,3+T]: whether the answer is right, its largest probability, one over the number of
+    different answers to a version, and its negative log-likelihoods at T temperatures.
+  """
+  first, rows = np.asarray(logits[:, 0], np.float64), np.arange(len(labels))
+  largest = first.argmax(axis=-1)
+  log_p = scipy.special.log_softmax(first, axis=-1)
+  nll = [
+    -scipy.special.log_softmax(first / temperature, axis=-1)[rows, labels]
+    for temperature in _TEMPERATURES
+  ]
+  # Answers are told apart by a sum of all their classes.
+  marks = np.sqrt(np.arange(2, first.shape[-1] + 2))
+  marked = np.sort((np.asarray(logits, np.float64) * marks).sum(axis=-1), axis=1)
+  distinct = 1 + np.count_nonzero(np.diff(marked, axis=1), axis=1)
+  inverse = np.minimum(versions / distinct, 1.0)
+  sure = np.exp(log_p[rows, largest])
+  columns = [largest == labels, sure, inverse, *np.minimum(nll, -np.log(_LEAST))]
+  return np.stack(columns, axis=1)
+
+
+def risk_coverage_area(is_right: np.ndarray, confidence: np.ndarray) -> float:
+  """The area under the risk-coverage curve (Geifman et al. 2019), of bool[N] and f[N].
+
+  The mean, over n = 1 to N, of the error among the n surest; of equals the first are surer.
+  """
+  right = is_right[np.argsort(-confidence, kind="stable")]
+  return float(np.mean(1.0 - np.cumsum(right) / np.arange(1, len(right) + 1)))
+
+
+def frontier_row(
+  ensemble: DefendedEnsemble,
+  predictor: Predictor,
+  attacks: Sequence[Choice],
+  groups: Mapping[str, np.ndarray],
+) -> dict[str, FrontierRow]:
+  """Measures a predictor on groups of samples.
+
+  Args:
+    ensemble: the shadow models behind it, in pairs that are each other's complement.
+    predictor: which.
+    attacks: those that can be run with every model in turn.
+    groups: a group's name to bool[N], the samples that its figures are about.
+
+  Returns:
+    A group's name to its row.
+
+  Raises:
+    ValueError: a group has no member or no non-member of some model, or there is one pair of
+      models only.
+  """
+  _check_groups(groups, ensemble.membership)
+  numbers = range(ensemble.num_queries(predictor.name))
+  read = [ensemble.at(predictor.name, at).statistic(usefulness) for at in numbers]
+  scores = [scores_in_turn(ensemble, attacks, predictor.name, at) for at in numbers]
+  return {
+    group: FrontierRow(
+      name=predictor.name,
+      policy=predictor.policy.name,
+      options=dict(predictor.policy.options),
+      most_queries=max(ensemble.queries),
+      **_useful(read[0].astype(np.float64), ensemble, samples),
+      **_private(scores, [values[..., _INVERSE] for values in read], ensemble, samples),
+    )
+    for group, samples in groups.items()
+  }
+
+
+def _check_groups(groups, membership):
+  for group, samples in groups.items():
+    members = membership[:, samples]
+    if members.all(axis=1).any() or not members.any(axis=1).all():
+      raise ValueError(
+        f"Of the {int(samples.sum())} {group} samples some model was trained with all or none; "
+        "expected members and non-members of every model: raise data.num_members and "
+        "data.num_nonmembers."
+      )
+
+
+def _useful(read, ensemble, samples):
+  """The figures of usefulness of `FrontierRow`, of what `usefulness` read f64[S,N,3+T]."""
+  membership, pairs = ensemble.membership, np.arange(len(read)) // 2
+  judged = samples & ~membership
+  nll = read[..., _FIRST_NLL:]
+  fitted = ensemble.pool.is_known & ~membership
+  best = [of_model[rows].mean(axis=0).argmin()
+          for of_model, rows in zip(nll, fitted, strict=True)]  # fmt: skip
+  calibrated = nll[np.arange(len(nll)), :, best]
+  right, sure = read[..., _RIGHT], read[..., _SURE]
+  by_model = [(right[s, rows], sure[s, rows]) for s, rows in enumerate(judged)]
+  return {
+    "accuracy": clustered_mean(right, judged, models=pairs, is_share=True),
+    "nll": clustered_mean(nll[..., _RAW_TEMPERATURE], judged, models=pairs),
+    "calibrated_nll": clustered_mean(calibrated, judged, models=pairs),
+    "ece": float(np.mean([calibration_gap(p, is_right) for is_right, p in by_model])),
+    "risk_coverage": float(np.mean([risk_coverage_area(*model) for model in by_model])),
+  }
+
+
+def _private(scores, inverse, ensemble, samples):
+  """The figures of privacy of `FrontierRow`.
+
+  Args:
+    scores: attack to f64[S,N], for every number of queries.
+    inverse: f[S,N], one over the number of different answers, for each.
+    ensemble: the shadow models.
+    samples: bool[N].
+  """
+  members, pairs = ensemble.membership[:, samples], np.arange(len(ensemble.membership)) // 2
+  reached, limits = [], []
+  for attack in scores[0]:
+    of_attack = [of_queries[attack][:, samples] for of_queries in scores]
+    title = declaration_of(attack).title
+    for k, scored in zip(ensemble.queries, of_attack, strict=False):
+      roc = clustered_roc(scored, members, models=pairs, limits=(LIMIT,))
+      reached.append(Strongest(title, k, roc.auc, roc.tpr_at_fpr(LIMIT)))
+    shares = [values[:, samples].mean() for values in inverse]
+    limits.append(unlimited_auc(of_attack, shares, members, models=pairs))
+  return {
+    "once": _strongest([figure for figure in reached if figure.queries == 1]),
+    "often": _strongest(reached),
+    "unlimited": max(limits, key=lambda limit: limit.auc.value),
+  }
+
+
+def _strongest(reached):
+  best = max(reached, key=lambda figure: figure.auc.value)
+  rate = max((figure.tpr for figure in reached), key=lambda rate: rate.value)
+  return dataclasses.replace(best, tpr=rate)
+
+
+def is_dominated(row: FrontierRow, rows: Sequence[FrontierRow]) -> bool:
+  """Whether another is at least as useful and as private, and not the same in both.
+
+  By calibrated negative log-likelihood, and AUC with any number of queries.
+  """
+  place = lambda of: (of.calibrated_nll.value, of.often.auc.value)
+  here = place(row)
+  others = [place(other) for other in rows]
+  return any(nll <= here[0] and auc <= here[1] and (nll, auc) != here for nll, auc in others)

@@ -1,0 +1,83 @@
+"""The command `diffence frontier`: all policies on the record of a finished audit."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+
+from diffence_jax.cli.parsing import asks_for_help, parse
+from diffence_jax.cli.terminal import columns, say
+
+_HELP = """\
+Compares all policies, blends of ten weights among them, on the record of a finished audit:
+what each leaves to the strongest attack, and how useful its answers are.
+
+  diffence frontier --config=FILE[:VARIANT] --workdir=FOLDER [--output=FOLDER]
+
+  --config, --workdir    those of the run, with the same --config.SETTING=VALUE, if any; it
+                         has at least 4 shadow models, as configs/digits.py:audit
+  --output=FOLDER        for frontier.json, frontier.csv and frontier.svg; WORKDIR/frontier
+                         unless it is given
+  --help                 this text
+
+Every shadow model is attacked in turn behind every policy, by confidence, LiRA and RMIA: with
+one query, with as many as shadow.queries has, and, by extrapolation, without limit. Usefulness
+is on non-members. No network is run again. docs/frontier.md says what the figures are.
+diffence tune picks a policy for a bound.
+"""
+
+
+def run(argv: Sequence[str]) -> None:
+  """Runs the command.
+
+  Args:
+    argv: the program's name and its arguments.
+
+  Raises:
+    OSError: the run is not finished, or the output cannot be written.
+    ValueError: a flag or a setting is not right, or the run has no shadow models.
+    ArtifactError: something in the workdir is damaged.
+  """
+  if asks_for_help(argv):
+    print(_HELP, end="")
+    return
+  values = parse(argv, define_output, ("config", "workdir"))
+  output = output_folder(values, "frontier")
+  # Only now: importing jax takes a second.
+  from diffence_jax.disk import make_private, private_files
+  from diffence_jax.experiment.frontier import measure_frontier
+  from diffence_jax.experiment.plan import plan
+  from diffence_jax.experiment.run import open_store
+  from diffence_jax.report.cells import wrapped
+  from diffence_jax.report.frontier import format_frontier, write_frontier
+  from diffence_jax.report.summary import SMOKE
+
+  experiment = plan(values.config)
+  rows = measure_frontier(experiment, open_store(values.workdir))["target"]
+  with private_files():
+    make_private(output)
+    write_frontier(rows, output)
+  width = columns()
+  if experiment.settings.variant.endswith("smoke"):
+    caution = wrapped(SMOKE, width)
+    say("\n".join(caution) + "\n", red=caution)
+  say(format_frontier(rows, width))
+  say(f"\nThe plot: {output}/frontier.svg")
+
+
+def define_output(values: flags.FlagValues) -> None:
+  """Defines --output, a folder."""
+  flags.DEFINE_string("output", None, "For the files.", flag_values=values)
+
+
+def output_folder(values: flags.FlagValues, name: str) -> Path:
+  """The folder for files: --output, or `name` in the workdir.
+
+  Raises:
+    ValueError: there is something else in its place.
+  """
+  given = os.path.expanduser(values.output or os.path.join(values.workdir, name))
+  if "\0" in given or (os.path.lexists(given) and not os.path.isdir(given)):
+    raise ValueError(f"--output is {given!r}, which is no folder; expected one, or a new one.")
+  return Path(given)

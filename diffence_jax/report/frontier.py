@@ -1,0 +1,154 @@
+"""What a frontier is reported as: a table for the terminal, a plot, JSON and CSV."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from diffence_jax.audit.frontier import FrontierRow, is_dominated
+from diffence_jax.audit.typed import to_plain
+from diffence_jax.defense.policy import PUBLISHED
+from diffence_jax.disk import write_atomically
+from diffence_jax.report.cells import (
+  WIDTH,
+  Cell,
+  auc_cell,
+  definitions,
+  flat,
+  grid,
+  mark_notes,
+  rate_cell,
+  write_rows,
+)
+from diffence_jax.report.figures import INK, draw_svg, plain
+
+_SELECTION = {"scenario_1", "scenario_2", "scenario_3", *PUBLISHED.values()}
+_BEST, _PUBLISHED, _DOMINATED = "#0072b2", "#d55e00", "#a0a0a0"
+
+
+def format_frontier(rows: Sequence[FrontierRow], width: int = WIDTH) -> str:
+  """The table.
+
+  Args:
+    rows: at least one.
+    width: of a line.
+  """
+  lines = [
+    [Cell(row.name + ("" if is_dominated(row, rows) else " +")), *_figures(row)] for row in rows
+  ]
+  notes = [
+    ("+", "no other is at least as useful (calibrated NLL) and leaves as little (AUC)"),
+    *mark_notes([row.once.tpr.enough for row in rows]),
+  ]
+  table = grid(_headings("policy", rows), lines, width)
+  return "\n".join([*table, "", *definitions(notes, width)])
+
+
+def choice_lines(known: FrontierRow, target: FrontierRow, width: int = WIDTH) -> list[str]:
+  """A choice's figures on known and on target samples, as lines of a table."""
+  rows = (known, target)
+  lines = [
+    [Cell(name), *_figures(row)] for name, row in zip(("known", "target"), rows, strict=True)
+  ]
+  return grid(_headings("samples", rows), lines, width)
+
+
+def _headings(first, rows):
+  return [
+    ("", first), ("accuracy", ""), ("NLL", ""), ("calibrated", "NLL"), ("ECE", ""),
+    ("risk-", "coverage"), ("AUC,", "one query"), ("AUC,", _asked(rows)),
+    ("AUC,", "no limit"), ("TPR at 1% FPR,", "one query"), ("TPR at 1% FPR,", _asked(rows)),
+  ]  # fmt: skip
+
+
+def _figures(row):
+  return [
+    auc_cell(row.accuracy),
+    auc_cell(row.nll),
+    auc_cell(row.calibrated_nll),
+    Cell(f"{row.ece:.3f}"),
+    Cell(f"{row.risk_coverage:.3f}"),
+    auc_cell(row.once.auc),
+    auc_cell(row.often.auc),
+    auc_cell(row.unlimited.auc),
+    rate_cell(row.once.tpr),
+    rate_cell(row.often.tpr),
+  ]
+
+
+def _asked(rows):
+  return f"up to {rows[0].most_queries}"
+
+
+def write_frontier(rows: Sequence[FrontierRow], folder: Path) -> None:
+  """Writes `frontier.json`, `frontier.csv` and `frontier.svg`, each whole or not at all.
+
+  Args:
+    rows: at least one.
+    folder: there already.
+
+  Raises:
+    ValueError: a figure is not finite, which JSON does not have.
+  """
+  content = [{**to_plain(row), "is_dominated": is_dominated(row, rows)} for row in rows]
+  text = json.dumps(content, indent=2, allow_nan=False) + "\n"
+  svg = draw_frontier(rows)
+  write_atomically(folder / "frontier.json", text)
+  write_rows([csv_row(row) for row in content], folder / "frontier.csv")
+  write_atomically(folder / "frontier.svg", svg)
+
+
+def csv_row(row: dict) -> dict:
+  """A row of the CSV: every figure a column, options as JSON."""
+  options = json.dumps(row["options"], sort_keys=True) if row["options"] else ""
+  return dict(flat({**row, "options": options}))
+
+
+def draw_frontier(rows: Sequence[FrontierRow]) -> bytes:
+  """Usefulness across, what is left to an attacker upwards, with 95% intervals; gray ones lose.
+
+  Args:
+    rows: at least one.
+
+  Returns:
+    An SVG image.
+  """
+
+  def draw(figure):
+    axes = figure.add_subplot()
+    for row in rows:
+      _draw_point(axes, row, is_dominated(row, rows))
+    # Above one another in no place: only for the legend.
+    for label, color, marker in (
+      ("on the frontier", _BEST, "o"), ("another is better in both", _DOMINATED, "o"),
+      ("the published selection", _PUBLISHED, "s"),
+    ):  # fmt: skip
+      axes.plot([], [], marker, color=color, markersize=5, label=label)
+    axes.set_xlabel("negative log-likelihood, calibrated (left: more useful)")
+    axes.set_ylabel(f"highest attack AUC, {_asked(rows)} queries")
+    axes.grid(color=INK, alpha=0.15)
+    axes.legend(frameon=False, fontsize=8)
+
+  return draw_svg(draw, 4.6)
+
+
+def _draw_point(axes, row: FrontierRow, dominated: bool) -> None:
+  is_published = row.policy in _SELECTION
+  color = _PUBLISHED if is_published else _DOMINATED if dominated else _BEST
+  place = row.calibrated_nll.value, row.often.auc.value
+  axes.errorbar(
+    *place,
+    xerr=_arms(row.calibrated_nll),
+    yerr=_arms(row.often.auc),
+    fmt="s" if is_published else "o",
+    color=color,
+    alpha=0.6 if dominated else 1.0,
+    markersize=4.5,
+    elinewidth=0.7,
+  )
+  axes.annotate(
+    plain(row.name), place, xytext=(4, 4), fontsize=7, textcoords="offset points", color=INK
+  )
+
+
+def _arms(estimate):
+  return [[max(estimate.value - estimate.low, 0.0)], [max(estimate.high - estimate.value, 0.0)]]
