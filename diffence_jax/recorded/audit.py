@@ -12,20 +12,18 @@ import numpy as np
 from diffence_jax import metrics
 from diffence_jax.attacks import View, run_attack
 from diffence_jax.attacks.attack import ATTACKS, DEFAULT_ATTACKS, declaration_of
-from diffence_jax.attacks.ensemble import Ensemble, ensemble_of
+from diffence_jax.attacks.ensemble import ensemble_of
 from diffence_jax.audit.judge import LIMITS, Fold, judge_folds
 from diffence_jax.audit.pool import Pool
 from diffence_jax.audit.rows import PredictorRow, arrays_of, compared, predictor_row
-from diffence_jax.audit.shadow import in_turn_tables, is_in_turn
 from diffence_jax.metrics import Estimate
 from diffence_jax.named import Choice
 from diffence_jax.progress import progress_bar
+from diffence_jax.recorded.in_turn import audit_in_turn
 from diffence_jax.recorded.record import UNDEFENDED, LogitRecord
 from diffence_jax.recorded.results import SCHEMA, RecordResults, SliceRow
 
 MAIN_ATTACK = "lira_online"
-# Pairs of fewer models say too little about other models.
-LEAST_MODELS = 8
 # Of each side: a figure of fewer would be about single samples.
 LEAST_IN_SLICE = 10
 # By what an attack needs; first what a record cannot have.
@@ -85,9 +83,12 @@ def audit(
     The results.
 
   Raises:
-    ValueError: there is no such attack, or it returned no scores.
+    ValueError: there is no such attack, it returned no scores, or a shadow model's answer is
+      no number.
   """
   choices = [ATTACKS.choose(name) for name in dict.fromkeys(("correctness", *attacks))]
+  # Within an attack its error would read as what the attack lacks.
+  record.check_shadows()
   folds = _folds(record, seed)
   rows, arrays, scores, left_out = [], {}, {}, {}
   with progress_bar(len(record.predictors) * len(choices), "attacks", "attack") as bar:
@@ -98,8 +99,8 @@ def audit(
       reported = folds[0].pool._replace(is_known=_unreported(folds))
       arrays |= arrays_of(recorded.name, recorded.logits[:, 0], reported, roc)
       scores[recorded.name] = {one.choice.name: one.reported(folds) for one in attacked}
-  rows = compared(rows)
-  tables, of_models = _in_turn(record, choices, seed, left_out)
+  rows = _compared(rows)
+  tables, of_models, not_run = audit_in_turn(record, choices, MAIN_ATTACK, seed=seed)
   slices, slices_left_out = _slices(record, rows, scores)
   is_reported = ~_unreported(folds)
   results = RecordResults(
@@ -119,7 +120,7 @@ def audit(
     epsilon=tuple(tables["epsilon"]),
     slices=tuple(slices),
     slices_left_out=tuple(slices_left_out),
-    left_out=left_out,
+    left_out=left_out | not_run,
   )
   return Audited(results, arrays | of_models, scores)
 
@@ -138,14 +139,26 @@ def _folds(record: LogitRecord, seed: int) -> list[Fold]:
     is_canary=np.zeros(num, bool),
   )
   if record.is_known is not None:
-    masks = [record.is_known]
+    folds = [(record.is_known, ~record.is_known)]
   else:
-    half, draw = np.zeros(num, bool), np.random.default_rng([seed, num])
+    first, second = np.zeros((2, num), bool)
+    draw = np.random.default_rng([seed, num])
     for side in (record.is_member, ~record.is_member):
       rows = draw.permutation(np.flatnonzero(side))
-      half[rows[: len(rows) // 2]] = True
-    masks = [half, ~half]
-  return [Fold(np.zeros(num), pool._replace(is_known=mask), ~mask) for mask in masks]
+      # Of one size, so that nothing is compiled twice: an odd one is reported only.
+      size = len(rows) // 2
+      first[rows[:size]], second[rows[size : 2 * size]] = True, True
+    folds = [(first, ~first), (second, first)]
+  return [
+    Fold(np.zeros(num), pool._replace(is_known=known), reported) for known, reported in folds
+  ]
+
+
+def _compared(rows: Sequence[PredictorRow]) -> tuple[PredictorRow, ...]:
+  """The rows with changes to the first, where as many attacks were run."""
+  attacks = [{attack.name for attack in row.attacks} for row in rows]
+  pairs = zip(rows, compared(rows), attacks, strict=True)
+  return tuple(after if attacks[0] <= tried else row for row, after, tried in pairs)
 
 
 def _unreported(folds) -> np.ndarray:
@@ -218,86 +231,6 @@ def _row(recorded, record, folds, attacked) -> tuple[PredictorRow, metrics.Roc]:
     returned_raw=None,
     labels_kept=None,
   )
-
-
-class ModelsInTurn:
-  """Shadow models behind every defense of a record, as `shadow.in_turn_tables` takes them."""
-
-  versions, images, queries = 1, None, (1,)
-
-  def __init__(self, record: LogitRecord, pool: Pool, seed: int):
-    """Orders the models so that partners, of complementary members, stand beside each other."""
-    order = partners_first(record.shadow_membership)
-    self.pool, self.seed = pool, seed
-    self.membership = record.shadow_membership[order]
-    self._ensembles = {
-      recorded.name: ensemble_of(
-        recorded.shadows, record.shadow_membership, record.labels
-      ).take(order)
-      for recorded in record.predictors
-      if recorded.shadows is not None
-    }
-    self.names = tuple(self._ensembles)
-
-  def num_queries(self, name: str) -> int:
-    """One number of queries: all that were recorded."""
-    del name
-    return 1
-
-  def at(self, name: str, at: int) -> Ensemble:
-    """The models behind a defense."""
-    del at
-    return self._ensembles[name]
-
-
-def partners_first(membership: np.ndarray) -> np.ndarray:
-  """An order i[S] in which models of complementary members are at places 2i and 2i + 1.
-
-  Models without a partner come last, in their order.
-  """
-  open_places: dict[bytes, int] = {}
-  pairs, paired = [], set()
-  for model, row in enumerate(membership):
-    partner = open_places.pop((~row).tobytes(), None)
-    if partner is None:
-      open_places.setdefault(row.tobytes(), model)
-    else:
-      pairs += [partner, model]
-      paired |= {partner, model}
-  return np.array(pairs + [m for m in range(len(membership)) if m not in paired], int)
-
-
-def _in_turn(record, choices, seed, left_out):
-  """Tables and arrays of every shadow model as the target; empty where they are too few."""
-  empty = dict.fromkeys(("samples", "vulnerability", "epsilon"), ()), {}
-  has_answers = any(recorded.shadows is not None for recorded in record.predictors)
-  num_models = 0 if not has_answers else len(record.shadow_membership)
-  if num_models < LEAST_MODELS:
-    left_out["every model in turn"] = (
-      f"needs the answers of {LEAST_MODELS} shadow models or more, and there are {num_models}"
-    )
-    return empty
-  pool = _folds(record, seed)[0].pool
-  known = np.zeros(len(pool.ids), bool) if record.is_known is None else record.is_known
-  models = ModelsInTurn(record, pool._replace(is_known=known), seed)
-  attacks = []
-  for choice in filter(is_in_turn, choices):
-    declared = declaration_of(choice.name)
-    if "known" in declared.needs and record.is_known is None:
-      left_out[f"{declared.title} on every model in turn"] = "need is_known"
-    elif "images" not in declared.needs:
-      attacks.append(choice)
-  try:
-    return in_turn_tables(
-      models,
-      attacks,
-      ATTACKS.choose(MAIN_ATTACK),
-      reported=models.pool.reported("disjoint"),
-      has_epsilon=importlib.util.find_spec("jax_privacy") is not None,
-    )
-  except ValueError as error:
-    left_out["every model in turn"] = str(error)
-    return empty
 
 
 def _slices(record, rows, scores):

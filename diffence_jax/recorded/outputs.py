@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+from diffence_jax.data.arrays import map_array
 from diffence_jax.predictor import are_finite
 
 # How far the sum of a row of probabilities may be from 1: half precision rounds so.
@@ -53,7 +54,11 @@ class Outputs:
 
   def of_model(self, model: int) -> np.ndarray:
     """Those of one shadow model, as above."""
-    return self._logits(np.asarray(self.values[model]), f"{self.name}[{model}]")
+    values = self.values
+    if isinstance(values, np.memmap):
+      # Mapped anew: what was read of a mapped file counts as memory until it is closed.
+      values = map_array(values.filename)
+    return self._logits(np.array(values[model]), f"{self.name}[{model}]")
 
   def _logits(self, values, name):
     # [N] and [N,1] are one output of a sigmoid, [N,K] one query.
@@ -71,7 +76,8 @@ class Outputs:
       logits = values
       if is_binary:
         logits = np.concatenate([np.zeros_like(logits), logits], axis=-1)
-    logits = logits.astype(np.float32)
+    with np.errstate(over="ignore"):
+      logits = logits.astype(np.float32)
     if not are_finite(logits).all():
       raise ValueError(
         f"{name} have {np.sum(~are_finite(logits))} answers without a finite largest logit "

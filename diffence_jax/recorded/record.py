@@ -79,6 +79,12 @@ class LogitRecord:
   groups: np.ndarray | None
   shadow_membership: np.ndarray | None
 
+  def check_shadows(self) -> None:
+    """Reads all of the shadow models' answers, model by model; ValueError on the first NaN."""
+    for recorded in self.predictors:
+      for _ in recorded.shadows or ():
+        pass
+
 
 def read_record(record: str | os.PathLike | Mapping[str, np.ndarray]) -> LogitRecord:
   """Reads and checks a record; see docs/audit_record.md for its arrays.
@@ -156,6 +162,8 @@ def _defenses(arrays) -> list[str]:
       )
     if is_defended:
       names[name] = None
+  for name in names:
+    _check_text("names of defenses", name)
   if UNDEFENDED in names:
     raise ValueError(
       f"A defense is called {UNDEFENDED!r}, as the classifier without one is; expected "
@@ -269,4 +277,16 @@ def _named(name, values, num) -> np.ndarray:
     raise ValueError(
       f"{name} are {values.dtype}{list(values.shape)}; expected whole numbers or text, [{num}]."
     )
-  return values.astype(str) if values.dtype.kind == "S" else np.array(values)
+  if values.dtype.kind == "S":
+    values = np.char.decode(values, "utf-8", "surrogateescape")
+  # Half a character would end the report halfway through its files.
+  for value in values if values.dtype.kind == "U" else ():
+    _check_text(name, value)
+  return np.array(values)
+
+
+def _check_text(name, value) -> None:
+  try:
+    value.encode()
+  except UnicodeEncodeError:
+    raise ValueError(f"{name} have {str(value)!a}; expected UTF-8 text.") from None

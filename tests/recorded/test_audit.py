@@ -11,7 +11,7 @@ import diffence_jax as dj
 from diffence_jax import metrics
 from diffence_jax.attacks import log_probability, true_label_phi
 from diffence_jax.cli import main
-from diffence_jax.recorded import audit as audits
+from diffence_jax.recorded.in_turn import partners_first
 from diffence_jax.recorded.report import FILES
 
 NUM, MODELS, CLASSES = 1000, 32, 5
@@ -168,6 +168,9 @@ def test_every_defense_and_every_model_in_turn_has_its_rows(audited):
   # Halving all logits alike hides nothing from shadow models that are halved too.
   assert abs(in_turn["halved", "lira_online"].auc_change.value) < 0.05
   constant = results.predictors[2]
+  # No change is told where fewer attacks were run.
+  assert constant.highest_auc.relative_change is None
+  assert results.predictors[1].highest_auc.relative_change is not None
   assert constant.label_changes == 0 and constant.highest_auc.value < lira.auc.value
   assert results.left_out["LiRA online behind constant"].startswith("need shadow_logits")
   assert {row["metric"] for row in rows_of(folder, "results.csv")} >= {"auc", "in_turn_auc"}
@@ -241,12 +244,20 @@ def test_two_arrays_and_a_mask_are_enough(tmp_path):
   assert "LiRA online" in results.left_out and "every model in turn" in results.left_out
 
 
+def test_nan_of_a_shadow_model_is_an_error_and_leaves_nothing(tmp_path):
+  record = make_record(num=40, num_models=8)
+  record["shadow_logits"][5, 7, 2] = np.nan
+  with pytest.raises(ValueError, match=r"shadow_logits\[5\] have 1 answers"):
+    dj.audit_record(record, tmp_path / "out", attacks=QUICK)
+  assert not (tmp_path / "out").exists()
+
+
 def test_partners_stand_beside_each_other():
   draw = np.random.default_rng(0)
   half = draw.random((3, 50)) < 0.5
   alone = draw.random((2, 50)) < 0.5
   membership = np.concatenate([half, alone, ~half[::-1]])
-  order = audits.partners_first(membership)
+  order = partners_first(membership)
   assert sorted(order) == list(range(8))
   ordered = membership[order]
   for pair in range(3):
