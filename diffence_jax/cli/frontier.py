@@ -16,7 +16,7 @@ what each leaves to the strongest attack, and how useful its answers are.
   diffence frontier --config=FILE[:VARIANT] --workdir=FOLDER [--output=FOLDER]
 
   --config, --workdir    those of the run, with the same --config.SETTING=VALUE, if any; it
-                         has at least 4 shadow models, as configs/digits.py:audit
+                         has at least 6 shadow models, as configs/digits.py:audit
   --output=FOLDER        for frontier.json, frontier.csv and frontier.svg; WORKDIR/frontier
                          unless it is given
   --help                 this text

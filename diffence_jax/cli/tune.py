@@ -17,7 +17,7 @@ costs: on known samples only. Then it says what the choice reaches on the target
 
   diffence tune --config=FILE[:VARIANT] --workdir=FOLDER --max_auc=0.6 [--output=FOLDER]
 
-  --config, --workdir    those of a finished run with at least 4 shadow models, as of
+  --config, --workdir    those of a finished run with at least 6 shadow models, as of
                          configs/digits.py:audit, with the same --config.SETTING=VALUE, if any
   --max_auc=AUC          the most useful policy whose highest attack AUC, with as many queries
                          as shadow.queries has, is at most so high

@@ -82,12 +82,12 @@ def shadow_audit_of(experiment: Experiment) -> ShadowAudit:
   """The stage of an experiment's attacks with shadow models.
 
   Raises:
-    ValueError: it has none, or one pair of models only.
+    ValueError: it has none.
   """
   num_models = experiment.settings.shadow.num_models
-  if experiment.shadow_audit is None or num_models < 4:
+  if experiment.shadow_audit is None:
     raise ValueError(
       f"shadow.num_models is {num_models}; the frontier is about every shadow model in turn: "
-      "expected at least 4, as configs/digits.py:audit has, and a finished run."
+      "expected at least 6, as configs/digits.py:audit has, and a finished run."
     )
   return experiment.shadow_audit

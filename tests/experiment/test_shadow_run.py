@@ -196,8 +196,8 @@ def test_a_policy_is_tuned_on_known_samples_and_its_flags_choose_it(alone, tmp_p
       "expected 'disjoint'",
     ),
     (
-      ["frontier", AUDIT, "--workdir={tmp}", "--config.shadow.num_models=2"],
-      "expected at least 4",
+      ["frontier", AUDIT, "--workdir={tmp}", "--config.shadow.num_models=0"],
+      "expected at least 6",
     ),
   ],
 )
