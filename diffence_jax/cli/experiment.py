@@ -12,6 +12,7 @@ _HELP = """\
 Protects an image classifier with Diffence and measures what that gains.
 
   diffence --config=FILE[:VARIANT] --workdir=FOLDER [--config.SETTING=VALUE ...]
+  diffence audit --help           audits recorded answers of any classifier, no model needed
   diffence import-torch --help    makes a saved model of a published PyTorch checkpoint
   diffence export --help          writes the protected classifier as a program for JAX alone
   diffence frontier --help        compares all policies on the record of a finished audit

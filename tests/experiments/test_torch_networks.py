@@ -54,9 +54,8 @@ def test_the_published_procedure_chooses_what_ours_does(theirs, monkeypatch):
   )
   networks = theirs.ResNet(classifier, 1), theirs.UNet(denoiser)
   weights = [theirs.state_dict_of(network) for network in networks]
-  predict = models.predictor(
-    *dj.interop.from_torch("resnet18", weights[0], stages=classifier.stages)
-  )
+  fields = {name: getattr(classifier, name) for name in ("stages", "mean", "std")}
+  predict = models.predictor(*dj.interop.from_torch("resnet18", weights[0], **fields))
   denoise = models.denoiser(*dj.interop.from_torch("ddpm_unet", weights[1]))
   schedule = dj.linear_schedule()
   draw = np.random.default_rng(0)
