@@ -11,7 +11,7 @@ from fixtures.load import load_fixture
 from diffence_jax.attacks import ATTACKS, View, run_attack
 from diffence_jax.audit import rows
 from diffence_jax.audit.predictors import Defended, Predictor, fit_predictors, policy_title
-from diffence_jax.audit.rows import PredictorRow, Scored, audit_predictors
+from diffence_jax.audit.rows import PredictorRow, Scored, audit_predictors, score_name
 from diffence_jax.audit.typed import from_plain, to_plain
 from diffence_jax.defense import POLICIES, AggregatePolicy, Record
 
@@ -44,7 +44,11 @@ def audit(records, protocol="disjoint", skipped=()):
 
   choices = [ATTACKS.choose(name) for name in ATTACK_NAMES]
   predictors = fit(records, protocol)
-  rows, arrays = audit_predictors(predictors, record, pool, choices, score, protocol=protocol)
+  rows, arrays, scores = audit_predictors(
+    predictors, record, pool, choices, score, protocol=protocol
+  )
+  ran = {name for name in ATTACK_NAMES if name not in skipped}
+  assert set(scores) == {score_name(row.name, name) for row in rows for name in ran}
   return {row.name: row for row in rows}, arrays
 
 
