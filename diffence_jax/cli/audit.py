@@ -28,7 +28,8 @@ Attacks the recorded answers of a classifier of any framework, and writes a repo
   --output=FOLDER     report.html, results.json, results.csv, and examples.csv (private: it says
                       who is a member); a new folder, or that of an earlier audit
   --attacks=NAME,...  those to run, such as loss,lira_online,rmia_online, or module:function of
-                      your own; all that the record allows if it is left out
+                      your own; if it is left out those of experiments that the
+                      record allows
   --seed=0            of what attacks draw
   --help              this text
 
