@@ -1,6 +1,7 @@
 """The layout: imports point one way, and no file or function outgrows its reader."""
 
 import ast
+import configparser
 from pathlib import Path
 
 import pytest
@@ -118,3 +119,13 @@ def test_no_file_and_no_function_is_too_long(file):
       docstring = first.end_lineno - first.lineno + 1 if is_docstring else 0
       length = node.end_lineno - node.lineno + 1 - docstring
       assert length <= 60, f"{node.name} has {length} lines"
+
+
+def test_templates_are_installed():
+  config = configparser.ConfigParser()
+  config.read(ROOT.parent / "setup.cfg")
+  folders = {file.parent for file in ROOT.rglob("*.jinja")}
+  names = {".".join(("diffence_jax", *folder.relative_to(ROOT).parts)) for folder in folders}
+  assert names == {
+    name for name, what in config["options.package_data"].items() if what == "*.jinja"
+  }
