@@ -2,10 +2,8 @@
 
 import contextlib
 import functools
-import importlib.metadata
 import json
 import os
-import platform
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -22,6 +20,10 @@ from diffence_jax.experiment.reports import write_reports
 from diffence_jax.experiment.stage import Compute, Stage
 from diffence_jax.experiment.store import Store, locked
 from diffence_jax.report import Results, Timing
+from diffence_jax.report.versions import package_versions
+
+# Whose versions are recorded beside what they computed.
+_PACKAGES = ("diffence_jax", "jax", "jaxlib", "flax", "optax", "numpy", "scipy")
 
 
 def run(config: ConfigDict | Mapping[str, Any], workdir: str | os.PathLike) -> Results:
@@ -67,7 +69,7 @@ def carry_out(experiment: Experiment, workdir: str | os.PathLike) -> Results:
 
 def open_store(workdir: str | os.PathLike) -> Store:
   """The store of artifacts in a workdir; they record this process's versions and device."""
-  return Store(workdir, {"versions": _versions(), "device": _device()})
+  return Store(workdir, {"versions": package_versions(*_PACKAGES), "device": _device()})
 
 
 @contextlib.contextmanager
@@ -151,12 +153,6 @@ def _compute_items(stage: Stage, store: Store, settings: Compute) -> None:
 def _data_line(experiment: Experiment) -> str:
   """What the data were understood to be, for people to see where that is wrong."""
   return f"{'data':<15} {experiment.dataset.describe()}"
-
-
-def _versions():
-  packages = ("diffence_jax", "jax", "jaxlib", "flax", "optax", "numpy", "scipy")
-  versions = {name: importlib.metadata.version(name) for name in packages}
-  return {"python": platform.python_version(), **versions}
 
 
 def _device():
