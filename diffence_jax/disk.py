@@ -42,11 +42,14 @@ def sync(path: str | os.PathLike) -> None:
 
 def write_atomically(path: Path, content: str | bytes) -> None:
   """Writes a file, text as UTF-8, so that it is there whole or not at all."""
-  with replaced(path) as temporary:
-    # Never through a link that somebody else put there.
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
-    with open(os.open(temporary, flags, 0o666), "wb") as handle:
-      handle.write(content.encode() if isinstance(content, str) else content)
+  with replaced(path) as temporary, open(create(temporary), "wb") as handle:
+    handle.write(content.encode() if isinstance(content, str) else content)
+
+
+def create(path: Path, mode: int = 0o666) -> int:
+  """Makes a new file to write, never through a link that somebody else put there."""
+  flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
+  return os.open(path, flags, mode)
 
 
 @contextlib.contextmanager

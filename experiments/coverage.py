@@ -18,14 +18,13 @@ import json
 from pathlib import Path
 
 import numpy as np
-import scipy.special
 import scipy.stats
 from absl import app, flags
 from tqdm import tqdm
 
 from diffence_jax import metrics
 from diffence_jax.attacks.lira import lira
-from diffence_jax.metrics.intervals import placements
+from diffence_jax.metrics.clustered import auc_estimate, auc_shares
 from diffence_jax.metrics.two_way import spread
 
 _RUNS = flags.DEFINE_integer("runs", 500, "Simulations of each setting.")
@@ -101,15 +100,9 @@ def in_turn(phi, membership):
 
 def of_models_alone(scores, membership, models, auc: float) -> metrics.Estimate:
   """A pooled AUC's interval, were models all that varies."""
-  members, others = scores[membership], scores[~membership]
-  shares = np.empty(scores.shape)
-  shares[membership] = (placements(members, others) - auc) / len(members)
-  shares[~membership] = (1.0 - placements(others, members) - auc) / len(others)
-  by_pair = np.bincount(models, shares.sum(axis=1))
-  by_models = spread(by_pair[:, None], np.arange(len(by_pair)))
-  margin = by_models.quantile * np.sqrt(by_models.variance) / (auc * (1.0 - auc))
-  ends = scipy.special.expit(scipy.special.logit(auc) + np.array([-margin, margin]))
-  return metrics.Estimate(auc, *ends)
+  by_pair = np.bincount(models, auc_shares(scores, membership, auc).sum(axis=1))
+  pairs = np.arange(len(by_pair))
+  return auc_estimate(auc, spread(by_pair[:, None], pairs), pairs)
 
 
 def every_model(num_models: int, leak: float, level: float, heavy: bool, runs: int) -> dict:

@@ -1,13 +1,11 @@
 """The command `diffence audit`: recorded answers in, a report out."""
 
-import argparse
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from diffence_jax.cli.parsing import asks_for_help
-from diffence_jax.cli.terminal import say
+from diffence_jax.cli.parsing import Arguments, asks_for_help
+from diffence_jax.cli.terminal import columns, say
 
 _USAGE = "diffence audit RECORD --output=FOLDER [--attacks=NAME,...] [--seed=0]"
 _DESCRIPTION = """\
@@ -43,11 +41,6 @@ The command exits with 0 when done and with 2 when something that it was given i
 """
 
 
-class _Parser(argparse.ArgumentParser):
-  def error(self, message):
-    raise ValueError(f"{message}; see diffence audit --help.")
-
-
 def run(argv: Sequence[str]) -> None:
   """Runs the command.
 
@@ -61,7 +54,7 @@ def run(argv: Sequence[str]) -> None:
   if asks_for_help(argv):
     print(f"{_USAGE}\n\n{_DESCRIPTION}", end="")
     return
-  parser = _Parser(prog="diffence audit", add_help=False, allow_abbrev=False)
+  parser = Arguments("diffence audit")
   parser.add_argument("record", metavar="RECORD", type=Path)
   parser.add_argument("--output", metavar="FOLDER", type=Path, required=True)
   parser.add_argument("--attacks", metavar="NAME,...", default="")
@@ -76,5 +69,5 @@ def run(argv: Sequence[str]) -> None:
 
   chosen = {"attacks": tuple(given.attacks.split(","))} if given.attacks else {}
   results = audit_record(given.record.expanduser(), given.output, seed=given.seed, **chosen)
-  say(format_table(results), sys.stdout)
+  say(format_table(results, columns()))
   say(f"{given.output.expanduser() / 'report.html'}")

@@ -51,6 +51,7 @@ def run(argv: Sequence[str]) -> None:
   from diffence_jax.experiment.run import open_store
   from diffence_jax.report.cells import wrapped
   from diffence_jax.report.frontier import format_frontier, write_frontier
+  from diffence_jax.report.results import is_smoke
   from diffence_jax.report.summary import SMOKE
 
   experiment = plan(values.config)
@@ -59,7 +60,7 @@ def run(argv: Sequence[str]) -> None:
     make_private(output)
     write_frontier(rows, output)
   width = columns()
-  if experiment.settings.variant.endswith("smoke"):
+  if is_smoke(experiment.settings.variant):
     caution = wrapped(SMOKE, width)
     say("\n".join(caution) + "\n", red=caution)
   say(format_frontier(rows, width))

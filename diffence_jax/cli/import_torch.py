@@ -1,6 +1,5 @@
 """The command `diffence import-torch`: a published checkpoint to a saved model."""
 
-import argparse
 import ast
 import os
 import sys
@@ -8,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from diffence_jax.cli.parsing import asks_for_help
+from diffence_jax.cli.parsing import Arguments, asks_for_help
 from diffence_jax.cli.terminal import printable, say
 
 _DESCRIPTION = """\
@@ -34,11 +33,6 @@ and with 2 when something that it was given is not right; then it leaves nothing
 _USAGE = "diffence import-torch KIND FILE --output=FOLDER [--set FIELD=VALUE ...]"
 
 
-class _Parser(argparse.ArgumentParser):
-  def error(self, message):
-    raise ValueError(f"{message}; see diffence import-torch --help.")
-
-
 def run(argv: Sequence[str]) -> None:
   """Runs the command.
 
@@ -54,7 +48,7 @@ def run(argv: Sequence[str]) -> None:
   if asks_for_help(argv):
     print(f"{_USAGE}\n\n{_DESCRIPTION}", end="")
     return
-  parser = _Parser(prog="diffence import-torch", add_help=False, allow_abbrev=False)
+  parser = Arguments("diffence import-torch")
   parser.add_argument("kind", metavar="KIND")
   parser.add_argument("file", metavar="FILE", type=Path)
   parser.add_argument("--output", metavar="FOLDER", type=Path, required=True)

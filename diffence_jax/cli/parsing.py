@@ -1,13 +1,27 @@
 """The flags of commands that take a config."""
 
+import argparse
 import os
 import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
+
+
+class Arguments(argparse.ArgumentParser):
+  """The arguments of a command that takes no config; ValueError where they are not right."""
+
+  def __init__(self, program: str):
+    """Begins without any argument; help is `asks_for_help`'s."""
+    super().__init__(prog=program, add_help=False, allow_abbrev=False)
+
+  def error(self, message: str) -> NoReturn:
+    """Raises ValueError with what is wrong, and where help is."""
+    raise ValueError(f"{message}; see {self.prog} --help.")
 
 
 def asks_for_help(argv: Sequence[str]) -> bool:

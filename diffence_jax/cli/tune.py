@@ -57,6 +57,7 @@ def run(argv: Sequence[str]) -> None:
   from diffence_jax.experiment.frontier import measure_frontier, shadow_audit_of
   from diffence_jax.experiment.plan import plan
   from diffence_jax.experiment.run import open_store
+  from diffence_jax.report.results import is_smoke
   from diffence_jax.report.summary import SMOKE
 
   bound = make_bound(
@@ -77,7 +78,7 @@ def run(argv: Sequence[str]) -> None:
   known, target = rows["known"][1:], rows["target"][1:]
   at = choose_policy(known, bound, widening)
   _write(output, bound, widening, known[at], target[at])
-  if experiment.settings.variant.endswith("smoke"):
+  if is_smoke(experiment.settings.variant):
     say(SMOKE, red=[SMOKE])
   say("\n".join(_lines(bound, widening, known[at], target[at], output, columns())))
 

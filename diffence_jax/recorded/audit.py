@@ -1,9 +1,5 @@
 """All attacks that a record allows, on the classifier and on every shadow model in turn."""
 
-import functools
-import importlib.metadata
-import importlib.util
-import platform
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -12,9 +8,8 @@ import numpy as np
 from diffence_jax import metrics
 from diffence_jax.attacks import View, run_attack
 from diffence_jax.attacks.attack import ATTACKS, DEFAULT_ATTACKS, declaration_of
-from diffence_jax.attacks.ensemble import ensemble_of
+from diffence_jax.attacks.signals import phi_and_log_p
 from diffence_jax.audit.judge import LIMITS, Fold, judge_folds
-from diffence_jax.audit.pool import Pool
 from diffence_jax.audit.rows import PredictorRow, arrays_of, compared, predictor_row
 from diffence_jax.metrics import Estimate
 from diffence_jax.named import Choice
@@ -22,6 +17,7 @@ from diffence_jax.progress import progress_bar
 from diffence_jax.recorded.in_turn import audit_in_turn
 from diffence_jax.recorded.record import UNDEFENDED, LogitRecord
 from diffence_jax.recorded.results import SCHEMA, RecordResults, SliceRow
+from diffence_jax.report.versions import package_versions
 
 MAIN_ATTACK = "lira_online"
 # Of each side: a figure of fewer would be about single samples.
@@ -87,25 +83,26 @@ def audit(
       no number.
   """
   choices = [ATTACKS.choose(name) for name in dict.fromkeys(("correctness", *attacks))]
-  # Within an attack its error would read as what the attack lacks.
-  record.check_shadows()
+  for ensemble in record.ensembles.values():
+    # Nearly all attacks read it. Within one of them NaN would look like something it lacks.
+    ensemble.statistic(phi_and_log_p)
   folds = _folds(record, seed)
+  reported = record.pool._replace(is_known=~np.any([f.is_reported for f in folds], axis=0))
   rows, arrays, scores, left_out = [], {}, {}, {}
   with progress_bar(len(record.predictors) * len(choices), "attacks", "attack") as bar:
     for recorded in record.predictors:
       attacked = _attack(recorded, record, folds, choices, seed, left_out, bar)
-      row, roc = _row(recorded, record, folds, attacked)
+      row, roc = _row(recorded, record, reported, folds, attacked)
       rows.append(row)
-      reported = folds[0].pool._replace(is_known=_unreported(folds))
       arrays |= arrays_of(recorded.name, recorded.logits[:, 0], reported, roc)
       scores[recorded.name] = {one.choice.name: one.reported(folds) for one in attacked}
   rows = _compared(rows)
-  tables, of_models, not_run = audit_in_turn(record, choices, MAIN_ATTACK, seed=seed)
+  in_turn = audit_in_turn(record, choices, MAIN_ATTACK, seed=seed)
   slices, slices_left_out = _slices(record, rows, scores)
-  is_reported = ~_unreported(folds)
+  is_reported = ~reported.is_known
   results = RecordResults(
     schema=SCHEMA,
-    versions=_versions(),
+    versions=package_versions("diffence_jax", "jax", "numpy", "scipy"),
     seed=seed,
     num_samples=len(record.labels),
     num_classes=record.predictors[0].logits.shape[-1],
@@ -114,15 +111,15 @@ def audit(
     num_models=0 if record.shadow_membership is None else len(record.shadow_membership),
     thresholds="halves" if record.is_known is None else "known",
     predictors=rows,
-    main_attack=declaration_of(MAIN_ATTACK).title,
-    in_turn=tuple(tables["samples"]),
-    vulnerability=tuple(tables["vulnerability"]),
-    epsilon=tuple(tables["epsilon"]),
+    main_attack=in_turn.main_title,
+    in_turn=tuple(in_turn.tables["samples"]),
+    vulnerability=tuple(in_turn.tables["vulnerability"]),
+    epsilon=tuple(in_turn.tables["epsilon"]),
     slices=tuple(slices),
     slices_left_out=tuple(slices_left_out),
-    left_out=left_out | not_run,
+    left_out=left_out | in_turn.left_out,
   )
-  return Audited(results, arrays | of_models, scores)
+  return Audited(results, arrays | in_turn.arrays, scores)
 
 
 def _folds(record: LogitRecord, seed: int) -> list[Fold]:
@@ -131,13 +128,6 @@ def _folds(record: LogitRecord, seed: int) -> list[Fold]:
   Where nothing says who is known each half of both sides is, for the other half.
   """
   num = len(record.labels)
-  pool = Pool(
-    ids=np.arange(num),
-    labels=record.labels,
-    is_member=record.is_member,
-    is_known=np.zeros(num, bool),
-    is_canary=np.zeros(num, bool),
-  )
   if record.is_known is not None:
     folds = [(record.is_known, ~record.is_known)]
   else:
@@ -150,7 +140,8 @@ def _folds(record: LogitRecord, seed: int) -> list[Fold]:
       first[rows[:size]], second[rows[size : 2 * size]] = True, True
     folds = [(first, ~first), (second, first)]
   return [
-    Fold(np.zeros(num), pool._replace(is_known=known), reported) for known, reported in folds
+    Fold(np.zeros(num), record.pool._replace(is_known=known), reported)
+    for known, reported in folds
   ]
 
 
@@ -161,22 +152,15 @@ def _compared(rows: Sequence[PredictorRow]) -> tuple[PredictorRow, ...]:
   return tuple(after if attacks[0] <= tried else row for row, after, tried in pairs)
 
 
-def _unreported(folds) -> np.ndarray:
-  return ~np.any([fold.is_reported for fold in folds], axis=0)
-
-
 def _attack(recorded, record, folds, choices, seed, left_out, bar) -> list[Scores]:
   """What every attack that can be run says about one predictor."""
-  shadows = None
-  if recorded.shadows is not None:
-    shadows = ensemble_of(recorded.shadows, record.shadow_membership, record.labels)
   views = [
     View(
       recorded.logits,
       record.labels,
       is_known=fold.pool.is_known,
       is_member=fold.pool.is_member,
-      shadows=shadows,
+      shadows=record.ensembles.get(recorded.name),
       seed=seed,
       name=recorded.name,
     )
@@ -211,7 +195,7 @@ def _leave_out(left_out, recorded, title, reason):
     )
 
 
-def _row(recorded, record, folds, attacked) -> tuple[PredictorRow, metrics.Roc]:
+def _row(recorded, record, reported, folds, attacked) -> tuple[PredictorRow, metrics.Roc]:
   judged = []
   for choice, of_folds in attacked:
     scored = [
@@ -223,7 +207,7 @@ def _row(recorded, record, folds, attacked) -> tuple[PredictorRow, metrics.Roc]:
     recorded.name,
     recorded.logits[:, 0],
     record.predictors[0].logits[:, 0],
-    folds[0].pool._replace(is_known=_unreported(folds)),
+    reported,
     judged,
     protocol="disjoint",
     policy=recorded.name,
@@ -265,11 +249,3 @@ def _slices(record, rows, scores):
         )
       )
   return sliced, left_out
-
-
-@functools.cache
-def _versions():
-  packages = ("diffence_jax", "jax", "numpy", "scipy")
-  return {"python": platform.python_version()} | {
-    name: importlib.metadata.version(name) for name in packages
-  }

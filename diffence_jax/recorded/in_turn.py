@@ -2,12 +2,12 @@
 
 import importlib.util
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from diffence_jax.attacks.attack import ATTACKS, declaration_of
-from diffence_jax.attacks.ensemble import Ensemble, ensemble_of
-from diffence_jax.audit.pool import Pool
+from diffence_jax.attacks.attack import declaration_of
+from diffence_jax.attacks.ensemble import Ensemble
 from diffence_jax.audit.shadow import in_turn_tables, is_in_turn
 from diffence_jax.named import Choice
 from diffence_jax.recorded.record import LogitRecord
@@ -24,23 +24,10 @@ class ModelsInTurn:
 
   def __init__(self, record: LogitRecord, seed: int):
     """Orders the models so that partners, of complementary members, stand beside each other."""
-    order, nobody = partners_first(record.shadow_membership), np.zeros(len(record.labels), bool)
-    self.pool = Pool(
-      ids=np.arange(len(record.labels)),
-      labels=record.labels,
-      is_member=record.is_member,
-      is_known=nobody if record.is_known is None else record.is_known,
-      is_canary=nobody,
-    )
-    self.seed = seed
+    order = partners_first(record.shadow_membership)
+    self.pool, self.seed = record.pool, seed
     self.membership = record.shadow_membership[order]
-    self._ensembles = {
-      recorded.name: ensemble_of(
-        recorded.shadows, record.shadow_membership, record.labels
-      ).take(order)
-      for recorded in record.predictors
-      if recorded.shadows is not None
-    }
+    self._ensembles = {name: models.take(order) for name, models in record.ensembles.items()}
     self.names = tuple(self._ensembles)
 
   def num_queries(self, name: str) -> int:
@@ -71,27 +58,39 @@ def partners_first(membership: np.ndarray) -> np.ndarray:
   return np.array(pairs + [m for m in range(len(membership)) if m not in paired], int)
 
 
+class InTurn(NamedTuple):
+  """Every shadow model as the target.
+
+  Attributes:
+    tables: as of `shadow.in_turn_tables`; empty where there are too few models.
+    arrays: of figures, the same.
+    main_title: the attack that arrays, single examples and bounds are of, as reports write it;
+      "" where there is none.
+    left_out: what was not run, to what it would need.
+  """
+
+  tables: dict[str, list]
+  arrays: dict[str, np.ndarray]
+  main_title: str
+  left_out: dict[str, str]
+
+
 def audit_in_turn(
   record: LogitRecord, choices: Sequence[Choice], main_attack: str, *, seed: int
-) -> tuple[dict[str, list], dict[str, np.ndarray], dict[str, str]]:
-  """Every shadow model as the target.
+) -> InTurn:
+  """Attacks every shadow model by the others.
 
   Args:
     record: as `read_record` returns it.
     choices: attacks; those that are quick enough and that the record allows are run.
-    main_attack: of figures, single examples and bounds.
+    main_attack: of figures, single examples and bounds, if it is run; else the last that is.
     seed: of what attacks draw.
-
-  Returns:
-    Tables and arrays as of `shadow.in_turn_tables`, the tables empty where there are too few
-    models; and what was left out, to what it would need.
   """
-  empty = {name: [] for name in ("samples", "vulnerability", "epsilon")}
-  has_answers = any(recorded.shadows is not None for recorded in record.predictors)
-  num_models = len(record.shadow_membership) if has_answers else 0
+  num_models = len(record.shadow_membership) if record.ensembles else 0
   if num_models < LEAST_MODELS:
-    reason = f"needs the answers of {LEAST_MODELS} shadow models or more, not {num_models}"
-    return empty, {}, {_WHAT: reason}
+    return _nothing(
+      f"needs the answers of {LEAST_MODELS} shadow models or more, not {num_models}"
+    )
   attacks, left_out = [], {}
   for choice in filter(is_in_turn, choices):
     declared = declaration_of(choice.name)
@@ -99,15 +98,23 @@ def audit_in_turn(
       left_out[f"{declared.title} on {_WHAT}"] = "need is_known"
     elif "images" not in declared.needs:
       attacks.append(choice)
+  if not attacks:
+    return _nothing("needs an attack that is quick enough, such as lira_online")
+  main = next((choice for choice in attacks if choice.name == main_attack), attacks[-1])
   models = ModelsInTurn(record, seed)
   try:
     tables, arrays = in_turn_tables(
       models,
       attacks,
-      ATTACKS.choose(main_attack),
+      main,
       reported=models.pool.reported("disjoint"),
       has_epsilon=importlib.util.find_spec("jax_privacy") is not None,
     )
   except ValueError as error:
-    return empty, {}, {_WHAT: str(error)}
-  return tables, arrays, left_out
+    return _nothing(str(error))
+  return InTurn(tables, arrays, declaration_of(main.name).title, left_out)
+
+
+def _nothing(reason):
+  tables = {name: [] for name in ("samples", "vulnerability", "epsilon")}
+  return InTurn(tables, {}, "", {_WHAT: reason})

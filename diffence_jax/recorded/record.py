@@ -1,12 +1,15 @@
 """A record of a classifier's answers and of who is a member, read and checked."""
 
 import dataclasses
+import functools
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
+from diffence_jax.attacks.ensemble import Ensemble, ensemble_of
+from diffence_jax.audit.pool import Pool
 from diffence_jax.checks import check_labels, check_numbers
 from diffence_jax.data.arrays import archive_headers, map_array, read_arrays
 from diffence_jax.data.memory import check_memory
@@ -79,11 +82,26 @@ class LogitRecord:
   groups: np.ndarray | None
   shadow_membership: np.ndarray | None
 
-  def check_shadows(self) -> None:
-    """Reads all of the shadow models' answers, model by model; ValueError on the first NaN."""
-    for recorded in self.predictors:
-      for _ in recorded.shadows or ():
-        pass
+  @property
+  def pool(self) -> Pool:
+    """The samples as audits take them; nobody is known where nothing says who is."""
+    nobody = np.zeros(len(self.labels), bool)
+    return Pool(
+      ids=np.arange(len(self.labels)),
+      labels=self.labels,
+      is_member=self.is_member,
+      is_known=nobody if self.is_known is None else self.is_known,
+      is_canary=nobody,
+    )
+
+  @functools.cached_property
+  def ensembles(self) -> dict[str, Ensemble]:
+    """Predictor to its shadow models, of those that have some; read when they are asked for."""
+    return {
+      recorded.name: ensemble_of(recorded.shadows, self.shadow_membership, self.labels)
+      for recorded in self.predictors
+      if recorded.shadows is not None
+    }
 
 
 def read_record(record: str | os.PathLike | Mapping[str, np.ndarray]) -> LogitRecord:

@@ -10,11 +10,12 @@ from diffence_jax.attacks.attack import DEFAULT_ATTACKS
 from diffence_jax.checks import check_type, check_whole
 from diffence_jax.disk import make_private, private_files, write_atomically
 from diffence_jax.recorded import table
-from diffence_jax.recorded.audit import MAIN_ATTACK, audit
+from diffence_jax.recorded.audit import audit
 from diffence_jax.recorded.record import read_record
 from diffence_jax.recorded.results import RecordResults, to_json
 from diffence_jax.report import cells, figures, shadow_figures
 from diffence_jax.report.page import svg_uri
+from diffence_jax.report.scores_csv import write_score_lines
 from diffence_jax.report.template import render
 
 FILES = ("report.html", "results.json", "results.csv", "examples.csv")
@@ -68,7 +69,13 @@ def audit_record(
     for name, text in texts.items():
       write_atomically(folder / name, text)
     cells.write_rows(list(table.csv_rows(results)), folder / "results.csv")
-    cells.write_rows(list(table.example_rows(given, audited.scores)), folder / "examples.csv")
+    scores = (
+      (name, attack, values)
+      for name, of_attacks in audited.scores.items()
+      for attack, values in of_attacks.items()
+    )
+    samples = table.example_columns(given)
+    write_score_lines(table.EXAMPLE_COLUMNS, samples, scores, folder / "examples.csv")
   return results
 
 
@@ -95,7 +102,6 @@ def render_page(results: RecordResults, arrays: Mapping[str, np.ndarray]) -> str
     results=results,
     cells=cells,
     table=table,
-    main_attack=MAIN_ATTACK,
     roc=svg_uri(figures.roc_curves(roc, results.num_members, results.num_nonmembers)),
     aucs=svg_uri(figures.attack_aucs(aucs, floors)),
     models_roc=svg_uri(shadow_figures.banded_roc(banded, pooled, pooled)) if banded else None,

@@ -1,15 +1,16 @@
 """What an audit of a record found, as text: sentences, tables, and rows of CSV files."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from diffence_jax.audit.rows import PredictorRow
-from diffence_jax.metrics import Estimate, Rate
+from diffence_jax.audit.typed import to_plain
 from diffence_jax.recorded.record import LogitRecord
 from diffence_jax.recorded.results import RecordResults
 from diffence_jax.report.cells import (
+  WIDTH,
   Cell,
   auc_cell,
   definitions,
@@ -17,11 +18,20 @@ from diffence_jax.report.cells import (
   interval,
   limit_name,
   mark_notes,
+  no_formula,
+  of_100,
   percent,
   percent_interval,
   rate_cell,
+  rate_headings,
   relative_change,
+  wrapped,
 )
+from diffence_jax.report.results_csv import figures, predictor_figures
+
+# Of `examples.csv`.
+EXAMPLE_COLUMNS = ("id", "label", "is_member", "is_known", "group", "classifier", "attack",
+                   "score")  # fmt: skip
 
 
 def finding(results: RecordResults) -> list[str]:
@@ -30,8 +40,8 @@ def finding(results: RecordResults) -> list[str]:
   auc, rate = first.highest_auc, first.highest_tpr_at_fpr[-1]
   sentences = [
     f"Of 100 pairs of a member and a non-member the strongest attack ({auc.title}) tells "
-    f"{_hundred(auc.value)} apart rightly (95% interval {_hundred(auc.low)} to "
-    f"{_hundred(auc.high)}); 50 is guessing, {_hundred(first.gap.value)} is what right and "
+    f"{of_100(auc.value)} apart rightly (95% interval {of_100(auc.low)} to "
+    f"{of_100(auc.high)}); 50 is guessing, {of_100(first.gap.value)} is what right and "
     "wrong labels alone tell.",
     f"While {limit_name(rate.limit)} of non-members are taken for members, "
     f"{percent(rate.value)} of the members are found ({rate.title}; "
@@ -50,14 +60,10 @@ def _behind(row: PredictorRow, first: PredictorRow) -> str:
     " Fewer attacks were run against it, so that the two do not compare." if weaker else ""
   )
   return (
-    f"Behind {row.name} it is {_hundred(after.value)} ({_hundred(after.low)} to "
-    f"{_hundred(after.high)}) of 100 pairs, at {percent(row.test_accuracy.value)} right on "
+    f"Behind {row.name} it is {of_100(after.value)} ({of_100(after.low)} to "
+    f"{of_100(after.high)}) of 100 pairs, at {percent(row.test_accuracy.value)} right on "
     f"non-members, with {row.label_changes:,} of {row.num_labels:,} labels changed.{unfair}"
   )
-
-
-def _hundred(share: float) -> str:
-  return f"{100 * share:.0f}"
 
 
 def facts(results: RecordResults) -> list[tuple[str, str]]:
@@ -83,7 +89,6 @@ def facts(results: RecordResults) -> list[tuple[str, str]]:
 
 def headings(results: RecordResults) -> list[tuple[str, str]]:
   """The two lines of every heading of the main table."""
-  limits = [rate.limit for rate in results.predictors[0].highest_tpr_at_fpr]
   return [
     ("", "classifier"),
     ("right on", "non-members"),
@@ -92,7 +97,7 @@ def headings(results: RecordResults) -> list[tuple[str, str]]:
     ("highest", "attack AUC"),
     ("by", "attack"),
     ("gap", "floor"),
-    *(("TPR at", f"{limit_name(limit)} FPR") for limit in limits),
+    *rate_headings(results.undefended.highest_tpr_at_fpr),
   ]
 
 
@@ -130,8 +135,7 @@ def attack_rows(results: RecordResults) -> list[list[Cell]]:
 
 def attack_headings(results: RecordResults) -> list[tuple[str, str]]:
   """The headings of `attack_rows`."""
-  limits = [rate.limit for rate in results.predictors[0].highest_tpr_at_fpr]
-  rates = [("TPR at", f"{limit_name(limit)} FPR") for limit in limits]
+  rates = rate_headings(results.undefended.highest_tpr_at_fpr)
   return [("", "classifier"), ("", "attack"), ("", "AUC"), ("learnt", "threshold"), *rates]
 
 
@@ -153,8 +157,8 @@ def in_turn_rows(results: RecordResults) -> list[list[Cell]]:
 
 def in_turn_headings(results: RecordResults) -> list[tuple[str, str]]:
   """The headings of `in_turn_rows`."""
-  first = results.predictors[0]
-  rates = [("TPR at", f"{limit_name(r.limit)} FPR") for r in first.highest_tpr_at_fpr]
+  first = results.undefended
+  rates = rate_headings(first.highest_tpr_at_fpr)
   return [("", "classifier"), ("", "attack"), ("", "AUC"), ("to", first.name), *rates]
 
 
@@ -176,7 +180,6 @@ def slice_rows(results: RecordResults) -> list[list[Cell]]:
 
 def slice_headings(results: RecordResults) -> list[tuple[str, str]]:
   """The headings of `slice_rows`."""
-  limits = [rate.limit for rate in results.predictors[0].highest_tpr_at_fpr]
   return [
     ("", "group"),
     ("", "classifier"),
@@ -184,7 +187,7 @@ def slice_headings(results: RecordResults) -> list[tuple[str, str]]:
     ("non-", "members"),
     ("right on", "non-members"),
     ("strongest", "attack's AUC"),
-    *(("TPR at", f"{limit_name(limit)} FPR") for limit in limits),
+    *rate_headings(results.undefended.highest_tpr_at_fpr),
   ]
 
 
@@ -224,81 +227,49 @@ def left_out(results: RecordResults) -> list[tuple[str, str]]:
   return pairs
 
 
-def format_table(results: RecordResults) -> str:
-  """The results for a terminal."""
-  lines = ["audit of a record", "", *definitions(facts(results)), ""]
-  lines += [*grid(headings(results), main_rows(results)), "", *definitions(notes(results)), ""]
+def format_table(results: RecordResults, width: int = WIDTH) -> str:
+  """The results for a terminal of so many columns."""
+  lines = ["audit of a record", "", *definitions(facts(results), width), ""]
+  lines += [*grid(headings(results), main_rows(results), width), ""]
+  lines += [*definitions(notes(results), width), ""]
   if results.in_turn:
     lines += [
       f"every shadow model in turn as the target ({results.num_models})",
       "",
-      *grid(in_turn_headings(results), in_turn_rows(results)),
+      *grid(in_turn_headings(results), in_turn_rows(results), width),
       "",
     ]
   if results.slices:
-    lines += [*grid(slice_headings(results), slice_rows(results)), ""]
+    lines += [*grid(slice_headings(results), slice_rows(results), width), ""]
   if left_out(results):
-    lines += ["left out", "", *definitions(left_out(results)), ""]
-  return "\n".join(lines + finding(results))
+    lines += ["left out", "", *definitions(left_out(results), width), ""]
+  for sentence in finding(results):
+    lines += wrapped(sentence, width)
+  return "\n".join(lines)
 
 
 def csv_rows(results: RecordResults) -> Iterator[dict[str, Any]]:
   """A line a figure: classifier, group, attack, threshold, metric, value, low, high."""
   for row in results.predictors:
-    line = {"classifier": row.name, "group": "", "attack": "", "threshold": ""}
-    for metric in ("test_accuracy", "member_accuracy", "gap"):
-      yield line | _figure(metric, getattr(row, metric))
-    for metric in ("ece", "nll", "js_distance", "label_changes"):
-      yield line | {"metric": metric, "value": getattr(row, metric)}
-    for attack in row.attacks:
-      line |= {"attack": attack.name, "threshold": attack.threshold}
-      for metric in ("auc", "accuracy", "known_threshold_accuracy"):
-        yield line | _figure(metric, getattr(attack, metric))
-      yield from (line | figure for figure in _rates("tpr_at_fpr", attack.tpr_at_fpr))
-      yield from (line | figure for figure in _rates("tnr_at_fnr", attack.tnr_at_fnr))
+    for figure in predictor_figures(row):
+      yield {"classifier": figure.pop("predictor"), "group": ""} | figure
   for row in results.in_turn:
-    line = {"classifier": row.predictor, "group": "", "attack": row.attack}
-    line |= {"threshold": "global"}
-    yield line | _figure("in_turn_auc", row.auc)
-    if row.auc_change is not None:
-      yield line | _figure("in_turn_auc_change", row.auc_change)
-    yield from (line | figure for figure in _rates("in_turn_tpr_at_fpr", row.tpr_at_fpr))
+    named = {"classifier": row.predictor, "group": "", "attack": row.attack}
+    plain = to_plain(row)
+    shown = {f"in_turn_{name}": plain[name] for name in ("auc", "auc_change", "tpr_at_fpr")}
+    yield from ({**named, "threshold": "global"} | figure for figure in figures(shown))
   for row in results.slices:
-    line = {"classifier": row.predictor, "group": row.group, "attack": row.attack}
-    line |= {"threshold": "global"}
-    for metric in ("test_accuracy", "member_accuracy", "auc"):
-      yield line | _figure(metric, getattr(row, metric))
-    yield from (line | figure for figure in _rates("tpr_at_fpr", row.tpr_at_fpr))
+    plain = to_plain(row)
+    named = {"classifier": plain.pop("predictor")}
+    named |= {name: plain.pop(name) for name in ("group", "attack")}
+    yield from ({**named, "threshold": "global"} | figure for figure in figures(plain))
 
 
-def _figure(metric: str, estimate: Estimate) -> dict[str, Any]:
-  return {
-    "metric": metric,
-    "value": estimate.value,
-    "low": estimate.low,
-    "high": estimate.high,
-  }
-
-
-def _rates(metric: str, rates: tuple[Rate, ...]) -> Iterator[dict[str, Any]]:
-  return (_figure(f"{metric}_{rate.limit:g}", rate) for rate in rates)
-
-
-def example_rows(
-  record: LogitRecord, scores: Mapping[str, Mapping[str, np.ndarray]]
-) -> Iterator[dict[str, Any]]:
-  """A line a reported sample, classifier and attack."""
-  known = record.is_known if record.is_known is not None else np.zeros(len(record.labels), bool)
-  for name, of_attacks in scores.items():
-    for attack, values in of_attacks.items():
-      for i in np.flatnonzero(~np.isnan(values)):
-        yield {
-          "id": record.ids[i],
-          "label": int(record.labels[i]),
-          "is_member": int(record.is_member[i]),
-          "is_known": int(known[i]),
-          "group": "" if record.groups is None else record.groups[i],
-          "classifier": name,
-          "attack": attack,
-          "score": float(values[i]),
-        }
+def example_columns(record: LogitRecord) -> list[tuple]:
+  """What `examples.csv` tells of each sample: all of `EXAMPLE_COLUMNS` but the last three."""
+  num = len(record.labels)
+  known = np.zeros(num, bool) if record.is_known is None else record.is_known
+  groups = [""] * num if record.groups is None else map(no_formula, record.groups.tolist())
+  masks = (mask.astype(int).tolist() for mask in (record.is_member, known))
+  ids = map(no_formula, record.ids.tolist())
+  return list(zip(ids, record.labels.tolist(), *masks, groups, strict=True))

@@ -49,6 +49,16 @@ def limit_name(limit: float) -> str:
   return f"{100 * limit:g}%"
 
 
+def rate_headings(rates: Iterable[Rate]) -> list[tuple[str, str]]:
+  """The two lines of the headings of columns of `rate_cell`s."""
+  return [("TPR at", f"{limit_name(rate.limit)} FPR") for rate in rates]
+
+
+def of_100(share: float, digits: int = 0) -> str:
+  """A share in [0, 1] as of 100 cases."""
+  return f"{100 * share:.{digits}f}"
+
+
 def interval(estimate: Estimate) -> str:
   """The ends of an interval, three decimals."""
   return f"[{estimate.low:.3f}, {estimate.high:.3f}]"

@@ -19,6 +19,11 @@ from diffence_jax.training.recipe import Guarantee
 SCHEMA = 3
 
 
+def is_smoke(variant: str) -> bool:
+  """Whether a variant of a config is a smoke test, whose figures measure nothing."""
+  return variant.endswith("smoke")
+
+
 @dataclasses.dataclass(frozen=True)
 class DataFacts:
   """The data, and how many samples each group of the split has.
@@ -219,7 +224,7 @@ class Results:
   @property
   def is_smoke(self) -> bool:
     """Whether this was a smoke test, whose figures measure nothing."""
-    return self.variant.endswith("smoke")
+    return is_smoke(self.variant)
 
   @property
   def is_chance(self) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from diffence_jax.audit.rows import PredictorRow
 from diffence_jax.audit.typed import to_plain
 from diffence_jax.report.cells import run_columns, write_rows
 from diffence_jax.report.results import Results
@@ -24,22 +25,24 @@ def write_csv(results: Results, path: str | os.PathLike) -> None:
     path: the file, replaced if it is there.
   """
   run = run_columns(results)
-  rows = [{**run, **figure} for row in results.predictors for figure in _of_predictor(row)]
+  rows = [{**run, **figure} for row in results.predictors for figure in predictor_figures(row)]
   write_rows(rows, Path(path))
 
 
-def _of_predictor(row):
+def predictor_figures(row: PredictorRow) -> Iterator[dict[str, Any]]:
+  """Every figure of a predictor: the columns of `write_csv` but for the run's."""
   plain = to_plain(row)
   name, attacks, ends = (plain.pop(key) for key in ("name", "attacks", "interval"))
   for end, value in zip(("interval_low", "interval_high"), ends or (), strict=False):
     plain[end] = value
   for attack in [plain, *attacks]:
     named = {"attack": attack.pop("name", ""), "threshold": attack.pop("threshold", "")}
-    for figure in _figures(attack):
+    for figure in figures(attack):
       yield {"predictor": name, **named, **figure}
 
 
-def _figures(plain: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def figures(plain: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+  """Name to a number, an estimate or rates, as `to_plain` has them: a row each; no text."""
   for metric, value in plain.items():
     if isinstance(value, list):
       for rate in value:

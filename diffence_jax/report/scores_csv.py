@@ -2,13 +2,13 @@
 
 import csv
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from diffence_jax.audit.pool import Pool
-from diffence_jax.disk import replaced
+from diffence_jax.disk import create, replaced
 from diffence_jax.report.cells import no_formula
 
 COLUMNS = ("id", "label", "member", "group", "predictor", "attack", "score")
@@ -31,16 +31,34 @@ def write_scores(
   groups = np.where(pool.is_known, "known", "target").tolist()
   members = pool.is_member.astype(int).tolist()
   samples = list(zip(pool.ids.tolist(), pool.labels.tolist(), members, groups, strict=True))
-  with replaced(Path(path)) as temporary:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
-    # One line at a time: a large audit has millions.
-    with open(os.open(temporary, flags, 0o600), "w", newline="", encoding="utf-8") as file:
-      writer = csv.writer(file, lineterminator="\n")
-      writer.writerow(COLUMNS)
-      for predictor, attack, values in scores:
-        named = (no_formula(predictor), no_formula(attack))
-        writer.writerows(
-          (*sample, *named, value)
-          for sample, value in zip(samples, values.tolist(), strict=True)
-          if value == value
-        )
+  write_score_lines(COLUMNS, samples, scores, path)
+
+
+def write_score_lines(
+  columns: Sequence[str],
+  samples: Sequence[tuple],
+  scores: Iterable[tuple[str, str, np.ndarray]],
+  path: str | os.PathLike,
+) -> None:
+  """Writes scores line by line, as there may be millions; their owner alone can read the file.
+
+  Args:
+    columns: names, those of a sample's first.
+    samples: what is told of each of N, text as `no_formula` makes it; predictor, attack and
+      score follow.
+    scores: as of `write_scores`.
+    path: the file, replaced if it is there; there whole or not at all.
+  """
+  with (
+    replaced(Path(path)) as temporary,
+    open(create(temporary, 0o600), "w", newline="", encoding="utf-8") as file,
+  ):
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(columns)
+    for predictor, attack, values in scores:
+      named = (no_formula(predictor), no_formula(attack))
+      writer.writerows(
+        (*sample, *named, value)
+        for sample, value in zip(samples, values.tolist(), strict=True)
+        if value == value
+      )

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from diffence_jax.audit.shadow import InTurnRow
-from diffence_jax.report.cells import NO_CHANGE, interval, percent
+from diffence_jax.report.cells import NO_CHANGE, interval, of_100, percent
 from diffence_jax.report.results import Results
 from diffence_jax.report.shadow_rows import in_turn, main_attack, recovered_share
 
@@ -52,7 +52,7 @@ def _value(row):
 
 
 def _of_100(row):
-  return f"{100 * _value(row):.1f}"
+  return of_100(_value(row), 1)
 
 
 def _difference(row):

@@ -2,7 +2,7 @@
 
 from diffence_jax.audit.rows import HighestRate, PredictorRow
 from diffence_jax.defense.policy import PUBLISHED
-from diffence_jax.report.cells import limit_name, percent
+from diffence_jax.report.cells import limit_name, of_100, percent
 from diffence_jax.report.results import Results
 from diffence_jax.report.shadow_rows import adaptive
 
@@ -44,9 +44,9 @@ def caution(results: Results) -> str:
   if results.is_chance:
     tested = results.undefended.test_accuracy
     return (
-      f"THE CLASSIFIER HAS LEARNT NOTHING: of 100 new images it gets {_of_100(tested.value)} "
-      f"right (95% interval {_of_100(tested.low)} to {_of_100(tested.high)}), always giving "
-      f"the most frequent class {_of_100(results.data.largest_class)}. What such a classifier "
+      f"THE CLASSIFIER HAS LEARNT NOTHING: of 100 new images it gets {of_100(tested.value)} "
+      f"right (95% interval {of_100(tested.low)} to {of_100(tested.high)}), always giving "
+      f"the most frequent class {of_100(results.data.largest_class)}. What such a classifier "
       "leaks says nothing about the defense."
     )
   return ""
@@ -67,8 +67,8 @@ def sentences(results: Results) -> list[str]:
   undefended, row = results.undefended, results.told_of
   before = (
     "Of 100 guesses between a member, an image that the classifier was trained on, and a "
-    f"non-member an attacker gets {_of_100(undefended.highest_auc.value)} right without "
-    f"Diffence; 50 is guessing, {_of_100(undefended.gap.value)} is what the labels alone tell."
+    f"non-member an attacker gets {of_100(undefended.highest_auc.value)} right without "
+    f"Diffence; 50 is guessing, {of_100(undefended.gap.value)} is what the labels alone tell."
   )
   if results.protocol == "paper":
     before += " For comparison with published figures only: known samples are among these."
@@ -93,8 +93,8 @@ def _now(results, row):
   elif auc.high >= before.low:
     verdict = "no clear change: "
   text = (
-    f"Behind {name} {verdict}the attacker gets {_of_100(auc.value)} right (95% interval "
-    f"{_of_100(auc.low)} to {_of_100(auc.high)})"
+    f"Behind {name} {verdict}the attacker gets {of_100(auc.value)} right (95% interval "
+    f"{of_100(auc.low)} to {of_100(auc.high)})"
   )
   now, then = _low_rates(row, undefended)
   unsure = "" if now.enough and then.enough else ", of too few samples to be sure"
@@ -121,7 +121,7 @@ def _asked_again(results, row):
   best = max(again, key=lambda one: one.auc.value, default=None)
   if best is None or best.auc.value <= row.highest_auc.value:
     return ""
-  return f"; asking {best.queries} times about an image it gets {_of_100(best.auc.value)} right"
+  return f"; asking {best.queries} times about an image it gets {of_100(best.auc.value)} right"
 
 
 def _price(results, row):
@@ -140,10 +140,6 @@ def _price(results, row):
   if time is not None:
     text += f"; an answer takes {_ms(time.defended)} ms (before {_ms(time.alone)})"
   return f"{text}."
-
-
-def _of_100(share: float) -> str:
-  return f"{100 * share:.0f}"
 
 
 def _ms(milliseconds: float) -> str:

@@ -10,11 +10,11 @@ from diffence_jax.report.cells import (
   auc_cell,
   definitions,
   grid,
-  limit_name,
   mark_notes,
   percent,
   percent_interval,
   rate_cell,
+  rate_headings,
   relative_change,
   wrapped,
 )
@@ -28,7 +28,6 @@ LARGEST_MEANINGFUL_EPSILON = 10.0
 
 def headings(results: Results) -> list[tuple[str, str]]:
   """The two lines of every heading of the main table."""
-  limits = [rate.limit for rate in results.predictors[0].highest_tpr_at_fpr]
   return [
     ("", "predictor"),
     ("test", "accuracy"),
@@ -38,7 +37,7 @@ def headings(results: Results) -> list[tuple[str, str]]:
     ("gap", "floor"),
     ("above", "floor"),
     ("highest attack", "accuracy"),
-    *(("TPR at", f"{limit_name(limit)} FPR") for limit in limits),
+    *rate_headings(results.undefended.highest_tpr_at_fpr),
   ]
 
 

@@ -265,6 +265,17 @@ def test_partners_stand_beside_each_other():
   np.testing.assert_array_equal(ordered[6:], alone)
 
 
+@pytest.mark.parametrize(
+  ("attacks", "title"), [(("loss", "lira_offline"), "LiRA offline"), (("loss",), "")]
+)
+def test_every_model_in_turn_needs_no_certain_attack(tmp_path, attacks, title):
+  record = make_record(num=200, num_models=8)
+  results = dj.audit_record(record, tmp_path / "out", attacks=attacks)
+  assert results.main_attack == title
+  assert [row.attack for row in results.in_turn] == (["lira_offline"] if title else [])
+  assert ("every model in turn" in results.left_out) == (not title)
+
+
 def test_an_attack_of_ones_own_is_run(tmp_path, monkeypatch):
   (tmp_path / "mine.py").write_text("def largest(view):\n  return view.logits[:, 0].max(-1)\n")
   monkeypatch.syspath_prepend(tmp_path)
