@@ -121,11 +121,24 @@ def test_no_file_and_no_function_is_too_long(file):
       assert length <= 60, f"{node.name} has {length} lines"
 
 
-def test_templates_are_installed():
+def test_all_that_is_in_the_package_is_installed():
   config = configparser.ConfigParser()
   config.read(ROOT.parent / "setup.cfg")
-  folders = {file.parent for file in ROOT.rglob("*.jinja")}
-  names = {".".join(("diffence_jax", *folder.relative_to(ROOT).parts)) for folder in folders}
-  assert names == {
-    name for name, what in config["options.package_data"].items() if what == "*.jinja"
+  name_of = lambda folder: ".".join((ROOT.name, *folder.relative_to(ROOT).parts))
+  folders = {name_of(ROOT): ROOT} | {name_of(file.parent): file.parent for file in FILES}
+  folders["diffence_jax.configs"] = ROOT.parent / "configs"
+  assert set(config["options"]["packages"].split()) == set(folders)
+  others = {
+    (name_of(file.parent), file.name)
+    for file in ROOT.rglob("*")
+    if file.is_file() and file.suffix not in (".py", ".pyc")
   }
+  data = {name: what.split() for name, what in config["options.package_data"].items()}
+  named = {
+    (name, file.name)
+    for name in data
+    for what in data[name]
+    for file in folders[name].glob(what)
+  }
+  assert others == named
+  assert all(any(folders[name].glob(what)) for name in data for what in data[name])

@@ -11,15 +11,16 @@ from diffence_jax.cli.terminal import columns, say
 _HELP = """\
 Protects an image classifier with Diffence and measures what that gains.
 
-  diffence --config=FILE[:VARIANT] --workdir=FOLDER [--config.SETTING=VALUE ...]
+  diffence --config=NAME[:VARIANT] --workdir=FOLDER [--config.SETTING=VALUE ...]
   diffence audit --help           audits recorded answers of any classifier, no model needed
   diffence import-torch --help    makes a saved model of a published PyTorch checkpoint
   diffence export --help          writes the protected classifier as a program for JAX alone
   diffence frontier --help        compares all policies on the record of a finished audit
   diffence tune --help            picks the policy for a bound on what leaks
 
-  --config=FILE[:VARIANT]    the experiment, a Python file with get_config(variant), for
-                             example configs/digits.py, or configs/digits.py:smoke
+  --config=NAME[:VARIANT]    the experiment: the name of one of ours, for example digits, or
+                             digits:smoke; or a Python file with get_config(variant), for
+                             example ./mine.py
   --config.SETTING=VALUE     changes one setting, for example --config.purify.step=80, or
                              --config.classifier.defense=hamp: another defense below Diffence
   --workdir=FOLDER           for everything the run computes and reports; the same command

@@ -6,10 +6,13 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
+
+import diffence_jax
 
 
 class Arguments(argparse.ArgumentParser):
@@ -59,6 +62,35 @@ def parse(
     ) from error
 
 
+def shipped_configs() -> dict[str, Path]:
+  """The configs that come with the package, by name: in it, or beside it in a checkout."""
+  package = Path(diffence_jax.__file__).parent
+  for folder in (package / "configs", package.parent / "configs"):
+    files = {file.stem: file for file in sorted(folder.glob("*.py"))}
+    if files:
+      return files
+  return {}
+
+
+def _find_config(given):
+  """The path of a config file that is given by its path, or by the name of one of ours."""
+  if os.path.isfile(given):
+    return given
+  shipped = shipped_configs()
+  if given in shipped:
+    return str(shipped[given])
+  if re.fullmatch(r"\w+", given) and not os.path.exists(given):
+    # Only now: it imports NumPy, which --help need not wait for.
+    from diffence_jax.named import nearest
+
+    raise _ConfigFileError(
+      f"There is no config {given!r}{nearest(given, shipped)} A file of your own is given by "
+      "its path, as --config=./FILE.py."
+    )
+  what = "is no file" if os.path.exists(given) else "is not there"
+  raise _ConfigFileError(f"{given} {what}; expected --config=FILE[:VARIANT], a Python file.")
+
+
 class _ConfigFile(flags.ArgumentParser):
   """Reads the config file by another parser, and names it in whatever that raises."""
 
@@ -66,14 +98,12 @@ class _ConfigFile(flags.ArgumentParser):
     self._parser = parser
 
   def parse(self, path):
-    file = path.partition(":")[0]
-    if not os.path.isfile(file):
-      what = "is no file" if os.path.exists(file) else "is not there"
-      raise _ConfigFileError(f"{file} {what}; expected --config=FILE[:VARIANT], a Python file.")
+    given, colon, variant = path.partition(":")
+    file = _find_config(given)
     # Read into the module of another file, this one would have the other's get_config too.
     sys.modules.pop("config_config", None)
     try:
-      config = self._parser.parse(path)
+      config = self._parser.parse(f"{file}{colon}{variant}")
       if not isinstance(config, ConfigDict):
         # A file that cannot be read: that is raised when the config is first looked at.
         _ = getattr(config, "seed", None)

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from diffence_jax.cli.parsing import parse
+from diffence_jax.cli.parsing import parse, shipped_configs
 
-SMOKE = f"--config={Path(__file__).parents[2] / 'configs' / 'digits.py'}:smoke"
+CONFIGS = Path(__file__).parents[2] / "configs"
+SMOKE = f"--config={CONFIGS / 'digits.py'}:smoke"
 
 
 def refused(*arguments):
@@ -68,6 +69,19 @@ def test_paths_that_are_of_another_kind_are_named(tmp_path):
   for config, what in ((tmp_path, "is no file"), (tmp_path / "none.py", "is not there")):
     said = refused(f"--config={config}", f"--workdir={tmp_path}")
     assert f"{config} {what}; expected --config=FILE[:VARIANT]" in said
+
+
+def test_our_configs_are_there_by_their_names(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  arguments = ["diffence", "--config=digits:smoke", "--workdir=runs"]
+  values = parse(arguments, lambda values: None, ("config", "workdir"))
+  assert (values.config.name, values.config.variant) == ("digits", "smoke")
+  assert set(shipped_configs()) == {file.stem for file in CONFIGS.glob("*.py")}
+  message = "There is no config 'digit'; did you mean 'digits'? A file of your own"
+  assert message in refused("--config=digit:smoke", "--workdir=runs")
+  # A file of this name is meant rather than ours.
+  (tmp_path / "digits").write_text("raise KeyError('mine')")
+  assert "The config file digits, line 1" in refused("--config=digits", "--workdir=runs")
 
 
 def test_a_file_of_flags_that_cannot_be_read_is_named(tmp_path):
