@@ -87,6 +87,19 @@ def import_function(name: str) -> Callable[..., Any]:
     ) from error
 
 
+def source_of(name: str) -> str:
+  """What tells versions of "module:function" apart: the SHA-256 of the module's file.
+
+  Raises:
+    ValueError: it cannot be imported.
+  """
+  import_function(name)
+  file = getattr(importlib.import_module(name.partition(":")[0]), "__file__", None)
+  if file is None:
+    return "built in"
+  return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+
+
 @dataclasses.dataclass(frozen=True)
 class Choice:
   """A function that was chosen by name: all that its result depends on.
@@ -184,13 +197,7 @@ class Registry:
 
   def source(self, name: str) -> str | None:
     """What tells versions of a user's own function apart, None for one of ours."""
-    if ":" not in name:
-      return None
-    self.find(name)
-    file = getattr(importlib.import_module(name.partition(":")[0]), "__file__", None)
-    if file is None:
-      return "built in"
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    return source_of(name) if ":" in name else None
 
   def _options(self, name):
     """A function's options by name, their path in the config, and whether it takes others."""

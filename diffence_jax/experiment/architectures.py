@@ -37,11 +37,11 @@ def resolve(settings: Settings, dataset: Dataset) -> tuple[Settings, Mapping[str
     network = getattr(settings, name)
     if not network.saved_model:
       continue
-    saved_models[name] = find_saved_model(name, network.saved_model, role)
+    saved_models[name] = find_saved_model(name, network.saved_model, role, network.model)
     manifest = saved_models[name].manifest
     fields = dict(manifest.fields)
     given = fields.pop("num_classes" if name == "classifier" else "out_channels")
-    changed = {"model": manifest.name, "fields": fields}
+    changed = {"model": saved_models[name].model or manifest.name, "fields": fields}
     if name == "classifier":
       _check_classifier(settings, manifest, given, dataset)
       _check_normalisation(settings, fields)

@@ -230,7 +230,8 @@ def _check(experiment: Experiment) -> None:
     ddim_timesteps(full.num_steps - 1, settings.samples.num_ddim_steps)
   answers_defense(experiment.audit.output, settings.seed, "target")
   # Shapes that do not fit are errors here.
-  _ = experiment.classifier.bound, experiment.diffusion.bound
+  _ = experiment.classifier.bound
+  purify.network(experiment.diffusion.bound)
   _check_batches(experiment)
 
 

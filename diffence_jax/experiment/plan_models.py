@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 
+from diffence_jax import models
 from diffence_jax.data import Dataset
 from diffence_jax.experiment.purification import Purification
 from diffence_jax.experiment.samples import Samples
@@ -30,7 +31,11 @@ def plan_training(settings: Settings, reference: Samples, num_members: int) -> T
     classifier.defense, settings.options("defenses", classifier.defense)
   )
   training = Training(
-    classifier.model, classifier.fields, defense, classifier.settings(num_members), None
+    models.versioned(classifier.model),
+    classifier.fields,
+    defense,
+    classifier.settings(num_members),
+    None,
   )
   with section("classifier", [field.name for field in dataclasses.fields(classifier)]):
     recipe = training.recipe(reference.num_classes)
@@ -73,7 +78,7 @@ def plan_diffusion(
       "data.num_reference."
     )
   return TrainedDiffusion(
-    diffusion.model,
+    models.versioned(diffusion.model),
     diffusion.fields,
     diffusion.schedule,
     tuple(diffusion.image_shape) or dataset.images.shape[1:],

@@ -52,7 +52,16 @@ class Purification:
     return {name: getattr(self, name) for name in names}
 
   def network(self, trained: Bound) -> Bound:
-    """The trained network, computing in the dtype in which it is to re-generate images."""
+    """The trained network, computing in the dtype in which it is to re-generate images.
+
+    Raises:
+      ValueError: it has no such field.
+    """
     if not self.dtype:
       return trained
+    if not hasattr(trained.module, "dtype"):
+      raise ValueError(
+        f"purify.dtype is {self.dtype!r}, and {type(trained.module).__name__} has no field "
+        "dtype; leave it empty."
+      )
     return trained._replace(module=trained.module.clone(dtype=jnp.dtype(self.dtype)))

@@ -8,11 +8,18 @@ from diffence_jax.models.binding import (
   init,
   num_parameters,
   predictor,
+  training_mode,
 )
 from diffence_jax.models.ddpm_unet import DDPMUNet
 from diffence_jax.models.densenet121 import DenseNet121
 from diffence_jax.models.host import host_predictor
-from diffence_jax.models.registry import CLASSIFIERS, DENOISERS, make_classifier, make_denoiser
+from diffence_jax.models.registry import (
+  CLASSIFIERS,
+  DENOISERS,
+  make_classifier,
+  make_denoiser,
+  versioned,
+)
 from diffence_jax.models.resnet18 import ResNet18
 from diffence_jax.models.resnet50 import ResNet50
 from diffence_jax.models.small_resnet import SmallResNet
@@ -39,4 +46,6 @@ __all__ = [
   "make_denoiser",
   "num_parameters",
   "predictor",
+  "training_mode",
+  "versioned",
 ]

@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from jax.tree_util import Partial
 
 from diffence_jax.batching import in_batches, to_float
@@ -17,23 +18,41 @@ from diffence_jax.predictor import Denoise, Predict
 from diffence_jax.rng import own_key
 
 
-def predictor(module_or_apply: nn.Module | Callable[..., jax.Array], variables: Any) -> Predict:
+class _Held:
+  """Stands for variables that a model holds itself."""
+
+
+_HELD = _Held()
+
+
+def predictor(
+  module_or_apply: nn.Module | nnx.Module | Callable[..., jax.Array],
+  variables: Any = _HELD,
+  *,
+  per_image: bool = False,
+) -> Predict:
   """Binds a classifier to its variables.
 
   Args:
-    module_or_apply: a Flax module on images f32[N,H,W,C] in [0, 1], applied in evaluation mode
-      (`train=False` where it has such an argument), or a function
-      `apply(variables, images) -> logits f32[N,K]`.
+    module_or_apply: a Flax linen module on images f32[N,H,W,C] in [0, 1], applied in evaluation
+      mode (`train=False` where it has such an argument), or a function
+      `apply(variables, images) -> logits f32[N,K]`. Without `variables`, a model that holds
+      them: a Flax NNX module, asked in evaluation mode, which it is not itself set to; or any
+      callable `model(images) -> logits` that is a pytree, such as Equinox's modules, whose
+      mode is the caller's (`eqx.nn.inference_mode`).
     variables: the module's variables, all collections; or what `apply` takes.
+    per_image: whether it takes one image f32[H,W,C] and gives f32[K], and is to be mapped.
 
   Returns:
     `predict(key, images) -> logits`, compiled, which ignores its key. It is a pytree with the
     variables as leaves, so that a compiled function can be given it as an argument.
 
   Raises:
-    TypeError: `module_or_apply` is neither.
+    TypeError: `module_or_apply` is none of these, or a linen module without its variables.
   """
-  apply = _evaluated(module_or_apply)
+  apply, variables = _with_variables(module_or_apply, variables)
+  if per_image:
+    apply = jax.vmap(apply, in_axes=(None, 0))
   return Partial(jax.jit(lambda variables, key, images: apply(variables, images)), variables)
 
 
@@ -64,13 +83,16 @@ def answer_images(
   return in_batches(of_rows, len(images), batch_size)
 
 
-def denoiser(module_or_apply: nn.Module | Callable[..., jax.Array], variables: Any) -> Denoise:
+def denoiser(
+  module_or_apply: nn.Module | nnx.Module | Callable[..., jax.Array], variables: Any = _HELD
+) -> Denoise:
   """Binds a noise-prediction network to its variables.
 
   Args:
     module_or_apply: a Flax module on (x_t f32[N,H,W,C] in model units, t i32[N]), applied in
       evaluation mode (`train=False` where it has such an argument), or a function
-      `apply(variables, x_t, t) -> predicted noise f32[N,H,W,C]`.
+      `apply(variables, x_t, t) -> predicted noise f32[N,H,W,C]`. Without `variables`, a model
+      that holds them, as `predictor` takes it.
     variables: the module's variables, all collections; or what `apply` takes.
 
   Returns:
@@ -78,9 +100,9 @@ def denoiser(module_or_apply: nn.Module | Callable[..., jax.Array], variables: A
     is class-conditional. It is a pytree with the variables as leaves.
 
   Raises:
-    TypeError: `module_or_apply` is neither.
+    TypeError: as `predictor` does.
   """
-  return Partial(_evaluated(module_or_apply), variables)
+  return Partial(*_with_variables(module_or_apply, variables))
 
 
 def init(module: nn.Module, key: jax.Array, image_shape: tuple[int, int, int]) -> Any:
@@ -96,7 +118,7 @@ def init(module: nn.Module, key: jax.Array, image_shape: tuple[int, int, int]) -
     Its variables: "params" and, for a classifier with batch normalisation, "batch_stats".
   """
   inputs = [jnp.zeros((1, *image_shape), jnp.float32)]
-  if len(_required_arguments(module)) > 1:
+  if num_inputs(module) > 1:
     inputs.append(jnp.zeros((1,), jnp.int32))
   conditional = "labels" in inspect.signature(module.__call__).parameters
   if conditional and module.num_classes is not None:
@@ -119,28 +141,67 @@ def num_parameters(variables: Any) -> int:
   return sum(leaf.size for leaf in jax.tree.leaves(variables))
 
 
+def training_mode(module: nn.Module) -> dict[str, bool]:
+  """What a module's `apply` is given to train: nothing where it knows no such mode."""
+  return _mode(module, True)
+
+
+def _mode(module, train):
+  accepts = "train" in inspect.signature(module.__call__).parameters
+  return {"train": train} if accepts else {}
+
+
+def _with_variables(module_or_apply, variables):
+  """A function of the variables and the inputs, in evaluation mode; and the variables."""
+  if variables is not _HELD:
+    return _evaluated(module_or_apply), variables
+  if isinstance(module_or_apply, nn.Module):
+    raise TypeError(
+      f"{type(module_or_apply).__name__} is a Flax linen module, which holds no variables; "
+      "expected them as the second argument."
+    )
+  if isinstance(module_or_apply, nnx.Module):
+    graph, state = nnx.split(module_or_apply)
+    # A copy of the state: its variables are the module's own, which may be trained on.
+    return functools.partial(_merged, graph), jax.tree.map(lambda leaf: leaf, state)
+  if not callable(module_or_apply):
+    return _evaluated(module_or_apply), variables  # which raises
+  leaves, structure = jax.tree.flatten(module_or_apply)
+  is_array = [isinstance(leaf, jax.Array | np.ndarray) for leaf in leaves]
+  fixed = [None if array else leaf for leaf, array in zip(leaves, is_array, strict=True)]
+
+  def apply(arrays, *inputs):
+    left = iter(arrays)
+    filled = [next(left) if a else leaf for leaf, a in zip(fixed, is_array, strict=True)]
+    return jax.tree.unflatten(structure, filled)(*inputs)
+
+  return apply, [leaf for leaf, array in zip(leaves, is_array, strict=True) if array]
+
+
+def _merged(graph, state, *inputs):
+  module = nnx.merge(graph, state)
+  module.eval()  # a copy: the caller's stays in its mode
+  return module(*inputs)
+
+
 def _evaluated(
   module_or_apply: nn.Module | Callable[..., jax.Array],
 ) -> Callable[..., jax.Array]:
   """The function of the variables and the inputs, in evaluation mode."""
   if isinstance(module_or_apply, nn.Module):
-    accepts_train = "train" in inspect.signature(module_or_apply.__call__).parameters
-    mode = {"train": False} if accepts_train else {}
-    return functools.partial(module_or_apply.apply, **mode)
+    return functools.partial(module_or_apply.apply, **_mode(module_or_apply, False))
   if callable(module_or_apply):
     return module_or_apply
   raise TypeError(
-    f"Got a {type(module_or_apply).__name__}; expected a Flax linen module, or a function "
-    "apply(variables, inputs). An apply function that has its variables bound already needs no "
-    "binding."
+    f"Got a {type(module_or_apply).__name__}; expected a Flax module, linen with its variables "
+    "or NNX without, a function apply(variables, inputs), or a callable pytree."
   )
 
 
-def _required_arguments(module: nn.Module) -> list[str]:
-  """The inputs a module's `__call__` has to be given by position."""
-  return [
-    parameter.name
-    for parameter in inspect.signature(module.__call__).parameters.values()
-    if parameter.default is parameter.empty
+def num_inputs(module: nn.Module) -> int:
+  """How many inputs a module's `__call__` has to be given by position."""
+  return sum(
+    parameter.default is parameter.empty
     and parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
-  ]
+    for parameter in inspect.signature(module.__call__).parameters.values()
+  )

@@ -47,7 +47,9 @@ _MOST_LEVELS = 30
 CLASSES = {"classifier": (2, 1_000_000), "denoiser": (1, 1_000_000)}
 
 
-def field_value(role: str, model: str, field: dataclasses.Field, value: Any) -> Any:
+def field_value(
+  role: str, model: str, field: dataclasses.Field, value: Any, *, in_range: bool = True
+) -> Any:
   """What a config can hold, as a module's field: hashable, dtypes resolved, in its range.
 
   Args:
@@ -55,6 +57,7 @@ def field_value(role: str, model: str, field: dataclasses.Field, value: Any) -> 
     model: its name, for errors.
     field: the field.
     value: its value; a list may stand for a tuple, and a number for a tuple of one.
+    in_range: whether its range is known here, by its name.
 
   Raises:
     ValueError: the value is of another type, or out of its range.
@@ -69,9 +72,9 @@ def field_value(role: str, model: str, field: dataclasses.Field, value: Any) -> 
     return None
   is_tuple = isinstance(value, list | tuple)
   several = tuple(map(_plain, value if is_tuple else (value,)))
-  if len(several) > _MOST_LEVELS:
+  if in_range and len(several) > _MOST_LEVELS:
     raise ValueError(f"{name} has {len(several)} numbers; expected at most {_MOST_LEVELS}.")
-  for each in several:
+  for each in several if in_range else ():
     _check_one(role, name, field.name, each)
   return several if is_tuple else several[0]
 

@@ -27,13 +27,15 @@ from diffence_jax import disk
 from diffence_jax.checkpoint import save_arrays
 from diffence_jax.checks import check_instance, check_whole
 from diffence_jax.disk import file_digest
-from diffence_jax.models.registry import CLASSIFIERS, DENOISERS, make_classifier, make_denoiser
+from diffence_jax.models.binding import num_inputs
+from diffence_jax.models.registry import CLASSIFIERS, DENOISERS, NEEDED, build
+from diffence_jax.named import option_key, unknown_name
 
 _MANIFEST = "model.json"
 _VARIABLES = "variables.npz"
 _FORMAT = 1
 _REMEDY = "Copy the saved model again, or import it again."
-_ROLES = {"classifier": (CLASSIFIERS, make_classifier), "denoiser": (DENOISERS, make_denoiser)}
+_ROLES = {"classifier": CLASSIFIERS, "denoiser": DENOISERS}
 
 
 class Manifest(NamedTuple):
@@ -42,7 +44,7 @@ class Manifest(NamedTuple):
   Attributes:
     role: "classifier" or "denoiser".
     kind: the kind of network that `interop.from_torch` read it as, or its name.
-    name: its name in the model registry.
+    name: its name in the model registry, or "module:Class" of a user's own.
     fields: all fields of the module, as JSON has them.
     image_channels: channels of the images it is for.
     source: the files that it was made of, by name, with their SHA-256; empty where it was not
@@ -85,13 +87,32 @@ class Manifest(NamedTuple):
       sep="/",
     )
 
-  def make_module(self) -> nn.Module:
+  def make_module(self, model: type[nn.Module] | None = None) -> nn.Module:
     """Builds the module.
 
+    Args:
+      model: the class of one of a user's own, which is not imported for a file's sake; None
+        for one of the registry.
+
     Raises:
-      ValueError: this version has no such network, or it has no such field.
+      ValueError: this version has no such network, it has no such field, or the class is none
+        or another one.
     """
-    return _ROLES[self.role][1](self.name, **self.fields)
+    models = _ROLES[self.role]
+    if ":" not in self.name and self.name not in models:
+      raise unknown_name(self.role, self.name, models)
+    expected = models.get(self.name) or option_key(self.name)
+    if model is None and ":" in self.name:
+      raise ValueError(
+        f"The saved model is of {self.name}, a class of somebody's own, which is not imported "
+        f"for a file's sake; pass the class: load_model(path, {expected})."
+      )
+    if model is not None and expected not in (model, getattr(model, "__qualname__", None)):
+      raise ValueError(
+        f"The saved model is of {self.name}; expected that class, not "
+        f"{getattr(model, '__qualname__', model)!r}."
+      )
+    return build(self.role, self.name, model or expected, self.fields)
 
 
 def save_model(
@@ -108,7 +129,8 @@ def save_model(
 
   Args:
     path: the folder.
-    module: a module of the registry.
+    module: a module of the registry, or of a class of one's own with a field `num_classes`, a
+      classifier, or `out_channels`, a denoiser.
     variables: its variables, nested dicts of arrays.
     image_channels: channels of the images it is for.
     kind: the kind of network that it was read as; None for its name in the registry.
@@ -121,8 +143,8 @@ def save_model(
   Raises:
     FileExistsError: `path` is there already.
     TypeError: the variables are no mapping.
-    ValueError: the module is none of the registry, a field is not one that JSON has, or a
-      variable's dtype is not one that NumPy has.
+    ValueError: the module is none of these, a field is not one that JSON has, or a variable's
+      dtype is not one that NumPy has.
   """
   path = Path(path).absolute()
   check_free(path)
@@ -164,26 +186,31 @@ def save_model(
   return manifest
 
 
-def load_model(path: str | os.PathLike) -> tuple[nn.Module, dict[str, Any]]:
+def load_model(
+  path: str | os.PathLike, model: type[nn.Module] | None = None
+) -> tuple[nn.Module, dict[str, Any]]:
   """Reads what `save_model` wrote, after a look at whether it still is that.
 
   Args:
     path: the folder.
+    model: the class, where it is one of your own; None for one of the registry.
 
   Returns:
     (module, variables), as they were.
 
   Raises:
     FileNotFoundError: there is no saved model.
-    ValueError: it is damaged (`disk.ArtifactError`), or of another version.
+    ValueError: it is damaged (`disk.ArtifactError`), of another version, or its class is not
+      the one given.
   """
   path = Path(path)
   manifest = read_manifest(path)
+  module = manifest.make_module(model)
   disk.verify(path, manifest._asdict(), _REMEDY)
   with np.load(path / _VARIABLES, allow_pickle=False) as arrays:
     # One at a time: NumPy's copy of each goes before the next is read.
     flat = {name: jnp.asarray(arrays[name]) for name in arrays.files}
-  return manifest.make_module(), flax.traverse_util.unflatten_dict(flat, sep="/")
+  return module, flax.traverse_util.unflatten_dict(flat, sep="/")
 
 
 def read_manifest(path: str | os.PathLike) -> Manifest:
@@ -235,13 +262,18 @@ def _sha256(value: Any) -> str:
 
 def _registered(module: nn.Module) -> tuple[str, str]:
   """The role and the name of a module's type."""
-  for role, (models, _) in _ROLES.items():
+  for role, models in _ROLES.items():
     for name, model in models.items():
       if type(module) is model:
         return role, name
+  if isinstance(module, nn.Module):
+    role = "denoiser" if num_inputs(module) > 1 else "classifier"
+    if hasattr(module, NEEDED[role]):
+      return role, f"{type(module).__module__}:{type(module).__qualname__}"
   raise ValueError(
     f"A {type(module).__name__} cannot be saved; expected a module of "
-    f"{', '.join([*CLASSIFIERS, *DENOISERS])}."
+    f"{', '.join([*CLASSIFIERS, *DENOISERS])}, or of a class of your own that has the field "
+    "num_classes, a classifier, or out_channels, a denoiser."
   )
 
 

@@ -147,7 +147,8 @@ def noise_prediction(
     loss_key, dropout_key = jax.random.split(rng.own_key(key))
 
     def denoise(x, t):
-      return module.apply({"params": params}, x, t, train=True, rngs={"dropout": dropout_key})
+      mode = models.training_mode(module)
+      return module.apply({"params": params}, x, t, **mode, rngs={"dropout": dropout_key})
 
     return ddpm_loss(loss_key, denoise, schedule, images), (model_state, {})
 

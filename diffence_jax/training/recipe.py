@@ -278,7 +278,7 @@ def train_logits(
   logits, model_state = module.apply(
     {"params": params, **model_state},
     to_float(images),
-    train=True,
+    **models.training_mode(module),
     mutable=list(model_state),
     rngs={"dropout": key},
   )

@@ -12,7 +12,9 @@ import jax.numpy as jnp
 from diffence_jax.checkpoint import restore_tree, save_tree
 from diffence_jax.experiment.stage import Stage
 from diffence_jax.experiment.store import Store
+from diffence_jax.models.registry import OwnModel, versioned
 from diffence_jax.models.saved import Manifest, load_model, read_manifest
+from diffence_jax.named import import_function, option_key
 from diffence_jax.predictor import Bound
 
 _VARIABLES = "variables"
@@ -50,24 +52,31 @@ class SavedModel:
   Attributes:
     path: its folder.
     manifest: what it is.
+    model: a user's own class as `models.versioned` names it; None for one of the registry.
   """
 
   path: str
   manifest: Manifest
+  model: OwnModel | None = None
 
   @property
   def fingerprint(self) -> str:
-    """The digest of the network and its variables."""
-    return self.manifest.digest
+    """The digest of the network and its variables, and the version of a user's own class."""
+    digest = self.manifest.digest
+    return digest if self.model is None else f"{digest} {self.model.fingerprint}"
+
+  @property
+  def _class(self):
+    return None if self.model is None else import_function(self.model)
 
   @functools.cached_property
   def bound(self) -> Bound:
     """The network, and the shapes of its variables."""
-    return Bound(self.manifest.make_module(), self.manifest.variable_shapes)
+    return Bound(self.manifest.make_module(self._class), self.manifest.variable_shapes)
 
   def copy_to(self, folder: Path, expected: Bound) -> None:
     """Makes an artifact of it; ValueError unless its shapes are the expected ones."""
-    _, variables = load_model(self.path)
+    _, variables = load_model(self.path, self._class)
     shapes = [jax.tree.map(jnp.shape, tree) for tree in (expected.variables, variables)]
     if shapes[0] != shapes[1]:
       raise ValueError(f"The saved model {self.path} is for images of another size or kind.")
@@ -78,17 +87,18 @@ class SavedModel:
     return f"a copy of the saved model {self.path}"
 
 
-def find_saved_model(section: str, path: str, role: str) -> SavedModel:
+def find_saved_model(section: str, path: str, role: str, model: str) -> SavedModel:
   """The saved model that a config names.
 
   Args:
     section: of the config.
     path: the model's folder.
     role: that it must have, "classifier" or "denoiser".
+    model: that the config names; where the saved one is of a user's own class, that class.
 
   Raises:
     FileNotFoundError: there is no such saved model.
-    ValueError: it is damaged, or of another role.
+    ValueError: it is damaged, of another role, or of a class that the config does not name.
   """
   manifest = read_manifest(path)
   if manifest.role != role:
@@ -96,4 +106,11 @@ def find_saved_model(section: str, path: str, role: str) -> SavedModel:
       f"{section}.saved_model is {path}, the {manifest.role} {manifest.name}; "
       f"expected a {role}."
     )
-  return SavedModel(path, manifest)
+  if ":" not in manifest.name:
+    return SavedModel(path, manifest)
+  if option_key(model) != option_key(manifest.name):
+    raise ValueError(
+      f"{section}.saved_model is {path}, of {manifest.name}, a class of somebody's own, which "
+      f"is not imported for a file's sake; {section}.model is {model!r}, expected the class."
+    )
+  return SavedModel(path, manifest, versioned(model))
