@@ -21,8 +21,8 @@ FLOORS = (
   "audit",
   "interop",
   "report",
-  "tables",
   "recorded",
+  "tables",
   "experiment",
   "cli",
 )

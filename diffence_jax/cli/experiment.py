@@ -17,6 +17,7 @@ Protects an image classifier with Diffence and measures what that gains.
   diffence export --help          writes the protected classifier as a program for JAX alone
   diffence frontier --help        compares all policies on the record of a finished audit
   diffence tune --help            picks the policy for a bound on what leaks
+  diffence compare --help         puts finished runs beside each other
 
   --config=NAME[:VARIANT]    the experiment: the name of one of ours, for example digits, or
                              digits:smoke; or a Python file with get_config(variant), for

@@ -16,6 +16,7 @@ _EXPECTED = (ValueError, TypeError, OSError, RuntimeError, ImportError, Floating
 # What can be asked for besides experiments, and what an interruption leaves of it.
 _SUBCOMMANDS = {
   "audit": "audit",
+  "compare": "compare",
   "export": "export",
   "frontier": "frontier",
   "import-torch": "import_torch",

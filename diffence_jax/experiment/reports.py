@@ -14,7 +14,7 @@ from diffence_jax.experiment.store import Store
 from diffence_jax.report import Results, Timing
 
 # All that a report may consist of; which of them there are depends on the config.
-FILES = ("results.json", "results.csv", "shadow.csv", "scores.csv", "report.html",
+FILES = ("results.json", "results.csv", "curves.npz", "shadow.csv", "scores.csv", "report.html",
          "private.html")  # fmt: skip
 
 

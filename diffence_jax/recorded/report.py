@@ -14,11 +14,12 @@ from diffence_jax.recorded.audit import audit
 from diffence_jax.recorded.record import read_record
 from diffence_jax.recorded.results import RecordResults, to_json
 from diffence_jax.report import cells, figures, shadow_figures
+from diffence_jax.report.curves import write_curves
 from diffence_jax.report.page import svg_uri
 from diffence_jax.report.scores_csv import write_score_lines
 from diffence_jax.report.template import render
 
-FILES = ("report.html", "results.json", "results.csv", "examples.csv")
+FILES = ("report.html", "results.json", "results.csv", "curves.npz", "examples.csv")
 
 
 def audit_record(
@@ -37,8 +38,9 @@ def audit_record(
     record: an `.npz` file, a folder of `.npy` files, or a mapping of name to array: `logits`
       (or `probabilities`) f[N,K], f[N,Q,K] of Q queries, or f[N] of a sigmoid; `labels` i[N];
       `is_member` bool[N]; and what docs/audit_record.md names besides.
-    folder: `report.html`, `results.json`, `results.csv`, and `examples.csv`, which tells who is
-      a member, go there; a new folder, an empty one, or that of an earlier audit.
+    folder: `report.html`, `results.json`, `results.csv`, `curves.npz`, and `examples.csv`,
+      which tells who is a member, go there; a new folder, an empty one, or that of an earlier
+      audit.
     attacks: names of attacks as `audit.attacks` of an experiment has them, or "module:function"
       of your own; the rest is left out.
     seed: of what attacks draw, and of the halves on which thresholds are learnt where the
@@ -69,6 +71,7 @@ def audit_record(
     for name, text in texts.items():
       write_atomically(folder / name, text)
     cells.write_rows(list(table.csv_rows(results)), folder / "results.csv")
+    write_curves(audited.arrays, folder)
     scores = (
       (name, attack, values)
       for name, of_attacks in audited.scores.items()

@@ -2,13 +2,16 @@
 
 import dataclasses
 import json
+import os
 from collections.abc import Mapping
+from typing import Any
 
 from diffence_jax.audit.rows import PredictorRow
 from diffence_jax.audit.shadow import InTurnRow
 from diffence_jax.audit.typed import to_plain
 from diffence_jax.audit.worst_off import EpsilonRow, VulnerabilityRow
 from diffence_jax.metrics import Estimate, Rate
+from diffence_jax.report.results import typed_content
 
 # Raised when the file's fields change.
 SCHEMA = 1
@@ -99,3 +102,13 @@ def to_json(results: RecordResults) -> str:
     ValueError: a figure is not finite, which JSON does not have.
   """
   return json.dumps(to_plain(results), indent=2, sort_keys=True, allow_nan=False) + "\n"
+
+
+def from_content(content: Mapping[str, Any], path: str | os.PathLike) -> RecordResults:
+  """The results in what `report.results.read_content` returns.
+
+  Raises:
+    ValueError: they are of another schema, or damaged.
+  """
+  remedy = "Run diffence audit again."
+  return typed_content(RecordResults, content, path, schema=SCHEMA, remedy=remedy)

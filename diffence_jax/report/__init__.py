@@ -8,6 +8,7 @@ import numpy as np
 
 from diffence_jax.disk import write_atomically
 from diffence_jax.report import shadow
+from diffence_jax.report.curves import write_curves
 from diffence_jax.report.page import Timing, render_page, render_private_page
 from diffence_jax.report.results import Results, read_results, to_json
 from diffence_jax.report.results_csv import write_csv
@@ -33,7 +34,7 @@ def write_report(
   stages: Sequence[Timing],
   directory: str | os.PathLike,
 ) -> None:
-  """Writes `results.json`, `results.csv` and two pages, each whole or not at all.
+  """Writes `results.json`, `results.csv`, `curves.npz` and two pages, each whole or not at all.
 
   `report.html` has aggregates and what the diffusion model drew from noise; `private.html` has
   what shows single samples. With shadow models also `shadow.csv`; without them an old one is
@@ -58,6 +59,7 @@ def write_report(
   for name, text in texts.items():
     write_atomically(directory / name, text)
   write_csv(results, directory / "results.csv")
+  write_curves(arrays, directory)
   if results.shadow:
     shadow.write_csv(results, directory / "shadow.csv")
   else:

@@ -131,7 +131,8 @@ def grid(
     shown += [""] if shown else []
     for line in lines:
       text = "  ".join(line[at].ljust(widths[at]) for at in columns)
-      shown.append(text.rstrip())
+      # Of columns without intervals there is no line of these.
+      shown += [text.rstrip()] if text.strip() or line is lines[0] else []
   return shown
 
 

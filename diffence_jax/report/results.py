@@ -5,7 +5,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from diffence_jax.audit.predictors import policy_title
 from diffence_jax.audit.rows import PredictorRow
@@ -14,6 +14,8 @@ from diffence_jax.audit.typed import from_plain, to_plain
 from diffence_jax.defense.policy import headline
 from diffence_jax.disk import check_file
 from diffence_jax.training.recipe import Guarantee
+
+T = TypeVar("T")
 
 # Raised when the file's fields change.
 SCHEMA = 3
@@ -248,20 +250,53 @@ def read_results(path: str | os.PathLike) -> Results:
     FileNotFoundError: it is not there.
     ValueError: it is no file, of another version, or damaged.
   """
+  remedy = "Run the experiment again, in another workdir."
+  return typed_content(Results, read_content(path), path, schema=SCHEMA, remedy=remedy)
+
+
+def read_content(path: str | os.PathLike) -> dict[str, Any]:
+  """What a `results.json` holds, of an experiment or of a record, of whatever version.
+
+  Raises:
+    FileNotFoundError: it is not there.
+    ValueError: it is no file, or not of results.
+  """
   check_file(path, "expected the results.json of a finished run")
   try:
     content = json.loads(Path(path).read_text(encoding="utf-8"))
-    schema = content.get("schema") if isinstance(content, dict) else None
   except (ValueError, RecursionError) as error:
     raise ValueError(f"{path} is no JSON: {error}.") from error
   if not isinstance(content, dict):
     raise ValueError(f"{path} has a {type(content).__name__}; expected a run's results.json.")
-  if schema != SCHEMA:
+  return content
+
+
+def typed_content(
+  kind: type[T],
+  content: Mapping[str, Any],
+  path: str | os.PathLike,
+  *,
+  schema: int,
+  remedy: str,
+) -> T:
+  """The results in what `read_content` returns.
+
+  Args:
+    kind: of the results, a dataclass.
+    content: of the file.
+    path: of the file, for errors.
+    schema: that this version reads.
+    remedy: a sentence on what to do about another one.
+
+  Raises:
+    ValueError: the content is of another schema, or damaged.
+  """
+  if content.get("schema") != schema:
     raise ValueError(
-      f"{path} is of schema {schema!r}; this version of diffence_jax reads schema {SCHEMA}. "
-      "Run the experiment again, in another workdir."
+      f"{path} is of schema {content.get('schema')!r}; this version of diffence_jax reads "
+      f"schema {schema}. {remedy}"
     )
   try:
-    return from_plain(Results, content)
+    return from_plain(kind, content)
   except ValueError as error:
     raise ValueError(f"{path} is damaged: {error}") from error

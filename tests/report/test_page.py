@@ -135,12 +135,12 @@ def test_published_protocol_is_said_to_be_for_comparison_only():
   assert "neither the defender's interval" not in text
 
 
-def test_report_writes_its_four_files_and_nothing_else(tmp_path):
+def test_report_writes_its_five_files_and_nothing_else(tmp_path):
   results, arrays = without_shadow(), stored_arrays()
   (tmp_path / "report.html").write_text("old")
   write_report(results, arrays, STAGES, tmp_path)
   assert {p.name for p in tmp_path.iterdir()} == {
-    "results.json", "results.csv", "report.html", "private.html"
+    "results.json", "results.csv", "curves.npz", "report.html", "private.html"
   }  # fmt: skip
   assert (tmp_path / "results.json").read_text().endswith("}\n")
   assert read_results(tmp_path / "results.json") == results

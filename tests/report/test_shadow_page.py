@@ -183,7 +183,7 @@ def test_hostile_names_are_escaped():
 def test_report_writes_the_rows_of_shadow_models(tmp_path):
   write_report(stored(), stored_arrays(), STAGES, tmp_path)
   assert {p.name for p in tmp_path.iterdir()} == {
-    "results.json", "results.csv", "shadow.csv", "report.html", "private.html"
+    "results.json", "results.csv", "curves.npz", "shadow.csv", "report.html", "private.html"
   }  # fmt: skip
   own = stored().shadow
   rows = len(own.adaptive) + len(own.samples) + len(own.canaries)

@@ -1,0 +1,217 @@
+"""The table of several runs: as text, as a page, and in files."""
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from diffence_jax.audit.typed import to_plain
+from diffence_jax.disk import write_atomically
+from diffence_jax.report import cells
+from diffence_jax.report.cells import Cell
+from diffence_jax.report.curves import Curve
+from diffence_jax.report.figures import roc_curves
+from diffence_jax.report.page import svg_uri
+from diffence_jax.report.results import Results
+from diffence_jax.report.results_csv import predictor_figures
+from diffence_jax.report.template import render
+from diffence_jax.tables.runs import Run, cautions, changed_settings
+
+HTML, CSV, JSON = "comparison.html", "comparison.csv", "comparison.json"
+
+
+def headings(runs: Sequence[Run]) -> list[tuple[str, str]]:
+  """The two lines of every heading of the table."""
+  return [
+    ("run:", "predictor"),
+    ("test", "accuracy"),
+    ("highest", "attack AUC"),
+    *cells.rate_headings(runs[0].rows[0].highest_tpr_at_fpr),
+    ("", "NLL"),
+    ("", "ECE"),
+    ("ms", "an image"),
+    ("strongest", "attack"),
+  ]
+
+
+def rows(runs: Sequence[Run]) -> list[list[Cell]]:
+  """The table, a line a run and predictor, the columns as in `headings`."""
+  shown = []
+  for run in runs:
+    for row in run.rows:
+      time = run.milliseconds(row)
+      shown.append(
+        [
+          Cell(f"{run.label}: {row.name}"),
+          Cell(cells.percent(row.test_accuracy.value), "", _ends(row.test_accuracy)),
+          cells.auc_cell(row.highest_auc),
+          *map(cells.rate_cell, row.highest_tpr_at_fpr),
+          Cell(f"{row.nll:.3f}"),
+          Cell(f"{row.ece:.3f}"),
+          Cell("" if time is None else f"{time:.3g}"),
+          Cell(f"{row.highest_auc.title}, {row.highest_auc.threshold.replace('_', ' ')}"),
+        ]
+      )
+  return shown
+
+
+def _ends(estimate):
+  return cells.percent_interval(estimate)
+
+
+def facts(runs: Sequence[Run]) -> list[tuple[str, str]]:
+  """What every run is, and the settings in which experiments differ."""
+  told = []
+  for run in runs:
+    results, (members, nonmembers) = run.results, run.sizes
+    what = "audit of a record"
+    if isinstance(results, Results):
+      variant = f" ({results.variant})" if results.variant else ""
+      what = (
+        f"{results.experiment}{variant}, seed {results.seed}, protocol {results.protocol}, "
+        f"data {results.data.source}"
+      )
+    told.append(
+      (run.label, f"{what}; {members:,} members and {nonmembers:,} non-members reported")
+    )
+  for name, values in changed_settings(runs).items():
+    each = (f"{value or '-'} ({run.label})" for run, value in zip(runs, values, strict=True))
+    told.append((name, ", ".join(each)))
+  return told
+
+
+def notes(runs: Sequence[Run]) -> list[tuple[str, str]]:
+  """How to read the table: pairs of a term and its meaning."""
+  return [
+    (
+      "highest, TPR",
+      "each the most that any attack of the run reaches, picked on the reported samples "
+      "themselves, in the attacker's favour",
+    ),
+    (
+      "[low, high]",
+      "95% interval, about other samples of the same source; not about another training",
+    ),
+    ("ms an image", "timed on each run's machine, which may differ; empty: not timed"),
+    *cells.mark_notes(
+      rate.enough for run in runs for row in run.rows for rate in row.highest_tpr_at_fpr
+    ),
+  ]
+
+
+def format_comparison(
+  runs: Sequence[Run], warned: Sequence[str], width: int = cells.WIDTH
+) -> str:
+  """The comparison for a terminal.
+
+  Args:
+    runs: at least one.
+    warned: sentences that stand first, as `all_cautions` makes them.
+    width: of the terminal, in columns.
+  """
+  lines = [line for text in warned for line in (*cells.wrapped(text, width), "")]
+  lines += [*cells.definitions(facts(runs), width), ""]
+  lines += [*cells.grid(headings(runs), rows(runs), width), ""]
+  return "\n".join([*lines, *cells.definitions(notes(runs), width)])
+
+
+def all_cautions(runs: Sequence[Run], left_out: Sequence[str]) -> list[str]:
+  """Sentences on what was left out, on what does not compare, and on curves that lack."""
+  lacking = [run.label for run in runs if not run.curves]
+  told = [*left_out, *cautions(runs)]
+  if lacking:
+    told.append(
+      f"No ROC curves of {', '.join(lacking)}: there is no curves.npz beside the results. The "
+      "command that made them writes it, if it is run again."
+    )
+  return told
+
+
+def write_comparison(
+  runs: Sequence[Run], warned: Sequence[str], folder: str | os.PathLike
+) -> None:
+  """Writes `comparison.html`, `.csv` and `.json`, each whole or not at all.
+
+  The CSV file has a figure a line, as `results.csv`, after the run's label; the JSON file the
+  cautions, the settings that differ, and of every run its rows and curves.
+
+  Args:
+    runs: at least one.
+    warned: as of `format_comparison`.
+    folder: made if it is not there.
+  """
+  folder = Path(folder)
+  # Rendered before anything is written: a failure leaves the old files, not half of each.
+  content = {
+    "cautions": list(warned),
+    "settings": {name: list(values) for name, values in changed_settings(runs).items()},
+    "runs": [_plain(run) for run in runs],
+  }
+  texts = {
+    HTML: render(
+      Path(__file__).with_name("comparison.html.jinja"),
+      title=f"{len(runs)} runs beside each other",
+      warned=warned,
+      **page_parts(runs),
+    ),
+    JSON: json.dumps(content, indent=2, allow_nan=False) + "\n",
+  }
+  folder.mkdir(parents=True, exist_ok=True)
+  for name, text in texts.items():
+    write_atomically(folder / name, text)
+  cells.write_rows(list(csv_rows(runs)), folder / CSV)
+
+
+def page_parts(runs: Sequence[Run]) -> dict[str, Any]:
+  """What the template of pages about several runs shows besides its title and cautions."""
+  return {
+    "facts": facts(runs),
+    "headings": headings(runs),
+    "rows": rows(runs),
+    "notes": notes(runs),
+    "plots": [(name, svg_uri(plot)) for name, plot in roc_plots(runs).items()],
+    "averages": None,
+  }
+
+
+def csv_rows(runs: Sequence[Run]) -> Iterator[dict[str, Any]]:
+  """Every figure of every run, a line each."""
+  for run in runs:
+    for row in run.rows:
+      for figure in predictor_figures(row):
+        yield {"run": run.label, **figure}
+      time = run.milliseconds(row)
+      if time is not None:
+        named = {"run": run.label, "predictor": row.name}
+        yield {**named, "metric": "milliseconds_an_image", "value": time}
+
+
+def roc_plots(runs: Sequence[Run]) -> dict[str, bytes]:
+  """The curves of every run overlaid: a plot for each predictor that several runs have.
+
+  Returns:
+    What a plot is of to an SVG image; what one run alone has is in one plot together.
+  """
+  groups: dict[str, dict[str, Curve]] = {}
+  known = [name for run in runs for name in run.curves]
+  for run in runs:
+    for name, curve in run.curves.items():
+      if known.count(name) > 1:
+        groups.setdefault(name, {})[run.label] = curve
+      else:
+        groups.setdefault("in one run only", {})[f"{run.label}: {name}"] = curve
+  members, nonmembers = (max(sizes) for sizes in zip(*(run.sizes for run in runs), strict=True))
+  return {name: roc_curves(curves, members, nonmembers) for name, curves in groups.items()}
+
+
+def _plain(run: Run) -> Mapping[str, Any]:
+  return {
+    "label": run.label,
+    "predictors": to_plain(run.rows),
+    "milliseconds": {row.name: run.milliseconds(row) for row in run.rows},
+    "curves": {
+      name: {"fpr": curve.fpr.tolist(), "tpr": curve.tpr.tolist()}
+      for name, curve in run.curves.items()
+    },
+  }
