@@ -1,6 +1,7 @@
 """The command `diffence`: runs an experiment."""
 
 import os
+import re
 from collections.abc import Sequence
 
 from absl import flags
@@ -26,6 +27,8 @@ Protects an image classifier with Diffence and measures what that gains.
                              --config.classifier.defense=hamp: another defense below Diffence
   --workdir=FOLDER           for everything the run computes and reports; the same command
                              again computes only what is missing, also after a crash
+  --seeds=0,1,2              runs the experiment at each of these seeds, and leaves a report on
+                             each and one on their means, with intervals over seeds
   --dry_run                  print the stages, which of them are cached, and what the rest
                              will cost; compute nothing
   --distributed=auto         share the work among the processes of a SLURM job or a TPU pod;
@@ -58,23 +61,28 @@ def run(argv: Sequence[str]) -> None:
     return
   values = parse(argv, _define_flags, ("config", "workdir"))
   workdir = os.path.expanduser(values.workdir)
+  seeds = None if values.seeds is None else _seeds(values.seeds)
   # After parsing: importing jax takes a second that a misspelt flag need not wait for.
   from diffence_jax import parallel
   from diffence_jax.experiment import compiled
   from diffence_jax.experiment.plan import plan
   from diffence_jax.experiment.run import carry_out, describe
+  from diffence_jax.experiment.seeds import plan_seeds
   from diffence_jax.report.cells import wrapped
   from diffence_jax.report.summary import caution
   from diffence_jax.report.table import format_table
 
   if values.distributed:
     parallel.connect(values.distributed)
-  experiment = plan(values.config)
+  experiments = [plan(values.config)] if seeds is None else plan_seeds(values.config, seeds)
   if values.dry_run:
-    say(describe(experiment, workdir))
+    say("\n\n".join(describe(experiment, workdir) for experiment in experiments))
     return
   compiled.keep_in(workdir)
-  results = carry_out(experiment, workdir)
+  if seeds is not None:
+    _run_seeds(experiments, workdir)
+    return
+  results = carry_out(experiments[0], workdir)
   if parallel.is_first():
     width = columns()
     say(format_table(results, width), red=wrapped(caution(results), width))
@@ -83,4 +91,26 @@ def run(argv: Sequence[str]) -> None:
 
 def _define_flags(values: flags.FlagValues) -> None:
   flags.DEFINE_string("distributed", None, "To share the work.", flag_values=values)
+  flags.DEFINE_string("seeds", None, "To run at several.", flag_values=values)
   flags.DEFINE_bool("dry_run", False, "Print the stages only.", flag_values=values)
+
+
+def _run_seeds(experiments, workdir):
+  from diffence_jax.experiment.seeds import run_seeds
+  from diffence_jax.report.cells import wrapped
+  from diffence_jax.tables.seeds import HTML, cautions, format_seeds
+
+  runs, folder = run_seeds(experiments, workdir)
+  if runs:
+    width = columns()
+    red = [line for text in cautions(runs) for line in wrapped(text, width)]
+    say(format_seeds(runs, width), red=red)
+    say(f"\nThe report over seeds: {folder / HTML}")
+
+
+def _seeds(text: str) -> list[int]:
+  if not re.fullmatch(r"\d{1,9}(,\d{1,9})*", text):
+    raise ValueError(
+      f"--seeds is {text!r}; expected whole numbers between commas, such as 0,1,2."
+    )
+  return [int(seed) for seed in text.split(",")]

@@ -21,6 +21,7 @@ from diffence_jax.metrics.intervals import (
   balanced_accuracy,
   clopper_pearson,
   proportion,
+  t_interval,
 )
 from diffence_jax.metrics.roc import Rate, Roc, roc
 from diffence_jax.metrics.unlimited import Unlimited, unlimited_auc
@@ -46,5 +47,6 @@ __all__ = [
   "negative_log_likelihood",
   "proportion",
   "roc",
+  "t_interval",
   "unlimited_auc",
 ]

@@ -18,6 +18,8 @@ NO_CHANGE = 0.0005
 WIDTH = 118
 # Narrower, words would be cut.
 _LEAST_WIDTH = 40
+# A share's interval that is wider tells nothing: it is not printed. Files have it.
+_WIDEST = 0.5
 # What spreadsheets take for the beginning of a formula.
 _FORMULA = ("=", "+", "-", "@")
 
@@ -69,6 +71,11 @@ def percent_interval(estimate: Estimate) -> str:
   return f"[{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
 
 
+def told_interval(estimate: Estimate | Rate) -> str:
+  """The ends of an interval of shares, in percent; empty where that tells nothing."""
+  return "" if estimate.high - estimate.low > _WIDEST else percent_interval(estimate)
+
+
 def relative_change(change: float | None) -> str:
   """A relative change in percent with its sign, empty if there is none."""
   # Adding zero turns a rounded -0.0 into 0.0.
@@ -87,7 +94,7 @@ def auc_cell(auc: Estimate, change: str = "") -> Cell:
 
 def rate_cell(rate: Rate) -> Cell:
   """A TPR or TNR with its interval, marked where the sample is too small for it."""
-  return Cell(rate_text(rate.value, rate.enough), below=percent_interval(rate))
+  return Cell(rate_text(rate.value, rate.enough), below=told_interval(rate))
 
 
 def rate_text(value: float, enough: bool) -> str:
@@ -100,7 +107,11 @@ def mark_notes(enough: Iterable[bool]) -> list[tuple[str, str]]:
   if all(enough):
     return []
   return [
-    (MARK, "fewer than 10 expected false positives: the sample is too small for this rate")
+    (
+      MARK,
+      "fewer than 10 expected false positives: the sample is too small for this rate; its "
+      "interval is not printed where it is wider than 50 points",
+    )
   ]
 
 

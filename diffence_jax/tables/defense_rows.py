@@ -4,9 +4,7 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import scipy.stats
-
-from diffence_jax.metrics import Estimate
+from diffence_jax.metrics import Estimate, t_interval
 from diffence_jax.report.cells import flat
 from diffence_jax.tables.published import published
 
@@ -29,7 +27,6 @@ VERDICTS = {
 }
 FIGURES = ("test_accuracy", "highest_auc", "highest_accuracy", "ece", "nll", "gap")
 _RATIOS = ("training_ratio", "inference_alone_ratio", "inference_ratio")
-_LEVEL = 0.95
 
 
 def aggregate(cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -161,9 +158,7 @@ def _difference(seeds, after, before, figure):
     ((a, b),) = pairs
     low, high = a["low"] - b["high"], a["high"] - b["low"]
   else:
-    quantile = float(scipy.stats.t.ppf(0.5 + _LEVEL / 2, len(seeds) - 1))
-    half = quantile * statistics.stdev(differences) / len(seeds) ** 0.5
-    low, high = mean - half, mean + half
+    _, low, high = t_interval(differences)
   each = [{"seed": s, "value": d} for s, d in zip(seeds, differences, strict=True)]
   return {"value": mean, "low": low, "high": high, "seeds": each}
 
