@@ -19,6 +19,7 @@ Protects an image classifier with Diffence and measures what that gains.
   diffence frontier --help        compares all policies on the record of a finished audit
   diffence tune --help            picks the policy for a bound on what leaks
   diffence compare --help         puts finished runs beside each other
+  diffence plot --help            draws the ROC of any attack of a finished run
 
   --config=NAME[:VARIANT]    the experiment: the name of one of ours, for example digits, or
                              digits:smoke; or a Python file with get_config(variant), for

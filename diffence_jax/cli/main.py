@@ -20,6 +20,7 @@ _SUBCOMMANDS = {
   "export": "export",
   "frontier": "frontier",
   "import-torch": "import_torch",
+  "plot": "plot",
   "tune": "tune",
 }
 _NOT_WRITTEN, _GOES_ON = "the output was not written.", "the same command goes on from here."

@@ -21,6 +21,12 @@ _NUM_BINS = 60
 _MAX_COLUMNS = 8
 _MIN_TILE = 48
 TITLE = {"fontsize": 10.5, "loc": "left"}
+# What figures are written as, and what such files would tell of the program and the time.
+KINDS = {
+  "svg": ("Creator", "Date", "Format", "Type"),
+  "png": ("Software",),
+  "pdf": ("Creator", "Producer", "CreationDate"),
+}
 
 
 def roc_curves(
@@ -220,19 +226,37 @@ def as_percent(value: float, _: int | None = None) -> str:
 
 
 def draw_svg(draw, height: float) -> bytes:
-  """What `draw(figure)` draws, without the date and random ids that differ between runs."""
+  """What `draw(figure)` draws, for a page."""
+  text = _drawn(draw, height, "svg", _settings(), transparent=True)
+  # The prolog names an external document type, which no browser needs.
+  return text[text.index(b"<svg") :]
+
+
+def draw_file(draw, height: float, kind: str) -> bytes:
+  """What `draw(figure)` draws, as a file of its own on a white ground.
+
+  Args:
+    draw: a function of a figure.
+    height: in inches.
+    kind: one of `KINDS`.
+
+  Returns:
+    The image; its text is at least 11 pixels high where it is shown 420 pixels wide.
+  """
+  return _drawn(draw, height, kind, _settings() | {"font.size": 11}, dpi=200)
+
+
+def _drawn(draw, height, kind, settings, **saved):
+  """The bytes, without the date and random ids that differ between runs."""
   import matplotlib
   from matplotlib.figure import Figure
 
-  with matplotlib.rc_context(_settings()):
+  with matplotlib.rc_context(settings):
     figure = Figure(figsize=(_WIDTH, height), layout="constrained")
     draw(figure)
     buffer = io.BytesIO()
-    unsaid = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    figure.savefig(buffer, format="svg", transparent=True, metadata=unsaid)
-  text = buffer.getvalue()
-  # The prolog names an external document type, which no browser needs.
-  return text[text.index(b"<svg") :]
+    figure.savefig(buffer, format=kind, metadata=dict.fromkeys(KINDS[kind]), **saved)
+  return buffer.getvalue()
 
 
 def _settings() -> dict[str, Any]:
