@@ -1,4 +1,4 @@
-"""docs/predictors.md: classifiers of PyTorch and scikit-learn are wrapped as it says."""
+"""Classifiers of PyTorch and scikit-learn are wrapped and protected as the docs say."""
 
 import re
 from pathlib import Path
@@ -57,6 +57,27 @@ def test_pytorch():
     expected = names["network"](given).numpy()
   np.testing.assert_allclose(answers, expected, atol=1e-5)
   check_behind_protect(names["predict"], images)
+
+
+def test_the_tutorial_of_pytorch(tmp_path, monkeypatch):
+  torch = pytest.importorskip("torch")
+  torch.manual_seed(0)
+  monkeypatch.chdir(tmp_path)
+  page = PAGE.parent / "tutorials/pytorch.md"
+  draw = np.random.default_rng(0)
+  names = {
+    "network": torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 10)),
+    "images": draw.random((80, 4, 4, 1), np.float32),
+    "labels": draw.integers(0, 10, 80),
+    "is_member": np.arange(80) % 2 == 0,
+    "denoise": lambda x, t: 0.1 * x,
+    "schedule": dj.linear_schedule(),
+  }
+  for code in re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL):
+    exec(compile(code, page.name, "exec"), names)
+  np.testing.assert_array_equal(names["answers"].argmax(axis=1), names["raw"].argmax(axis=1))
+  assert [row.name for row in names["results"].predictors] == ["undefended", "diffence"]
+  assert (tmp_path / "report/report.html").is_file()
 
 
 def test_an_endpoint_is_asked_in_parts(monkeypatch):

@@ -1,4 +1,4 @@
-"""What the README shows runs as it stands there, and settings that the docs name exist."""
+"""What README and docs show runs as it stands there, and settings that they name exist."""
 
 import json
 import os
@@ -19,19 +19,37 @@ from diffence_jax.training.loop import take
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
+PAGES = (README, *sorted((ROOT / "docs").rglob("*.md")))
+
+
+def examples(page):
+  """The Python blocks of a page, those that the site runs among them."""
+  blocks = r"```(?:python|\{code-cell\} ipython3)\n((?::.*\n)*)(.*?)```"
+  return [code for _, code in re.findall(blocks, page.read_text(), flags=re.DOTALL)]
 
 
 def example(word):
-  """The README's one Python example with this word."""
-  examples = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
-  (text,) = [each for each in examples if word in each]
+  """The one Python example of README and docs with this word."""
+  (text,) = [each for page in PAGES for each in examples(page) if word in each]
   return text
 
 
 def run_example(word, **names):
-  """Runs the README's one example with this word and returns the names it leaves."""
+  """Runs the one example with this word and returns the names it leaves."""
   exec(example(word), names)
   return names
+
+
+def test_the_readme_stays_short():
+  assert README.read_text().count("\n") <= 150
+
+
+def test_every_example_is_python():
+  """Those too that are not run here, since they need a finished run or another's weights."""
+  blocks = [(page.name, code) for page in PAGES for code in examples(page)]
+  for name, code in blocks:
+    compile(code, name, "exec")
+  assert len(blocks) > 20
 
 
 def test_two_arrays_and_a_mask_are_audited(tmp_path, monkeypatch):
@@ -71,13 +89,13 @@ def own():
   return run_example("def largest_logit")
 
 
-def test_the_attack_of_the_readme(own):
+def test_the_attack_of_the_tutorial(own):
   logits = np.random.default_rng(0).normal(size=(6, 2, 3)).astype(np.float32)
   scores = own["largest_logit"](View(logits=logits, labels=np.zeros(6, np.int32)))
   np.testing.assert_allclose(scores, [np.mean([max(q) for q in each]) for each in logits])
 
 
-def test_the_policy_of_the_readme(own):
+def test_the_policy_of_the_tutorial(own):
   # Candidates of two classes; phi is the difference. Those that keep the label 0: 4, 1, 2.
   differences = np.array([4.0, -3.0, 1.0, 2.0])
   candidates = np.stack([differences, np.zeros(4)], axis=-1)[None].astype(np.float32)
@@ -88,7 +106,7 @@ def test_the_policy_of_the_readme(own):
   np.testing.assert_array_equal(answer, [[1.0, 0.0]])
 
 
-def test_the_defenses_of_the_readme(own):
+def test_the_defenses_of_the_tutorial(own):
   module = dj.models.make_classifier("small_resnet", num_classes=3, width=4, stages=(1,))
   settings = TrainSettings(20, 2, 5, 1e-3, 0.0)
   recipe = own["small_logits"](module, settings, weight=0.5)
@@ -171,7 +189,7 @@ def test_the_recipes_work():
 def test_commands_of_the_docs_name_settings_that_exist():
   config = base_config()
   mentions = {}
-  for file in (README, ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")):
+  for file in (*PAGES, ROOT / "CONTRIBUTING.md"):
     found = re.findall(r"config\.([a-z_]+)\.([a-z_]+)", file.read_text())
     sections = "|".join(name for name in config if hasattr(config[name], "keys"))
     found += re.findall(rf"`({sections})\.([a-z_]+)(?:=[^`]*)?`", file.read_text())
@@ -189,7 +207,7 @@ def test_commands_of_the_docs_name_settings_that_exist():
 
 
 def test_links_of_the_docs_lead_somewhere():
-  for file in (README, ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")):
+  for file in (*PAGES, ROOT / "CONTRIBUTING.md"):
     for link in re.findall(r"\]\(([^)#]+)", file.read_text()):
       if "://" not in link:
         assert (file.parent / link).exists(), f"{file.name}: {link}"

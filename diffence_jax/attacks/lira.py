@@ -49,8 +49,8 @@ def lira(
     variance where that spread is no more than sampling makes it.
 
   A variance is at least 1e-12 of the global one (1e-12 where that is 0). An infinite phi, of a
-  probability that is 0 or 1, is taken for the largest finite |phi| of all models and examples,
-  with its sign.
+  probability that is 0 or 1, is taken for the largest finite `|phi|` of all models and
+  examples, with its sign.
 
   Args:
     target_phi: f[N] or f[N,Q], of the model under attack.

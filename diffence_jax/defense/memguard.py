@@ -95,7 +95,7 @@ def memguard_logits(
 ) -> jax.Array:
   """Moves the attacker's output on every sample across 1/2, where that can be done.
 
-  From a sample's logits z0, of which y is the largest, steps along the normalised gradient of
+  From a sample's logits z0, of which y is the largest, steps along the normalised gradient of::
 
       c1 |h(z)| + c2 relu(max_{j != y} z_j - z_y) + c3 |softmax(z) - softmax(z0)|_1
 
