@@ -19,7 +19,11 @@ extensions = [
 ]
 html_theme = "sphinx_book_theme"
 html_title = "diffence_jax"
-html_theme_options = {"show_toc_level": 2}
+html_theme_options = {
+  "show_toc_level": 1,
+  "navbar_persistent": [],
+  "use_fullscreen_button": False,
+}
 html_static_path = ["static"]
 html_css_files = ["site.css"]
 html_copy_source = False
@@ -44,6 +48,7 @@ default_role = "code"
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
+python_use_unqualified_type_names = True
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
@@ -61,6 +66,12 @@ def _list_guides(app, name, source):
     source[0] = source[0].replace("GUIDES", "\n".join(guides))
 
 
+def _skip_fields(app, what, name, member, skip, options):
+  """Leaves out fields of named tuples, which the docstring of their class tells."""
+  return skip or str(member.__doc__).startswith("Alias for field number")
+
+
 def setup(app):
   """Connects what the pages need beside the extensions."""
   app.connect("source-read", _list_guides)
+  app.connect("autodoc-skip-member", _skip_fields)

@@ -45,6 +45,14 @@ def scaled_logit(logits: jax.Array, labels: jax.Array | None = None) -> jax.Arra
   Raises:
     TypeError: logits or labels are no such numbers.
     ValueError: fewer than two classes, or a label that is none of them.
+
+  Example:
+    >>> import numpy as np
+    >>> import diffence_jax as dj
+    >>> p = np.array([0.9, 0.06, 0.04])
+    >>> phi = dj.scaled_logit(np.log(p))
+    >>> np.isclose(phi, np.log(0.9 / 0.1)).item()
+    True
   """
   logits = check_answers(logits, values=False).astype(jnp.float32)
   chosen = jnp.argmax(logits, axis=-1) if labels is None else _check_labels(labels, logits)
@@ -92,6 +100,19 @@ def select(
     TypeError: logits are no floating-point numbers.
     ValueError: the shapes do not fit, the interval is not one, or raw logits are NaN, +inf or
       nothing but -inf. (Candidates that are so are passed over, and are not `kept`.)
+
+  Example:
+    One image of two classes, three candidates: the first has lost the label, 0; phi of the
+    other two is 4 and 1.
+
+    >>> import numpy as np
+    >>> import diffence_jax as dj
+    >>> candidates = np.array([[[0.0, 2.0], [4.0, 0.0], [1.0, 0.0]]])
+    >>> raw = np.array([[5.0, 0.0]])
+    >>> dj.select(candidates, raw).index.tolist()
+    [1]
+    >>> dj.select(candidates, raw, interval=(0.5, 2.0)).index.tolist()
+    [2]
   """
   candidate_logits = check_answers(candidate_logits, "candidate_logits", 3, values=False)
   raw_logits = check_answers(raw_logits, "raw_logits", 2)

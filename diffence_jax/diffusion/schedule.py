@@ -48,6 +48,14 @@ def linear_schedule(
 
   Raises:
     ValueError: a setting is out of its range.
+
+  Example:
+    >>> import diffence_jax as dj
+    >>> schedule = dj.linear_schedule()
+    >>> schedule.num_steps
+    1000
+    >>> bool(schedule.alpha_bar[0] > schedule.alpha_bar[160] > schedule.alpha_bar[-1])
+    True
   """
   check_linear(num_steps=num_steps, beta_start=beta_start, beta_end=beta_end)
   return schedule_of_betas(np.linspace(beta_start, beta_end, num_steps, dtype=np.float64))

@@ -139,6 +139,14 @@ def roc(member_scores: ArrayLike, nonmember_scores: ArrayLike) -> Roc:
 
   Raises:
     ValueError: a side is empty, not of rank 1 or has NaN in it.
+
+  Example:
+    >>> import diffence_jax as dj
+    >>> curve = dj.metrics.roc([3.0, 2.0, 1.0], [2.5, 0.5, 0.0, -1.0])
+    >>> round(curve.auc, 3)  # 10 of 12 pairs are in order
+    0.833
+    >>> round(float(curve.tpr_at_fpr(0.25).value), 3)
+    1.0
   """
   members = _check_scores(member_scores, "member_scores")
   nonmembers = _check_scores(nonmember_scores, "nonmember_scores")

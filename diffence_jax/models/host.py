@@ -86,6 +86,14 @@ def host_predictor(
   Raises:
     TypeError: `function` is no function of images.
     ValueError: `num_classes` is below 2, or no whole number.
+
+  Example:
+    >>> import numpy as np
+    >>> import diffence_jax as dj
+    >>> classify = lambda images: images.reshape(len(images), -1)[:, :3]
+    >>> predict = dj.host_predictor(classify, num_classes=3)
+    >>> predict(None, np.full((2, 4, 4, 1), 0.5, np.float32)).shape
+    (2, 3)
   """
   check_function("function", function, "images")
   check_whole("num_classes", num_classes, 2)
