@@ -7,7 +7,7 @@ from pathlib import Path
 from diffence_jax.cli.parsing import Arguments, asks_for_help
 from diffence_jax.cli.terminal import columns, say
 
-_USAGE = "diffence audit RECORD --output=FOLDER [--attacks=NAME,...] [--seed=0]"
+_USAGE = "diffence audit RECORD --output=FOLDER [--attacks=NAME,...] [--seed=0] [--pdf]"
 _DESCRIPTION = """\
 Attacks the recorded answers of a classifier of any framework, and writes a report.
 
@@ -29,6 +29,7 @@ Attacks the recorded answers of a classifier of any framework, and writes a repo
                       your own; if it is left out those of experiments that the
                       record allows
   --seed=0            of what attacks draw
+  --pdf               report.pdf too, printed by a Chromium at hand
   --help              this text
 
 A record is three lines of NumPy:
@@ -59,15 +60,26 @@ def run(argv: Sequence[str]) -> None:
   parser.add_argument("--output", metavar="FOLDER", type=Path, required=True)
   parser.add_argument("--attacks", metavar="NAME,...", default="")
   parser.add_argument("--seed", type=int, default=0)
+  parser.add_argument("--pdf", action="store_true")
   given = parser.parse_args(argv[1:])
 
   # Nothing here is for an accelerator, which may be busy.
   os.environ.setdefault("JAX_PLATFORMS", "cpu")
   # After parsing: importing jax takes a second that a misspelt flag need not wait for.
+  from diffence_jax.disk import private_files
   from diffence_jax.recorded import audit_record
   from diffence_jax.recorded.table import format_table
+  from diffence_jax.report.pdf import find_browser, write_pdf
+
+  if given.pdf:
+    find_browser()  # before all attacks
 
   chosen = {"attacks": tuple(given.attacks.split(","))} if given.attacks else {}
   results = audit_record(given.record.expanduser(), given.output, seed=given.seed, **chosen)
   say(format_table(results, columns()))
-  say(f"{given.output.expanduser() / 'report.html'}")
+  page = given.output.expanduser() / "report.html"
+  say(f"{page}")
+  if given.pdf:
+    with private_files():
+      write_pdf(page, page.with_suffix(".pdf"))
+    say(f"{page.with_suffix('.pdf')}")

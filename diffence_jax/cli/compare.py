@@ -7,7 +7,7 @@ from pathlib import Path
 from diffence_jax.cli.parsing import Arguments, asks_for_help
 from diffence_jax.cli.terminal import columns, say
 
-_USAGE = "diffence compare RUN RUN ... [--output=FOLDER]"
+_USAGE = "diffence compare RUN RUN ... [--output=FOLDER [--pdf]]"
 _DESCRIPTION = """\
 Puts finished runs beside each other: accuracy, the strongest attacks, calibration, time.
 
@@ -15,6 +15,7 @@ Puts finished runs beside each other: accuracy, the strongest attacks, calibrati
                       or the results.json in one of them; any number
   --output=FOLDER     comparison.html with the ROC curves overlaid, comparison.csv and
                       comparison.json; without it there is the table on the terminal only
+  --pdf               comparison.pdf too, printed by a Chromium at hand
   --help              this text
 
 Where runs do not compare (other data, another split, other attacks, smoke runs) the table says
@@ -38,13 +39,17 @@ def run(argv: Sequence[str]) -> None:
   parser = Arguments("diffence compare")
   parser.add_argument("runs", metavar="RUN", type=Path, nargs="+")
   parser.add_argument("--output", metavar="FOLDER", type=Path)
+  parser.add_argument("--pdf", action="store_true")
   given = parser.parse_args(argv[1:])
   output = check_output(given.output)
+  if given.pdf and output is None:
+    raise ValueError("--pdf needs --output=FOLDER, where it is to go.")
 
   # Nothing here is for an accelerator, which may be busy.
   os.environ.setdefault("JAX_PLATFORMS", "cpu")
   # After parsing: importing jax takes a second that a misspelt flag need not wait for.
   from diffence_jax.report.cells import wrapped
+  from diffence_jax.report.pdf import find_browser, write_pdf
   from diffence_jax.tables.comparison import (
     HTML,
     all_cautions,
@@ -53,14 +58,20 @@ def run(argv: Sequence[str]) -> None:
   )
   from diffence_jax.tables.runs import read_runs
 
+  if given.pdf:
+    find_browser()
   runs, left_out = read_runs(given.runs)
   warned, width = all_cautions(runs, left_out), columns()
   if output is not None:
     write_comparison(runs, warned, output)
+    printed = (output / HTML).with_suffix(".pdf")
+    printed.unlink(missing_ok=True)  # of an old page
+    if given.pdf:
+      write_pdf(output / HTML, printed)
   red = [line for text in warned for line in wrapped(text, width)]
   say(format_comparison(runs, warned, width), red=red)
   if output is not None:
-    say(f"\nThe page: {output / HTML}")
+    say(f"\nThe page: {output / HTML}" + (f"\nPrinted: {printed}" if given.pdf else ""))
 
 
 def check_output(folder: Path | None) -> Path | None:

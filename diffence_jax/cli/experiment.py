@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 from absl import flags
 
@@ -30,6 +31,7 @@ Protects an image classifier with Diffence and measures what that gains.
                              again computes only what is missing, also after a crash
   --seeds=0,1,2              runs the experiment at each of these seeds, and leaves a report on
                              each and one on their means, with intervals over seeds
+  --pdf                      the report as report.pdf too, printed by a Chromium at hand
   --dry_run                  print the stages, which of them are cached, and what the rest
                              will cost; compute nothing
   --distributed=auto         share the work among the processes of a SLURM job or a TPU pod;
@@ -67,12 +69,16 @@ def run(argv: Sequence[str]) -> None:
   from diffence_jax import parallel
   from diffence_jax.experiment import compiled
   from diffence_jax.experiment.plan import plan
+  from diffence_jax.experiment.reports import print_report
   from diffence_jax.experiment.run import carry_out, describe
   from diffence_jax.experiment.seeds import plan_seeds
   from diffence_jax.report.cells import wrapped
+  from diffence_jax.report.pdf import find_browser
   from diffence_jax.report.summary import caution
   from diffence_jax.report.table import format_table
 
+  if values.pdf:
+    find_browser()  # before hours of work
   if values.distributed:
     parallel.connect(values.distributed)
   experiments = [plan(values.config)] if seeds is None else plan_seeds(values.config, seeds)
@@ -81,24 +87,28 @@ def run(argv: Sequence[str]) -> None:
     return
   compiled.keep_in(workdir)
   if seeds is not None:
-    _run_seeds(experiments, workdir)
+    _run_seeds(experiments, workdir, values.pdf)
     return
   results = carry_out(experiments[0], workdir)
   if parallel.is_first():
     width = columns()
     say(format_table(results, width), red=wrapped(caution(results), width))
     say(f"\nThe whole report: {workdir}/report.html")
+    if values.pdf:
+      say(f"Printed: {print_report(experiments[0], Path(workdir))}")
 
 
 def _define_flags(values: flags.FlagValues) -> None:
   flags.DEFINE_string("distributed", None, "To share the work.", flag_values=values)
   flags.DEFINE_string("seeds", None, "To run at several.", flag_values=values)
+  flags.DEFINE_bool("pdf", False, "Print the report.", flag_values=values)
   flags.DEFINE_bool("dry_run", False, "Print the stages only.", flag_values=values)
 
 
-def _run_seeds(experiments, workdir):
+def _run_seeds(experiments, workdir, pdf):
   from diffence_jax.experiment.seeds import run_seeds
   from diffence_jax.report.cells import wrapped
+  from diffence_jax.report.pdf import write_pdf
   from diffence_jax.tables.seeds import HTML, cautions, format_seeds
 
   runs, folder = run_seeds(experiments, workdir)
@@ -107,6 +117,11 @@ def _run_seeds(experiments, workdir):
     red = [line for text in cautions(runs) for line in wrapped(text, width)]
     say(format_seeds(runs, width), red=red)
     say(f"\nThe report over seeds: {folder / HTML}")
+    printed = (folder / HTML).with_suffix(".pdf")
+    printed.unlink(missing_ok=True)  # of an old page
+    if pdf:
+      write_pdf(folder / HTML, printed)
+      say(f"Printed: {printed}")
 
 
 def _seeds(text: str) -> list[int]:

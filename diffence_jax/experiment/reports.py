@@ -5,17 +5,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from diffence_jax import report
-from diffence_jax.disk import link_or_copy
+from diffence_jax.disk import link_or_copy, private_files
 from diffence_jax.experiment.collect import arrays_of
 from diffence_jax.experiment.config import as_json
 from diffence_jax.experiment.plan import Experiment
 from diffence_jax.experiment.stage import fingerprint
 from diffence_jax.experiment.store import Store
 from diffence_jax.report import Results, Timing
+from diffence_jax.report.pdf import write_pdf
 
 # All that a report may consist of; which of them there are depends on the config.
-FILES = ("results.json", "results.csv", "curves.npz", "shadow.csv", "scores.csv", "report.html",
-         "private.html")  # fmt: skip
+_PDF = "report.pdf"
+FILES = (
+  "results.json", "results.csv", "curves.npz", "shadow.csv", "scores.csv", "report.html",
+  "private.html", _PDF,
+)  # fmt: skip
 
 
 def report_folder(experiment: Experiment, workdir: Path) -> Path:
@@ -48,9 +52,28 @@ def write_reports(
   report.write_report(results, arrays_of(experiment, store), timings, folder)
   scores = experiment.audit.load_scores(store)
   report.write_scores(experiment.audit.pool, scores, folder / "scores.csv")
+  # An old one is of the old page.
+  (folder / _PDF).unlink(missing_ok=True)
   for name in FILES:
     if (folder / name).is_file():
       link_or_copy(folder / name, store.workdir / name)
     else:
       # Of another config, it would be taken for this one's.
       (store.workdir / name).unlink(missing_ok=True)
+
+
+def print_report(experiment: Experiment, workdir: Path) -> Path:
+  """Prints a report that is written, and puts the PDF at hand too.
+
+  Returns:
+    `report.pdf` in the workdir.
+
+  Raises:
+    ValueError: there is no browser to print with.
+    RuntimeError: it has failed.
+  """
+  folder = report_folder(experiment, workdir)
+  with private_files():
+    write_pdf(folder / "report.html", folder / _PDF)
+    link_or_copy(folder / _PDF, workdir / _PDF)
+  return workdir / _PDF

@@ -19,6 +19,8 @@ from diffence_jax.report.page import svg_uri
 from diffence_jax.report.scores_csv import write_score_lines
 from diffence_jax.report.template import render
 
+# Of an audit whose page was printed.
+PDF = "report.pdf"
 FILES = ("report.html", "results.json", "results.csv", "curves.npz", "examples.csv")
 
 
@@ -68,6 +70,7 @@ def audit_record(
   }
   with private_files():
     make_private(folder)
+    (folder / PDF).unlink(missing_ok=True)  # of an old page
     for name, text in texts.items():
       write_atomically(folder / name, text)
     cells.write_rows(list(table.csv_rows(results)), folder / "results.csv")
@@ -114,7 +117,7 @@ def render_page(results: RecordResults, arrays: Mapping[str, np.ndarray]) -> str
 def _check_folder(folder: Path) -> None:
   """Raises ValueError where the report would lie among other things."""
   if folder.is_dir():
-    others = sorted({path.name for path in folder.iterdir()} - set(FILES))
+    others = sorted({path.name for path in folder.iterdir()} - {*FILES, PDF})
     if others:
       raise ValueError(
         f"{folder} holds {others[0]} and is no folder of an earlier audit; choose a new folder."

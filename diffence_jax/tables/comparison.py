@@ -196,7 +196,8 @@ def roc_plots(runs: Sequence[Run]) -> dict[str, bytes]:
   groups: dict[str, dict[str, Curve]] = {}
   known = [name for run in runs for name in run.curves]
   for run in runs:
-    for name, curve in run.curves.items():
+    for name in [row.name for row in run.rows if row.name in run.curves]:
+      curve = run.curves[name]
       if known.count(name) > 1:
         groups.setdefault(name, {})[run.label] = curve
       else:

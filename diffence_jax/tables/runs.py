@@ -14,6 +14,7 @@ from diffence_jax.report.summary import caution
 from diffence_jax.report.table import reported_sizes
 
 _RESULTS = "results.json"
+_MOST_NAMED = 4
 # What names a run, and what sets neither figures nor samples.
 _NOT_COMPARED = ("name", "variant", "seed", "compute", "samples")
 
@@ -180,22 +181,29 @@ def _differences(first: Run, other: Run) -> list[str]:
     told = _of_experiments(one, two)
   else:
     told = _of_records(one, two)
-  tried = [_attacks(run) for run in (first, other)]
-  for name in tried[0].keys() & tried[1].keys():
-    missing = sorted(tried[0][name] ^ tried[1][name])
-    if missing:
-      told.append(
-        f"other attacks were run on {name} ({', '.join(missing[:4])}"
-        f"{', ...' if len(missing) > 4 else ''} on one of them only); more attacks find more."
-      )
+  told += _other_attacks(first, other)
   versions = [results.versions.get("diffence_jax", "?") for results in (one, two)]
   if versions[0] != versions[1]:
     told.append(f"versions {versions[1]} and {versions[0]} of diffence_jax.")
   return told
 
 
-def _attacks(run):
-  return {row.name: {attack.title for attack in row.attacks} for row in run.rows}
+def _other_attacks(first: Run, other: Run) -> list[str]:
+  """Attacks that were run on the same predictor in one of the runs only."""
+  tried = [
+    {row.name: {attack.title for attack in row.attacks} for row in run.rows}
+    for run in (first, other)
+  ]
+  predictors: dict[str, list[str]] = {}
+  for name in tried[0]:
+    if name in tried[1] and (missing := sorted(tried[0][name] ^ tried[1][name])):
+      shown = "; ".join(missing[:_MOST_NAMED]) + ("; ..." if missing[_MOST_NAMED:] else "")
+      predictors.setdefault(shown, []).append(name)
+  return [
+    f"other attacks were run on {', '.join(names)} (on one side only: {shown}); more attacks "
+    "find more."
+    for shown, names in predictors.items()
+  ]
 
 
 def _of_experiments(one: Results, two: Results) -> list[str]:

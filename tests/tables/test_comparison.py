@@ -140,6 +140,21 @@ def test_runs_of_one_name_are_told_apart_and_lacking_curves_are_said(tmp_path):
   assert told.startswith(f"No ROC curves of {paths[1]}:")
 
 
+def test_attacks_that_differ_are_told_once_for_all_predictors(tmp_path):
+  results = real()
+  fewer = tuple(
+    dataclasses.replace(row, attacks=row.attacks[:-9]) for row in results.predictors
+  )
+  paths = [
+    write_run(tmp_path / "a"),
+    write_run(tmp_path / "b", dataclasses.replace(results, predictors=fewer)),
+  ]
+  runs, left_out = read_runs(paths)
+  told = all_cautions(runs, left_out)
+  assert all(sum(name in text for text in told) >= 1 for name in NAMES)
+  assert len(told) < len(NAMES) and all("; ...)" in text for text in told)
+
+
 @pytest.mark.parametrize("case", ["none", "twice", "not there", "no json", "output"])
 def test_bad_input_is_refused_in_a_line(tmp_path, capsys, case):
   run = write_run(tmp_path / "run")
