@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import re
 from pathlib import Path
 
 import pytest
@@ -21,3 +22,9 @@ def test_examples_run(file):
 
 def test_there_are_examples():
   assert {"protect", "select", "roc"} <= {file.stem for file in FILES}
+
+
+def test_all_public_names_are_in_the_reference():
+  pages = "\n".join(file.read_text() for file in (PACKAGE.parent / "docs/api").glob("*.md"))
+  shown = set(re.findall(r":: (?:diffence_jax\.)?(\w+)", pages))
+  assert set(diffence_jax.__all__) <= shown
