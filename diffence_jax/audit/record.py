@@ -17,9 +17,10 @@ from diffence_jax import models, parallel
 from diffence_jax.audit.record_files import RecordWriter
 from diffence_jax.batching import batches, even_size, to_float
 from diffence_jax.defense import candidate_logits
+from diffence_jax.defense.on_host import make_host_candidates
 from diffence_jax.defense.pairs import check_finite
 from diffence_jax.diffusion import Schedule
-from diffence_jax.predictor import Bound, are_finite, check_largest
+from diffence_jax.predictor import Bound, are_finite, check_largest, runs_on_host
 from diffence_jax.progress import progress_bar
 
 
@@ -32,7 +33,8 @@ def make_record_step(
   """Builds the compiled step: raw and candidate logits of one batch.
 
   Args:
-    classifier: the classifier's module, or a function as `models.predictor` takes it.
+    classifier: the classifier's module, or a function as `models.predictor` takes it; one that
+      runs on the host is asked between compiled programs.
     denoiser: the noise-prediction network's module.
     mesh: the batch is split over it.
     **purify: settings of `candidate_logits`.
@@ -41,6 +43,8 @@ def make_record_step(
     `((key, classifier variables, denoiser variables, schedule), (images f32[B,H,W,C], ids
     i32[B])) -> (raw f[B,K], candidates f[B,M,K])`.
   """
+  if runs_on_host(classifier):
+    return _make_host_step(classifier, denoiser, mesh, **purify)
 
   def record_step(shared, batch):
     key, classifier_variables, denoiser_variables, schedule = shared
@@ -51,6 +55,23 @@ def make_record_step(
     return raw, candidate_logits(key, predict, denoise, schedule, images, ids=ids, **purify)
 
   return jax.jit(parallel.map_over_batch(record_step, mesh))
+
+
+def _make_host_step(predict, denoiser, mesh, **purify):
+  """The same step around a predictor that runs on the host, which has no variables."""
+  built_for, draw = None, None
+
+  def record_step(shared, batch):
+    nonlocal built_for, draw
+    key, _, denoiser_variables, schedule = shared
+    if built_for is not shared:
+      denoise = models.denoiser(denoiser, denoiser_variables)
+      draw = make_host_candidates(predict, denoise, schedule, mesh=mesh, **purify)
+      built_for = shared
+    images, ids = batch
+    return predict(key, images), draw(key, images, ids)
+
+  return record_step
 
 
 def record_queries(

@@ -49,9 +49,15 @@ def run(argv: Sequence[str]) -> None:
   output = Path(values.output).expanduser()
   # Only now: importing jax takes a second.
   from diffence_jax.experiment.finished import choose_policy, load_run
+  from diffence_jax.experiment.stages.host_classifier import HostClassifier
   from diffence_jax.interop import export
 
   finished = load_run(values.workdir, values.config)
+  if isinstance(finished.experiment.classifier, HostClassifier):
+    raise ValueError(
+      f"The classifier of {finished.experiment.classifier.architecture} is none of Flax, so it "
+      "cannot be exported. Protect it where it runs: dj.load_run(workdir).protect()."
+    )
   name = choose_policy(finished.experiment, values.policy)
   shape = finished.experiment.dataset.images.shape[1:]
   export(output, finished.protect(name), shape)

@@ -68,20 +68,31 @@ def _check_classifier(
       f"The classifier in {path} is for images of {manifest.image_channels} channels, and the "
       f"data have {dataset.images.shape[-1]}."
     )
+  check_fixed(settings, "saved_model")
+
+
+def check_fixed(settings: Settings, name: str) -> None:
+  """Raises ValueError where settings do not go with a target that is trained already.
+
+  Args:
+    settings: all of them.
+    name: of the setting of the classifier that names the target.
+  """
+  classifier = settings.classifier
   if not settings.data.index_file:
     raise ValueError(
-      f"classifier.saved_model is {path}, and nothing says which samples it was trained on; "
-      "name them in data.index_file."
+      f"classifier.{name} is {getattr(classifier, name)}, and nothing says which samples it "
+      "was trained on; name them in data.index_file."
     )
-  if settings.classifier.defense != "undefended":
+  if classifier.defense != "undefended":
     raise ValueError(
-      f"classifier.defense is {settings.classifier.defense!r}, and classifier.saved_model "
-      "names a trained classifier, which is taken as it is; leave one of them out."
+      f"classifier.defense is {classifier.defense!r}, and classifier.{name} names a trained "
+      "classifier, which is taken as it is; leave one of them out."
     )
   if settings.shadow.num_canaries:
     raise ValueError(
       "shadow.num_canaries asks for canaries that the target is trained on, and "
-      "classifier.saved_model names one that is trained already; set it to 0."
+      f"classifier.{name} names one that is trained already; set it to 0."
     )
 
 

@@ -4,7 +4,6 @@ import dataclasses
 
 import numpy as np
 
-from diffence_jax import models
 from diffence_jax.audit.typed import to_plain
 from diffence_jax.experiment.config import as_json
 from diffence_jax.experiment.plan import Experiment
@@ -49,13 +48,13 @@ def results_of(experiment: Experiment, store: Store) -> Results:
     defense=_defense(experiment),
     classifier=ClassifierFacts(
       model=classifier.architecture,
-      num_parameters=models.num_parameters(classifier.bound.variables),
+      num_parameters=classifier.num_parameters,
       train_accuracy=rows[0].member_accuracy.value,
       test_accuracy=rows[0].test_accuracy.value,
     ),
     diffusion=DiffusionFacts(
       model=diffusion.architecture,
-      num_parameters=models.num_parameters(diffusion.bound.variables),
+      num_parameters=diffusion.num_parameters,
       trained_on=diffusion.group,
       loss=diffusion.last_loss(store),
     ),

@@ -25,6 +25,15 @@ _BY_NAME = {
   "attacks": (ATTACKS,),
 }
 
+# Sections of the options of one function or class.
+_OPEN = (
+  "data.options",
+  "classifier.fields",
+  "classifier.train_options",
+  "classifier.predictor_options",
+  "diffusion.fields",
+)
+
 
 def base_config() -> ConfigDict:
   """Every setting with its default; an experiment's config says what it changes.
@@ -43,7 +52,7 @@ def base_config() -> ConfigDict:
             {key: _entry(option.annotation, option.default) for key, option in options.items()}
           )
   config.lock()
-  for path in ("data.options", "classifier.fields", "diffusion.fields", *_BY_NAME):
+  for path in (*_OPEN, *_BY_NAME):
     open_section = config
     for key in path.split("."):
       open_section = open_section[key]

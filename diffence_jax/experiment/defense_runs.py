@@ -154,7 +154,7 @@ def _facts(results: Results, cells: Sequence[Mapping[str, Any]]) -> list[tuple[s
   in_common = dict(table.facts(results))
   facts = [(name, in_common[name]) for name in ("data", "samples", "Diffence", "protocol")]
   for name, about in (("classifier", results.classifier), ("diffusion", results.diffusion)):
-    facts.append((name, f"{about.model}, {about.num_parameters:,} parameters"))
+    facts.append((name, table.network(about)))
   options = {cell["title"]: cell["options"] for cell in cells}
   described = [
     table.with_options(title, options_of_one)

@@ -30,25 +30,23 @@ from diffence_jax.experiment.plan_audit import (
   plan_shadow_stages,
 )
 from diffence_jax.experiment.plan_models import (
+  plan_classifier,
   plan_diffusion,
   plan_purification,
-  plan_training,
 )
 from diffence_jax.experiment.purification import Purification
 from diffence_jax.experiment.samples import Samples, draw_canaries, make_pool, samples_of
 from diffence_jax.experiment.sections import Settings
 from diffence_jax.experiment.stage import Stage
 from diffence_jax.experiment.stages.audit import Audit
-from diffence_jax.experiment.stages.classifier import (
-  SavedClassifier,
-  TrainedClassifier,
-)
+from diffence_jax.experiment.stages.classifier import TrainedClassifier
 from diffence_jax.experiment.stages.diffusion import SavedDiffusion, TrainedDiffusion
 from diffence_jax.experiment.stages.inference_time import InferenceTime
 from diffence_jax.experiment.stages.queries import Queries
 from diffence_jax.experiment.stages.sample_images import SampleImages
 from diffence_jax.experiment.stages.shadow_audit import ShadowAudit
 from diffence_jax.experiment.stages.split import SplitStage
+from diffence_jax.experiment.stages.target import Target
 from diffence_jax.named import section
 
 # Images whose answers are timed.
@@ -78,7 +76,7 @@ class Experiment:
   dataset: Dataset
   split: Split
   left_out: Mapping[str, tuple[str, ...]]
-  classifier: TrainedClassifier | SavedClassifier
+  classifier: Target
   diffusion: TrainedDiffusion | SavedDiffusion
   queries: Queries
   samples: SampleImages
@@ -116,11 +114,7 @@ def plan(config: ConfigDict | Mapping[str, Any], dataset: Dataset | None = None)
   groups = {name: samples_of(dataset, ids) for name, ids in split.groups().items()}
   pool, members = _pool_and_members(settings, dataset, split)
   asked = Samples(dataset, pool.natural.ids, pool.natural.labels)
-  if "classifier" in saved:
-    classifier = SavedClassifier(saved["classifier"], members)
-  else:
-    training = plan_training(settings, groups["reference"], len(members))
-    classifier = TrainedClassifier(training, members, seed)
+  classifier = plan_classifier(settings, groups["reference"], members, saved.get("classifier"))
   diffusion = plan_diffusion(settings, dataset, groups, saved.get("diffusion"))
   purification = plan_purification(settings)
   recording = {
@@ -230,7 +224,7 @@ def _check(experiment: Experiment) -> None:
     ddim_timesteps(full.num_steps - 1, settings.samples.num_ddim_steps)
   answers_defense(experiment.audit.output, settings.seed, "target")
   # Shapes that do not fit are errors here.
-  _ = experiment.classifier.bound
+  _ = experiment.classifier.num_parameters
   purify.network(experiment.diffusion.bound)
   _check_batches(experiment)
 

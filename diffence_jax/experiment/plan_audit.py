@@ -12,12 +12,16 @@ from diffence_jax.audit.predictors import Predictor, policy_title
 from diffence_jax.audit.shadow import is_in_turn
 from diffence_jax.defense.output import OUTPUT_DEFENSES
 from diffence_jax.defense.policy import POLICIES, PUBLISHED, UNDEFENDED
-from diffence_jax.experiment.plan_models import plan_training
+from diffence_jax.experiment.plan_models import plan_procedure, plan_training
 from diffence_jax.experiment.samples import Samples
 from diffence_jax.experiment.sections import Settings
 from diffence_jax.experiment.stage import Stage
+from diffence_jax.experiment.stages.host_shadows import (
+  ProcedureShadow,
+  ProcedureShadows,
+  Regenerations,
+)
 from diffence_jax.experiment.stages.label_only import LabelOnly
-from diffence_jax.experiment.stages.network import Network
 from diffence_jax.experiment.stages.shadow_audit import ShadowAudit
 from diffence_jax.experiment.stages.shadow_models import ShadowModel, ShadowModels
 from diffence_jax.experiment.stages.shadow_queries import (
@@ -25,6 +29,7 @@ from diffence_jax.experiment.stages.shadow_queries import (
   ShadowQueries,
   TargetQueries,
 )
+from diffence_jax.experiment.stages.target import Target
 from diffence_jax.named import Choice
 
 
@@ -99,7 +104,7 @@ def plan_attacks(
 
 def plan_label_only(
   settings: Settings,
-  classifier: Network,
+  classifier: Target,
   asked: Samples,
   pool: Pool,
   attacks: Sequence[Choice],
@@ -129,7 +134,7 @@ def plan_shadow_stages(
   pool: Samples,
   asked: Samples,
   groups: Mapping[str, Samples],
-  classifier: Network,
+  classifier: Target,
   recording: Mapping[str, Any],
 ) -> list[Stage]:
   """The shadow models, and what they and the target are asked; nothing without any.
@@ -145,19 +150,17 @@ def plan_shadow_stages(
   shadow_settings = settings.shadow
   if not shadow_settings.num_models:
     return []
-  training = plan_training(settings, groups["reference"], -(-len(pool) // 2))
-  shadow = ShadowModels(
-    tuple(
-      ShadowModel(training, pool, number, settings.seed)
-      for number in range(shadow_settings.num_models)
-    )
-  )
-  stages = [
-    shadow,
-    ShadowQueries(
-      samples=pool, shadow=shadow, augmentation=shadow_settings.augmentation, **recording
-    ),
-  ]
+  numbers = range(shadow_settings.num_models)
+  everything = {**recording, "samples": pool, "augmentation": shadow_settings.augmentation}
+  if (procedure := plan_procedure(settings)) is not None:
+    made = Regenerations(**everything)
+    models = (ProcedureShadow(procedure, made, number, settings.seed) for number in numbers)
+    stages = [made, ProcedureShadows(tuple(models))]
+  else:
+    training = plan_training(settings, groups["reference"], -(-len(pool) // 2))
+    models = (ShadowModel(training, pool, number, settings.seed) for number in numbers)
+    shadow = ShadowModels(tuple(models))
+    stages = [shadow, ShadowQueries(shadow=shadow, **everything)]
   target = {**recording, "samples": asked, "classifier": classifier}
   if shadow_settings.augmentation != "none":
     # Else the target's record is that of the stage "queries".

@@ -5,14 +5,76 @@ from collections.abc import Mapping
 
 from diffence_jax import models
 from diffence_jax.data import Dataset
+from diffence_jax.experiment.architectures import check_fixed
 from diffence_jax.experiment.purification import Purification
 from diffence_jax.experiment.samples import Samples
 from diffence_jax.experiment.sections import Settings
-from diffence_jax.experiment.stages.classifier import Training
+from diffence_jax.experiment.stages.classifier import (
+  SavedClassifier,
+  TrainedClassifier,
+  Training,
+)
 from diffence_jax.experiment.stages.diffusion import SavedDiffusion, TrainedDiffusion
+from diffence_jax.experiment.stages.host_classifier import FixedClassifier, ProcedureClassifier
 from diffence_jax.experiment.stages.network import SavedModel
-from diffence_jax.named import section
+from diffence_jax.experiment.stages.target import Target
+from diffence_jax.named import Choice, section
+from diffence_jax.training.procedure import PREDICTORS, PROCEDURES, choose_function
 from diffence_jax.training.registry import DEFENSES
+
+
+def plan_procedure(settings: Settings) -> Choice | None:
+  """What trains classifiers in another framework; None where networks of Flax are trained.
+
+  Raises:
+    ValueError: a setting of the classifier does not go with it.
+  """
+  classifier = settings.classifier
+  if not classifier.train:
+    return None
+  if classifier.defense != "undefended":
+    raise ValueError(
+      f"classifier.defense is {classifier.defense!r}, which trains networks of Flax, and "
+      f"classifier.train names {classifier.train}; leave one of them out. A defense of its "
+      "training is the procedure's business."
+    )
+  return choose_function(
+    PROCEDURES, "classifier.train", classifier.train, classifier.train_options
+  )
+
+
+def plan_classifier(
+  settings: Settings, reference: Samples, members: Samples, saved: SavedModel | None
+) -> Target:
+  """The target.
+
+  Args:
+    settings: the experiment's.
+    reference: the reference samples; some defenses train with them.
+    members: what it is trained on.
+    saved: the model of `classifier.saved_model`, if there is one.
+
+  Raises:
+    ValueError: a setting is not right, or two of them name a target.
+  """
+  classifier = settings.classifier
+  if classifier.saved_model and classifier.predictor:
+    raise ValueError(
+      "classifier.saved_model and classifier.predictor both name a target; leave one out."
+    )
+  procedure = plan_procedure(settings)
+  if saved is not None:
+    return SavedClassifier(saved, members)
+  if classifier.predictor:
+    check_fixed(settings, "predictor")
+    name, options = classifier.predictor, classifier.predictor_options
+    return FixedClassifier(
+      choose_function(PREDICTORS, "classifier.predictor", name, options), members
+    )
+  if procedure is not None:
+    return ProcedureClassifier(procedure, members, settings.seed)
+  training = plan_training(settings, reference, len(members))
+  return TrainedClassifier(training, members, settings.seed)
 
 
 def plan_training(settings: Settings, reference: Samples, num_members: int) -> Training:

@@ -50,9 +50,15 @@ class Data:
 class Classifier:
   """The target, and how it is trained: see `training.TrainSettings`."""
 
-  model: str = "small_resnet"
+  model: str = "small_resnet"  # or module:Class
   fields: Mapping[str, Any] = _section()  # what the model takes: width, mean, ...
   saved_model: FilePath = ""  # its folder: taken as it is, not trained
+  # Of any framework, module:function: what trains the target and the shadow models, and the
+  # predictor of a target that is there already; see training.procedure.
+  train: str = ""
+  train_options: Mapping[str, Any] = _section()
+  predictor: str = ""
+  predictor_options: Mapping[str, Any] = _section()
   defense: str = "undefended"  # a name of training.registry.DEFENSES, or module:function
   epochs: int = TrainSettings.epochs
   batch_size: int = TrainSettings.batch_size
@@ -72,7 +78,7 @@ class Classifier:
 class Diffusion(DenoiserSettings):
   """The diffusion model, and how it is trained."""
 
-  model: str = "ddpm_unet"
+  model: str = "ddpm_unet"  # or module:Class
   fields: Mapping[str, Any] = _section()  # what the model takes: channels, multipliers, ...
   saved_model: FilePath = ""  # its folder: taken as it is, not trained
   image_shape: tuple[int, ...] = ()  # (height, width, channels); (): that of the data

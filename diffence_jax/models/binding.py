@@ -14,7 +14,7 @@ from jax.tree_util import Partial
 
 from diffence_jax.batching import in_batches, to_float
 from diffence_jax.data import Images
-from diffence_jax.predictor import Denoise, Predict
+from diffence_jax.predictor import Denoise, Predict, runs_on_host
 from diffence_jax.rng import own_key
 
 
@@ -39,7 +39,8 @@ def predictor(
       `apply(variables, images) -> logits f32[N,K]`. Without `variables`, a model that holds
       them: a Flax NNX module, asked in evaluation mode, which it is not itself set to; or any
       callable `model(images) -> logits` that is a pytree, such as Equinox's modules, whose
-      mode is the caller's (`eqx.nn.inference_mode`).
+      mode is the caller's (`eqx.nn.inference_mode`). A predictor that runs on the host is
+      returned as it is.
     variables: the module's variables, all collections; or what `apply` takes.
     per_image: whether it takes one image f32[H,W,C] and gives f32[K], and is to be mapped.
 
@@ -50,6 +51,8 @@ def predictor(
   Raises:
     TypeError: `module_or_apply` is none of these, or a linen module without its variables.
   """
+  if runs_on_host(module_or_apply):
+    return module_or_apply
   apply, variables = _with_variables(module_or_apply, variables)
   if per_image:
     apply = jax.vmap(apply, in_axes=(None, 0))
@@ -68,6 +71,8 @@ def compiled_predictor(
   Returns:
     `(variables, images f32[N,H,W,C]) -> logits f32[N,K]`.
   """
+  if runs_on_host(module_or_apply):
+    return module_or_apply  # ignores its key, and so what is given for variables
   return jax.jit(_evaluated(module_or_apply))
 
 

@@ -102,13 +102,13 @@ class ClassifierFacts:
 
   Attributes:
     model: its architecture.
-    num_parameters: of it.
+    num_parameters: of it; None where they are not known, of one that is not of Flax.
     train_accuracy: on target members, without Diffence.
     test_accuracy: on target non-members.
   """
 
   model: str
-  num_parameters: int
+  num_parameters: int | None
   train_accuracy: float
   test_accuracy: float
 

@@ -18,7 +18,7 @@ from diffence_jax.report.cells import (
   relative_change,
   wrapped,
 )
-from diffence_jax.report.results import Results
+from diffence_jax.report.results import ClassifierFacts, DiffusionFacts, Results
 from diffence_jax.report.summary import caution, scenario_notes, sentences
 from diffence_jax.training.recipe import Guarantee
 
@@ -102,13 +102,13 @@ def facts(results: Results) -> list[tuple[str, str]]:
     ),
     (
       "classifier",
-      f"{classifier.model}, {classifier.num_parameters:,} parameters, "
+      f"{network(classifier)}, "
       f"accuracy {percent(classifier.train_accuracy)} on members, "
       f"{percent(classifier.test_accuracy)} on non-members",
     ),
     (
       "diffusion",
-      f"{diffusion.model}, {diffusion.num_parameters:,} parameters, " + _training_of(diffusion),
+      f"{network(diffusion)}, " + _training_of(diffusion),
     ),
     *_other_defenses(results.defense),
     (
@@ -125,6 +125,13 @@ def facts(results: Results) -> list[tuple[str, str]]:
     ),
   ]
   return pairs
+
+
+def network(about: ClassifierFacts | DiffusionFacts) -> str:
+  """Which network it is, and how large where that is known."""
+  if about.num_parameters is None:
+    return about.model
+  return f"{about.model}, {about.num_parameters:,} parameters"
 
 
 def _respacing(purify):

@@ -12,7 +12,7 @@ from diffence_jax.attacks import View, run_attack
 from diffence_jax.audit.pool import Pool
 from diffence_jax.experiment.samples import Samples
 from diffence_jax.experiment.stage import Compute, Stage
-from diffence_jax.experiment.stages.classifier import SavedClassifier, TrainedClassifier
+from diffence_jax.experiment.stages.target import Target
 from diffence_jax.experiment.store import Store
 from diffence_jax.named import Choice
 
@@ -31,7 +31,7 @@ class LabelOnly(Stage):
 
   name: ClassVar[str] = "label_only"
 
-  classifier: TrainedClassifier | SavedClassifier
+  classifier: Target
   samples: Samples
   pool: Pool
   attacks: tuple[Choice, ...]

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from diffence_jax import models
 from diffence_jax.checkpoint import restore_tree, save_tree
 from diffence_jax.experiment.stage import Stage
 from diffence_jax.experiment.store import Store
@@ -28,6 +29,11 @@ class Network(Stage):
   @abc.abstractmethod
   def bound(self) -> Bound:
     """The network, and the shapes of its variables."""
+
+  @property
+  def num_parameters(self) -> int:
+    """How many numbers are trained in it."""
+    return models.num_parameters(self.bound.variables)
 
   @property
   @abc.abstractmethod

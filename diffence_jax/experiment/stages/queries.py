@@ -19,8 +19,8 @@ from diffence_jax.disk import read_checked, write_checked
 from diffence_jax.experiment.purification import Purification
 from diffence_jax.experiment.samples import Samples
 from diffence_jax.experiment.stage import Compute, Stage, fingerprint
-from diffence_jax.experiment.stages.classifier import SavedClassifier, TrainedClassifier
 from diffence_jax.experiment.stages.diffusion import SavedDiffusion, TrainedDiffusion
+from diffence_jax.experiment.stages.target import Target
 from diffence_jax.experiment.store import Store
 from diffence_jax.predictor import Bound
 
@@ -100,7 +100,7 @@ class Queries(Recording):
 
   name: ClassVar[str] = "queries"
 
-  classifier: TrainedClassifier | SavedClassifier
+  classifier: Target
 
   def compute(self, folder: Path, store: Store, compute: Compute) -> None:
     """Writes `raw.npy` f32[N,K] and `candidates.npy` f32[N,R,K]."""

@@ -28,6 +28,7 @@ from diffence_jax.audit.shadow import (
 from diffence_jax.audit.typed import from_plain, to_plain
 from diffence_jax.defense.policy import RankPolicy
 from diffence_jax.experiment.stage import Compute, Stage
+from diffence_jax.experiment.stages.host_shadows import ProcedureShadows
 from diffence_jax.experiment.stages.queries import Queries
 from diffence_jax.experiment.stages.shadow_queries import (
   NearDuplicates,
@@ -64,7 +65,7 @@ class ShadowAudit(Stage):
 
   pool: Pool
   queries: Queries
-  shadow_queries: ShadowQueries
+  shadow_queries: ShadowQueries | ProcedureShadows
   target_queries: TargetQueries | None
   near_duplicates: NearDuplicates | None
   predictors: tuple[Predictor, ...]

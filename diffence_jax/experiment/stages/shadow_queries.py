@@ -1,6 +1,7 @@
 """The stages that record what the shadow models, and the target, answer in an audit."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
@@ -10,9 +11,9 @@ from diffence_jax import rng
 from diffence_jax.audit.predictors import ModelRecord
 from diffence_jax.data import Images, augment
 from diffence_jax.experiment.stage import Compute
-from diffence_jax.experiment.stages.classifier import SavedClassifier, TrainedClassifier
 from diffence_jax.experiment.stages.queries import Recording
 from diffence_jax.experiment.stages.shadow_models import ShadowModels
+from diffence_jax.experiment.stages.target import Target
 from diffence_jax.experiment.store import Store
 
 # An image's near-duplicates differ from it by at most this, of 255.
@@ -41,7 +42,7 @@ class ShadowQueries(Recording):
   def compute(self, folder: Path, store: Store, compute: Compute) -> None:
     """Writes `raw.npy` f32[S,N*A,K] and `candidates.npy` f32[S,N*A,R,K]."""
     ensemble = self.shadow.load(store, compute)
-    read = _reader_of_versions(self.samples.images, self.augmentation)
+    read = reader_of_versions(self.samples.images, self.augmentation)
     rows = np.arange(len(self.samples) * self.num_versions)
     num_models = len(self.shadow.models)
     self.record(folder, store, compute, ensemble, read, rows, num_models=num_models)
@@ -66,12 +67,12 @@ class TargetQueries(Recording):
 
   name: ClassVar[str] = "target_queries"
 
-  classifier: TrainedClassifier | SavedClassifier
+  classifier: Target
   augmentation: str
 
   def compute(self, folder: Path, store: Store, compute: Compute) -> None:
     """Writes `raw.npy` f32[N*A,K] and `candidates.npy` f32[N*A,R,K]."""
-    read = _reader_of_versions(self.samples.images, self.augmentation)
+    read = reader_of_versions(self.samples.images, self.augmentation)
     rows = np.arange(len(self.samples) * num_versions(self.augmentation))
     self.record(folder, store, compute, self.classifier.load(store), read, rows)
 
@@ -95,7 +96,7 @@ class NearDuplicates(Recording):
 
   name: ClassVar[str] = "near_duplicates"
 
-  classifier: TrainedClassifier | SavedClassifier
+  classifier: Target
   num_queries: int
 
   def compute(self, folder: Path, store: Store, compute: Compute) -> None:
@@ -131,7 +132,7 @@ def num_versions(augmentation: str) -> int:
   return augment(np.zeros((1, 3, 3, 1)), augmentation).shape[1]
 
 
-def _reader_of_versions(images: Images, kind: str):
+def reader_of_versions(images: Images, kind: str) -> Callable[[np.ndarray], np.ndarray]:
   """Reads all versions of the images as rows of their own: N times A."""
   versions = num_versions(kind)
 
