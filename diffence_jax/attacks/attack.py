@@ -107,8 +107,8 @@ class View:
       declared, as:
     membership: bool[S,N], of the shadow models.
     images: u8[N,H,W,C]; where "images" is declared. Those on disk are read when asked for.
-    ask: `images f32[n,H,W,C] in [0,1] -> labels i32[n]`, traceable by JAX: what label the
-      attacked model gives; where "ask" is declared.
+    ask: `images f32[n,H,W,C] in [0,1] -> labels i32[n]`, traceable by JAX unless it has a true
+      attribute `runs_on_host`: what label the attacked model gives; where "ask" is declared.
     ids: i64[N], stable ids of the samples, for randomness that belongs to them.
     seed: of the attack's randomness.
     name: of the attacked predictor, for streams of randomness of its own.

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax.sharding import Mesh
@@ -19,7 +20,7 @@ from diffence_jax.batching import batches, even_size, to_float
 from diffence_jax.defense import candidate_logits
 from diffence_jax.defense.on_host import make_host_candidates
 from diffence_jax.defense.pairs import check_finite
-from diffence_jax.diffusion import Schedule
+from diffence_jax.diffusion import Schedule, under_predicted_label
 from diffence_jax.predictor import Bound, are_finite, check_largest, runs_on_host
 from diffence_jax.progress import progress_bar
 
@@ -28,6 +29,8 @@ def make_record_step(
   classifier: nn.Module | Callable[..., jax.Array],
   denoiser: nn.Module,
   mesh: Mesh,
+  *,
+  is_stacked: bool = False,
   **purify: Any,
 ):
   """Builds the compiled step: raw and candidate logits of one batch.
@@ -35,8 +38,11 @@ def make_record_step(
   Args:
     classifier: the classifier's module, or a function as `models.predictor` takes it; one that
       runs on the host is asked between compiled programs.
-    denoiser: the noise-prediction network's module.
+    denoiser: the noise-prediction network's module; a class-conditional one re-generates under
+      the predicted label.
     mesh: the batch is split over it.
+    is_stacked: whether the classifier's variables are those of S models, which are asked one
+      after another, each about re-generations of its own; logits are then S*K, model by model.
     **purify: settings of `candidate_logits`.
 
   Returns:
@@ -49,12 +55,26 @@ def make_record_step(
   def record_step(shared, batch):
     key, classifier_variables, denoiser_variables, schedule = shared
     images, ids = batch
-    predict = models.predictor(classifier, classifier_variables)
-    denoise = models.denoiser(denoiser, denoiser_variables)
-    raw = predict(key, images)
-    return raw, candidate_logits(key, predict, denoise, schedule, images, ids=ids, **purify)
+
+    def ask(variables):
+      predict = models.predictor(classifier, variables)
+      denoise = _bound(denoiser, denoiser_variables, predict)
+      raw = predict(key, images)
+      return raw, candidate_logits(key, predict, denoise, schedule, images, ids=ids, **purify)
+
+    if not is_stacked:
+      return ask(classifier_variables)
+    by_model = jax.lax.map(ask, classifier_variables)
+    beside = lambda logits: jnp.moveaxis(logits, 0, -2).reshape(*logits.shape[1:-1], -1)
+    return jax.tree.map(beside, by_model)
 
   return jax.jit(parallel.map_over_batch(record_step, mesh))
+
+
+def _bound(denoiser, variables, predict):
+  """The denoiser; a class-conditional one under the labels that the classifier predicts."""
+  denoise = models.denoiser(denoiser, variables)
+  return under_predicted_label(denoise, predict) if models.is_conditional(denoiser) else denoise
 
 
 def _make_host_step(predict, denoiser, mesh, **purify):
@@ -92,11 +112,13 @@ def record_queries(
 
   The answers of an ensemble are written model by model, `raw.npy` f32[S,N,K] and
   `candidates.npy` f32[S,N,M,K], so that a model's can be read from the mapped file without
-  touching the others'. An image is re-generated once for all models.
+  touching the others'. An image is re-generated once for all models; where that depends on its
+  label, for each of them.
 
   Args:
     key: of the candidates' noise.
-    classifier: the classifier, or an ensemble bound to `shadow_models.ensemble_logits`.
+    classifier: the classifier, or an ensemble bound to `membership.ensemble_logits`; where the
+      denoiser is class-conditional, one model's module and the variables of all, stacked.
     denoiser: the noise-prediction network.
     schedule: its noise schedule.
     read_images: rows i64[B] to images u8[B,H,W,C], such as the `__getitem__` of an array.
@@ -112,7 +134,10 @@ def record_queries(
     ValueError: the classifier's answers are not.
   """
   batch_size = even_size(len(ids), batch_size, mesh.size)
-  record_step = make_record_step(classifier.module, denoiser.module, mesh, **purify)
+  is_stacked = num_models is not None and models.is_conditional(denoiser.module)
+  record_step = make_record_step(
+    classifier.module, denoiser.module, mesh, is_stacked=is_stacked, **purify
+  )
   shared = parallel.replicate(mesh, (key, classifier.variables, denoiser.variables, schedule))
   writer = RecordWriter(directory, len(ids), axis=0 if num_models is None else 1)
   with progress_bar(len(ids), "queries", "image", writer.done) as bar:

@@ -1,5 +1,6 @@
 """Diffusion: the noise schedule, the training loss and the DDIM sampler."""
 
+from diffence_jax.diffusion.conditional import under_predicted_label
 from diffence_jax.diffusion.loss import ddpm_loss, predicted_noise
 from diffence_jax.diffusion.resize import fit_images
 from diffence_jax.diffusion.sampler import ddim, ddim_timesteps, reconstruct, sample
@@ -24,4 +25,5 @@ __all__ = [
   "reconstruct",
   "respaced",
   "sample",
+  "under_predicted_label",
 ]

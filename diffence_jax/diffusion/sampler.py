@@ -6,6 +6,7 @@ import numpy as np
 
 from diffence_jax import rng
 from diffence_jax.checks import check_type, check_whole
+from diffence_jax.diffusion.conditional import labelled
 from diffence_jax.diffusion.loss import predicted_noise
 from diffence_jax.diffusion.resize import fit_images
 from diffence_jax.diffusion.schedule import Schedule, add_noise, check_schedule
@@ -128,6 +129,7 @@ def reconstruct(
     model_shape=model_shape,
   )
   shape = images.shape[1:]
+  denoise = labelled(denoise, images)
   images = fit_images(images.astype(jnp.float32), model_shape or shape)
   clean = 2.0 * images - 1.0
   if noise is None:

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from diffence_jax import models
 from diffence_jax.defense import Policy, protect
 from diffence_jax.defense.protect import ProtectedPredict
-from diffence_jax.diffusion import Schedule
+from diffence_jax.diffusion import Schedule, under_predicted_label
 from diffence_jax.disk import damaged
 from diffence_jax.experiment.plan import Experiment, plan
 from diffence_jax.experiment.run import usual_jax
@@ -74,8 +74,14 @@ class FinishedRun:
 
   @functools.cached_property
   def denoise(self) -> Denoise:
-    """The diffusion model as a function of noised images and steps."""
-    return models.denoiser(*self.diffusion)
+    """The diffusion model as a function of noised images and steps.
+
+    A class-conditional one re-generates under the label that the classifier predicts.
+    """
+    denoise = models.denoiser(*self.diffusion)
+    if models.is_conditional(self.diffusion.module):
+      return under_predicted_label(denoise, self.predict)
+    return denoise
 
   @functools.cached_property
   def schedule(self) -> Schedule:

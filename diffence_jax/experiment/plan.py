@@ -10,9 +10,10 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax import linen as nn
 from ml_collections import ConfigDict
 
-from diffence_jax import data
+from diffence_jax import data, models
 from diffence_jax.audit.pool import Pool
 from diffence_jax.audit.predictors import answers_defense
 from diffence_jax.data import SOURCES, Dataset, Split
@@ -41,6 +42,7 @@ from diffence_jax.experiment.stage import Stage
 from diffence_jax.experiment.stages.audit import Audit
 from diffence_jax.experiment.stages.classifier import TrainedClassifier
 from diffence_jax.experiment.stages.diffusion import SavedDiffusion, TrainedDiffusion
+from diffence_jax.experiment.stages.host_classifier import HostClassifier
 from diffence_jax.experiment.stages.inference_time import InferenceTime
 from diffence_jax.experiment.stages.queries import Queries
 from diffence_jax.experiment.stages.sample_images import SampleImages
@@ -225,8 +227,26 @@ def _check(experiment: Experiment) -> None:
   answers_defense(experiment.audit.output, settings.seed, "target")
   # Shapes that do not fit are errors here.
   _ = experiment.classifier.num_parameters
-  purify.network(experiment.diffusion.bound)
+  _check_conditional(experiment, purify.network(experiment.diffusion.bound).module)
   _check_batches(experiment)
+
+
+def _check_conditional(experiment: Experiment, denoiser: nn.Module) -> None:
+  """Raises ValueError where a class-conditional diffusion model does not go with the rest."""
+  if not models.is_conditional(denoiser):
+    return
+  if denoiser.num_classes != experiment.dataset.num_classes:
+    raise ValueError(
+      f"The diffusion model is for {denoiser.num_classes} classes, and the data have "
+      f"{experiment.dataset.num_classes}; expected as many (diffusion.fields.num_classes), as "
+      "images are re-generated under the label that the classifier predicts."
+    )
+  if isinstance(experiment.classifier, HostClassifier) or experiment.settings.classifier.train:
+    raise ValueError(
+      "The diffusion model is class-conditional, and classifier.train or classifier.predictor "
+      "is asked outside of JAX, which cannot tell it the label; expected a diffusion model "
+      "without classes."
+    )
 
 
 def _check_batches(experiment: Experiment) -> None:

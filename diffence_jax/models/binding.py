@@ -125,11 +125,16 @@ def init(module: nn.Module, key: jax.Array, image_shape: tuple[int, int, int]) -
   inputs = [jnp.zeros((1, *image_shape), jnp.float32)]
   if num_inputs(module) > 1:
     inputs.append(jnp.zeros((1,), jnp.int32))
-  conditional = "labels" in inspect.signature(module.__call__).parameters
-  if conditional and module.num_classes is not None:
+  if is_conditional(module):
     inputs.append(jnp.zeros((1,), jnp.int32))
   # Compiled, the forward pass is dropped and only the draws are left.
   return jax.jit(module.init)(own_key(key), *inputs)
+
+
+def is_conditional(module: nn.Module) -> bool:
+  """Whether a denoiser is class-conditional: takes `labels`, and has a number of classes."""
+  takes_labels = "labels" in inspect.signature(module.__call__).parameters
+  return takes_labels and getattr(module, "num_classes", None) is not None
 
 
 def num_parameters(variables: Any) -> int:

@@ -5,13 +5,21 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 from flax import linen as nn
 from jax.sharding import Mesh
 
 from diffence_jax import models, rng
 from diffence_jax.batching import shuffled, to_float
-from diffence_jax.checks import check_instance, check_positive, check_range, check_whole
+from diffence_jax.checks import (
+  check_instance,
+  check_labels,
+  check_numbers,
+  check_positive,
+  check_range,
+  check_whole,
+)
 from diffence_jax.data import Images
 from diffence_jax.diffusion import Schedule, ddpm_loss, fit_images
 from diffence_jax.diffusion.schedule import check_schedule
@@ -62,13 +70,15 @@ def train_denoiser(
   seed: int,
   mesh: Mesh,
   directory: Path,
+  labels: np.ndarray | None = None,
   model_shape: tuple[int, int, int] | None = None,
   steps_per_call: int | None = None,
 ) -> dict[str, Any]:
   """Trains by the DDPM loss with Adam, warm-up and clipping; keeps the moving average.
 
   Args:
-    module: `(x_t f32[N,H,W,C], t i32[N], train) -> predicted noise f32[N,H,W,C]`.
+    module: `(x_t f32[N,H,W,C], t i32[N], train) -> predicted noise f32[N,H,W,C]`; with
+      `labels` i32[N] after t where it is class-conditional.
     images: u8[N,H,W,C]; of those on disk a batch is in memory at a time.
     schedule: the noise schedule.
     settings: how it is trained.
@@ -76,6 +86,7 @@ def train_denoiser(
     seed: of initialisation, order, diffusion steps and noise.
     mesh: batches are split over it.
     directory: for checkpoints and metrics; a run resumes from what is there.
+    labels: i[N], below the module's `num_classes`, where it is class-conditional; else None.
     model_shape: (H',W',C') that the images are scaled to; None: their own.
     steps_per_call: as in `feed.feed`.
 
@@ -93,6 +104,7 @@ def train_denoiser(
   check_instance("settings", settings, DenoiserSettings)
   check_run(seed=seed, mesh=mesh, checkpoint_every=checkpoint_every, directory=directory)
   check_image_array("images", images)
+  examples = {"images": images, **_check_labels(module, labels, len(images))}
   model_shape = images.shape[1:] if model_shape is None else _check_shape(model_shape)
   learning_rate = settings.learning_rate
   if settings.warmup_steps:
@@ -108,7 +120,7 @@ def train_denoiser(
         noise_prediction(module, schedule, model_shape), optimizer, settings.ema_decay
       )
     },
-    {"images": {"images": images}},
+    {"images": examples},
     lambda first: (("denoise", rows) for rows in order(sizes, seed, first)),
     mesh,
     steps_per_call,
@@ -128,6 +140,22 @@ def train_denoiser(
   return {"params": state.average}
 
 
+def _check_labels(module, labels, num):
+  """The labels as examples have them; {} for a network that takes none."""
+  if not models.is_conditional(module):
+    if labels is not None:
+      raise ValueError("Got labels, and the network is not class-conditional; leave them out.")
+    return {}
+  labels = None if labels is None else check_numbers("labels", labels)
+  if labels is None or labels.shape != (num,) or labels.dtype.kind not in "iu":
+    raise ValueError(
+      f"The network is for {module.num_classes} classes; expected labels, whole numbers, one "
+      f"for each of the {num} images."
+    )
+  check_labels("labels", labels, module.num_classes)
+  return {"labels": labels.astype(np.int32)}
+
+
 def _check_shape(model_shape):
   check_instance("model_shape", model_shape, tuple, list)
   if len(model_shape) != 3:
@@ -140,15 +168,20 @@ def _check_shape(model_shape):
 def noise_prediction(
   module: nn.Module, schedule: Schedule, model_shape: tuple[int, int, int]
 ) -> Loss:
-  """The DDPM loss of batches {"images": {"images" u8[N,H,W,C]}}, scaled to `model_shape`."""
+  """The DDPM loss of batches {"images": {"images" u8[N,H,W,C]}}, scaled to `model_shape`.
+
+  With "labels" i32[N] beside the images where the module is class-conditional.
+  """
 
   def loss(params, model_state, batch, key):
     images = fit_images(to_float(batch["images"]["images"]), model_shape)
+    labels = [batch["images"]["labels"]] if "labels" in batch["images"] else []
     loss_key, dropout_key = jax.random.split(rng.own_key(key))
 
     def denoise(x, t):
       mode = models.training_mode(module)
-      return module.apply({"params": params}, x, t, **mode, rngs={"dropout": dropout_key})
+      rngs = {"dropout": dropout_key}
+      return module.apply({"params": params}, x, t, *labels, **mode, rngs=rngs)
 
     return ddpm_loss(loss_key, denoise, schedule, images), (model_state, {})
 

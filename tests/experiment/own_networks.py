@@ -27,6 +27,21 @@ class Blur(nn.Module):
     return nn.Conv(self.out_channels, (3, 3))(x)
 
 
+class PerClass(nn.Module):
+  """A class-conditional denoiser: the noise is what is far from a shade of the class."""
+
+  out_channels: int
+  num_classes: int | None = None
+
+  @nn.compact
+  def __call__(self, x, t, labels=None, *, train=False):
+    h = nn.Conv(self.out_channels, (3, 3))(x)
+    if self.num_classes is None:
+      return h
+    shades = nn.Embed(self.num_classes, self.out_channels, name="shades")(labels)
+    return h - shades[:, None, None, :]
+
+
 class Nameless(nn.Module):
   """Neither, as nothing tells it how many classes there are."""
 

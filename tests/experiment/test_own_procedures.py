@@ -26,7 +26,8 @@ def config(train="", **sections):
     "diffusion": {"model": "experiment.own_networks:Blur", "num_steps": 2, "batch_size": 16},
     "purify": {"num_candidates": 2, "step": 5, "policies": ("scenario_3",)},
     "shadow": {"num_models": MODELS, "main_attack": "lira_online"},
-    "audit": {"attacks": ("loss", "lira_online", "augmentation_robustness")},
+    "audit": {"attacks": ("loss", "lira_online", "noise_robustness"), "num_label_only": 2},
+    "attacks": {"noise_robustness": {"num_draws": 2}},
   }
   return {key: {**few.get(key, {}), **sections.get(key, {})} for key in {*few, *sections}}
 

@@ -50,15 +50,9 @@ class TrainedDiffusion(Network):
     """The network, and the shapes of its variables.
 
     Raises:
-      ValueError: there is no such model or field, it is for classes, or does not fit images.
+      ValueError: there is no such model or field, or it does not fit images.
     """
     module = models.make_denoiser(self.model, out_channels=self.model_shape[-1], **self.fields)
-    if getattr(module, "num_classes", None) is not None:
-      raise ValueError(
-        f"diffusion.model is a {self.model} for {module.num_classes} classes; an experiment "
-        "takes one without (num_classes None). As a library, bind it to a label: "
-        "lambda x, t: denoise(x, t, labels)."
-      )
     init = lambda key: models.init(module, key, self.model_shape)
     return Bound(module, jax.eval_shape(init, rng.seed_key(0)))
 
@@ -70,11 +64,13 @@ class TrainedDiffusion(Network):
   def compute(self, folder: Path, store: Store, compute: Compute) -> None:
     """Trains, and writes the variables and `metrics.jsonl`."""
     del store
+    module = self.bound.module
     variables = train_denoiser(
-      self.bound.module,
+      module,
       self.trained_on.images,
       linear_schedule(**self.schedule),
       self.settings,
+      labels=self.trained_on.labels if models.is_conditional(module) else None,
       model_shape=self.model_shape,
       checkpoint_every=compute.checkpoint_every,
       steps_per_call=compute.steps_per_call,

@@ -15,6 +15,7 @@ from diffence_jax.experiment.stage import Compute, Stage
 from diffence_jax.experiment.stages.target import Target
 from diffence_jax.experiment.store import Store
 from diffence_jax.named import Choice
+from diffence_jax.predictor import runs_on_host
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +42,8 @@ class LabelOnly(Stage):
     """Writes `scores.npz`, attack to f64[n]."""
     bound = self.classifier.load(store)
     predict, images = models.predictor(*bound), self.samples.images
+    ask = lambda images: jnp.argmax(predict(None, images), axis=-1)
+    ask.runs_on_host = runs_on_host(predict)
     view = View(
       # One query about each image.
       lambda: models.answer_images(*bound, images, compute.batch_size)[:, None],
@@ -48,7 +51,7 @@ class LabelOnly(Stage):
       is_known=self.pool.is_known,
       is_member=self.pool.is_member,
       images=images,
-      ask=lambda images: jnp.argmax(predict(None, images), axis=-1),
+      ask=ask,
       ids=self.pool.ids,
       seed=self.seed,
     )

@@ -71,6 +71,11 @@ class Recording(Stage):
       **self.purification.sampler,
     )
 
+  @property
+  def is_conditional(self) -> bool:
+    """Whether an image is re-generated under the label that the classifier gives it."""
+    return models.is_conditional(self.diffusion.bound.module)
+
   def num_evaluations(self, versions: int = 1) -> int:
     """Of the diffusion model, with so many versions of every image."""
     return len(self.samples) * versions * self.num_recorded * self.purification.num_ddim_steps
@@ -125,7 +130,8 @@ def record_together(stages: Sequence[Queries], store: Store, compute: Compute) -
 
   Every image is re-generated once for all classifiers; what is recorded already is left as it
   is. The record of each is what it is alone, but for rounding. Killed, it goes on where it was
-  when it is called with the same stages again.
+  when it is called with the same stages again. Nothing is done where re-generations depend on
+  the label, and so on the classifier.
 
   Args:
     stages: that differ in their classifiers only; these and the diffusion model are computed.
@@ -137,6 +143,8 @@ def record_together(stages: Sequence[Queries], store: Store, compute: Compute) -
   """
   queries = {stage.fingerprint: stage for stage in stages}
   first = next(iter(queries.values()))
+  if first.is_conditional:
+    return
   if any(dataclasses.replace(s, classifier=first.classifier).fingerprint != first.fingerprint
          for s in queries.values()):  # fmt: skip
     raise ValueError("The experiments differ in more than their classifiers.")

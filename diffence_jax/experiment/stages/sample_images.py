@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from diffence_jax import models, rng
@@ -49,15 +50,18 @@ class SampleImages(Stage):
     raw = np.asarray(self.shown.images)
     shape = self.num_images, *(self.purification.model_shape or raw.shape[1:])
 
+    # A class-conditional network draws all classes in turn, and re-generates under true labels.
+    drawn_labels = np.arange(self.num_images, dtype=np.int32) % self.shown.num_classes
+
     @jax.jit
     def draw(variables, key):
-      denoise = models.denoiser(bound.module, variables)
+      denoise = _denoiser(bound.module, variables, drawn_labels)
       full = self.purification.full_schedule()
       return sample(key, denoise, full, shape, num_ddim_steps=self.num_ddim_steps)
 
     @jax.jit
     def regenerate(variables, images, key):
-      denoise = models.denoiser(bound.module, variables)
+      denoise = _denoiser(bound.module, variables, self.shown.labels)
       return reconstruct(key, denoise, schedule, images, **sampler)
 
     images = to_float(raw)
@@ -81,3 +85,10 @@ class SampleImages(Stage):
   def cost(self) -> str:
     """How many images and evaluations of the diffusion model."""
     return f"{self.num_images} images, {self.num_images * self.num_ddim_steps} evaluations"
+
+
+def _denoiser(module, variables, labels):
+  denoise = models.denoiser(module, variables)
+  if not models.is_conditional(module):
+    return denoise
+  return lambda x, t: denoise(x, t, jnp.asarray(labels, jnp.int32))

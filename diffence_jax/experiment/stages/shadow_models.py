@@ -100,10 +100,14 @@ class ShadowModels(Stage):
   def load(self, store: Store, compute: Compute) -> Bound:
     """All models as one that answers for each of them, of a stage that is computed."""
     at_once = compute.models_at_once or default_models_at_once(jax.default_backend())
+    module, variables = self.load_stacked(store)
+    return Bound(ensemble_logits(module, at_once), variables)
+
+  def load_stacked(self, store: Store) -> Bound:
+    """One model's module, and all their variables stacked, of a stage that is computed."""
     bound = bound_classifier(self.recipe, self.pool.image_shape)
     trees = [model.load(store) for model in self.models]
-    variables = jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
-    return Bound(ensemble_logits(bound.module, at_once), variables)
+    return bound._replace(variables=jax.tree.map(lambda *leaves: np.stack(leaves), *trees))
 
   def cost(self) -> str:
     """How many models there are, and training steps each takes."""

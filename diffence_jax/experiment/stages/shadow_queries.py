@@ -41,17 +41,24 @@ class ShadowQueries(Recording):
 
   def compute(self, folder: Path, store: Store, compute: Compute) -> None:
     """Writes `raw.npy` f32[S,N*A,K] and `candidates.npy` f32[S,N*A,R,K]."""
-    ensemble = self.shadow.load(store, compute)
     read = reader_of_versions(self.samples.images, self.augmentation)
     rows = np.arange(len(self.samples) * self.num_versions)
     num_models = len(self.shadow.models)
+    if self.is_conditional:
+      # Each model has re-generations of its own: as much work for fewer images.
+      ensemble = self.shadow.load_stacked(store)
+      compute = dataclasses.replace(compute, batch_size=-(-compute.batch_size // num_models))
+    else:
+      ensemble = self.shadow.load(store, compute)
     self.record(folder, store, compute, ensemble, read, rows, num_models=num_models)
 
   def cost(self) -> str:
     """How many evaluations of the diffusion model and of shadow models."""
-    num = len(self.samples) * self.num_versions * self.num_recorded * len(self.shadow.models)
+    num_models = len(self.shadow.models)
+    num = len(self.samples) * self.num_versions * self.num_recorded * num_models
+    shared = num_models if self.is_conditional else 1
     return (
-      f"{self.num_evaluations(self.num_versions)} evaluations of the diffusion model, "
+      f"{self.num_evaluations(self.num_versions) * shared} evaluations of the diffusion model, "
       f"{num} of shadow models"
     )
 
