@@ -12,8 +12,10 @@ from report.report_example import with_aucs
 from tables.runs_example import real, write_run
 
 from diffence_jax import metrics
-from diffence_jax.cli.experiment import run as experiment
 from diffence_jax.cli.main import run as command
+from diffence_jax.experiment import seeds
+from diffence_jax.experiment.config import base_config
+from diffence_jax.experiment.reports import report_folder
 from diffence_jax.tables.runs import read_run
 from diffence_jax.tables.seeds import averages, cautions, format_seeds, write_seeds
 
@@ -105,10 +107,22 @@ def test_seeds_that_are_none_are_refused(given, tmp_path, capsys):
   assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_every_seed_is_planned_with_a_split_of_its_own(tmp_path, capsys):
-  experiment(
-    ["diffence", "--config=digits:smoke", f"--workdir={tmp_path}", "--seeds=0,1", "--dry_run"]
-  )
-  lines = capsys.readouterr().out.splitlines()
-  splits = {line.split()[1] for line in lines if line.startswith("split ")}
-  assert len(splits) == 2 and sum(line.startswith("data ") for line in lines) == 2
+def test_reports_of_seeds_stand_beside_each_other(tmp_path, monkeypatch):
+  config = base_config()
+  config.name = "mine"
+  experiments = seeds.plan_seeds(config, (0, 1))
+  assert experiments[0].dataset is experiments[1].dataset
+  assert len({experiment.stages["split"].fingerprint for experiment in experiments}) == 2
+
+  def carry_out(experiment, workdir):
+    results = real(seed=experiment.settings.seed)
+    write_run(report_folder(experiment, workdir), results)
+    return results
+
+  monkeypatch.setattr(seeds, "carry_out", carry_out)
+  made, folder = seeds.run_seeds(experiments, tmp_path)
+  assert [run.label for run in made] == ["seed 0", "seed 1"]
+  assert [run.results.seed for run in made] == [0, 1] and all(run.curves for run in made)
+  assert {path.name for path in folder.iterdir()} == {"seeds.html", "seeds.csv", "seeds.json"}
+  assert folder.parent == tmp_path / "reports" and folder.name.startswith("mine-seeds-")
+  assert len(list(folder.parent.iterdir())) == 3
