@@ -5,7 +5,7 @@
 Cost: about 3 minutes on two CPU cores.
 Result to expect (docs/results.md, three seeds): highest attack AUC 0.74 undefended; 0.55, 0.59
 and 0.59 in scenarios 1, 2 and 3, with no label changed; test accuracy 96%.
-`digits.py:smoke` runs the same stages, too small to learn from, in about a minute.
+`digits.py:smoke` runs the same stages, too small to learn from, in half a minute.
 
     python experiments/defense_table.py --config=configs/digits.py --workdir=runs/defenses
 

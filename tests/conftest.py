@@ -1,9 +1,12 @@
 """Strict numerics for every test: no silent rank or dtype promotion."""
 
 import atexit
+import fcntl
 import os
 import shutil
 import tempfile
+from pathlib import Path
+from typing import NamedTuple
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Most of the time would be compilation of what runs for milliseconds.
@@ -16,9 +19,35 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
   _cache = tempfile.mkdtemp(prefix="compiled")
   atexit.register(shutil.rmtree, _cache, ignore_errors=True)
   os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache
-  os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
+  os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 import jax
+import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+
+class CommandRun(NamedTuple):
+  """A finished run of the command: its workdir, and what it printed."""
+
+  workdir: Path
+  printed: str
+
+
+@pytest.fixture(scope="session")
+def audit_smoke(tmp_path_factory, worker_id):
+  """`configs/digits.py:audit_smoke`, run once for all test processes; only to be read."""
+  from cli.command import AUDIT, diffence
+
+  base = tmp_path_factory.getbasetemp()
+  # Each of several test processes has a folder in one that is theirs together.
+  folder = (base if worker_id == "master" else base.parent) / "audit_smoke"
+  folder.mkdir(exist_ok=True)
+  printed = folder / "printed.txt"
+  with open(folder / "lock", "w") as lock:
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    if not printed.exists():
+      text = diffence(AUDIT, f"--workdir={folder / 'workdir'}", check=0).stdout
+      printed.write_text(text)
+  return CommandRun(folder / "workdir", printed.read_text())

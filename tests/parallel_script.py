@@ -61,7 +61,8 @@ images = rng.integers(0, 256, (37, 8, 8, 1)).astype(np.uint8)
 labels = rng.integers(0, 3, 37).astype(np.int32)
 ids = rng.permutation(1000)[:37]
 
-classifier = models.make_classifier("small_resnet", num_classes=3, width=8)
+# Small, as most of the time is compilation.
+classifier = models.make_classifier("small_resnet", num_classes=3, width=4, stages=(1,))
 examples = {"images": images, "labels": labels}
 settings = TrainSettings(37, epochs=2, batch_size=16, learning_rate=1e-3, weight_decay=0.0)
 train_classifier(
@@ -77,12 +78,11 @@ np.save(folder / "losses.npy", [json.loads(line)["loss"] for line in lines])
 
 # Every kind of training-time defense: further groups of examples, teachers, padded batches, two
 # kinds of steps, a loss of its own. Convolutions where batches or models are of a new kind.
-small = models.make_classifier("small_resnet", num_classes=3, width=4, stages=(1,))
 reference = {"images": images[::-1][:24], "labels": labels[::-1][:24]}
 for name, module, options in (
   ("advreg", Dense(), {}),
-  ("selena", small, {"num_teachers": 3, "num_left_out": 1}),
-  ("dpsgd", small, {"noise_multiplier": 0.5}),
+  ("selena", classifier, {"num_teachers": 3, "num_left_out": 1}),
+  ("dpsgd", classifier, {"noise_multiplier": 0.5}),
   ("relaxloss", Dense(), {"alpha": 1.5}),  # above the loss: posteriors are flattened too
   ("label_smoothing", Dense(), {}),
 ):
@@ -147,7 +147,14 @@ np.save(
   folder / "denoiser.npy", np.concatenate([v.ravel() for v in jax.tree.leaves(variables)])
 )
 
-denoiser = models.make_denoiser("ddpm_unet", out_channels=1, channels=8, multipliers=(1, 2))
+denoiser = models.make_denoiser(
+  "ddpm_unet",
+  out_channels=1,
+  channels=8,
+  multipliers=(1,),
+  attention_levels=(),
+  num_res_blocks=1,
+)
 key = jax.random.key(0)
 bound = [Bound(m, models.init(m, key, (8, 8, 1))) for m in (classifier, denoiser)]
 schedule = dj.linear_schedule()

@@ -19,6 +19,7 @@ from jax.typing import ArrayLike
 from diffence_jax import rng
 from diffence_jax.attacks.attack import View, attack
 from diffence_jax.checks import check_instance, check_positive, check_whole
+from diffence_jax.compiling import compiled_quickly
 from diffence_jax.metrics.predictions import check_predictions
 from diffence_jax.models.perceptron import dense, relu_layers
 from diffence_jax.rng import balanced_epoch
@@ -190,7 +191,8 @@ def train_nn_attack(
   if len({side.one_hot.shape[-1] for side in (*training, *choosing)}) > 1:
     raise ValueError("The groups' logits differ in the number of classes; expected one.")
   batch_size = min(batch_size, *(len(side.loss) for side in training))
-  params = _init(init_key, training[0].one_hot.shape[-1])
+  with compiled_quickly():
+    params = _init(init_key, training[0].one_hot.shape[-1])
   params, epoch, auc = _train(
     params, shuffle_key, *training, *choosing, epochs, batch_size=batch_size
   )

@@ -12,6 +12,7 @@ import jax
 from ml_collections import ConfigDict
 
 from diffence_jax import parallel
+from diffence_jax.compiling import compiled_quickly
 from diffence_jax.disk import private_files, write_atomically
 from diffence_jax.experiment.collect import results_of
 from diffence_jax.experiment.config import as_json
@@ -105,19 +106,23 @@ def compute(
     What every stage took, in order.
   """
   timings = []
-  for name, stage in experiment.stages.items():
-    if names is not None and name not in names:
-      continue
-    cached = store.is_done(stage)
-    _say(f"{name:<15} {stage.fingerprint}  {'cached' if cached else 'running'}")
-    if not cached:
-      _compute_items(stage, store, experiment.settings.compute)
-    if parallel.is_first():
-      given = {"store": store.for_inputs_of(stage), "compute": experiment.settings.compute}
-      store.compute(stage, functools.partial(stage.compute, **given))
-    else:
-      store.wait(stage)
-    timings.append(Timing(name, stage.fingerprint, store.manifest(stage)["seconds"], cached))
+  with contextlib.ExitStack() as stack:
+    if not experiment.settings.compute.optimize:
+      stack.enter_context(compiled_quickly())
+    for name, stage in experiment.stages.items():
+      if names is not None and name not in names:
+        continue
+      cached = store.is_done(stage)
+      _say(f"{name:<15} {stage.fingerprint}  {'cached' if cached else 'running'}")
+      if not cached:
+        _compute_items(stage, store, experiment.settings.compute)
+      if parallel.is_first():
+        given = {"store": store.for_inputs_of(stage), "compute": experiment.settings.compute}
+        store.compute(stage, functools.partial(stage.compute, **given))
+      else:
+        store.wait(stage)
+      seconds = store.manifest(stage)["seconds"]
+      timings.append(Timing(name, stage.fingerprint, seconds, cached))
   return timings
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from diffence_jax.checks import check_whole
+from diffence_jax.checks import check_instance, check_whole
 
 if TYPE_CHECKING:
   from diffence_jax.experiment.store import Store
@@ -30,6 +30,7 @@ class Compute:
     models_at_once: shadow models that a device trains at once; None: 1 on CPU, 8 elsewhere.
     microbatch_size: examples whose own gradients DP-SGD has in memory; None: a whole batch.
     checkpoint_every: training steps between two checkpoints.
+    optimize: whether XLA makes programs fast; False: quick to compile, for smoke tests.
   """
 
   chunk_size: int | None = None
@@ -38,10 +39,12 @@ class Compute:
   models_at_once: int | None = None
   microbatch_size: int | None = None
   checkpoint_every: int = 500
+  optimize: bool = True
 
   def __post_init__(self):
+    check_instance("optimize", self.optimize, bool)
     for field in dataclasses.fields(self):
-      if getattr(self, field.name) is not None:
+      if field.name != "optimize" and getattr(self, field.name) is not None:
         check_whole(field.name, getattr(self, field.name), 1, 1_000_000_000)
 
 

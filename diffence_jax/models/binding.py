@@ -7,12 +7,12 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.tree_util import Partial
 
 from diffence_jax.batching import in_batches, to_float
+from diffence_jax.compiling import compiled_quickly
 from diffence_jax.data import Images
 from diffence_jax.predictor import Denoise, Predict, runs_on_host
 from diffence_jax.rng import own_key
@@ -122,13 +122,19 @@ def init(module: nn.Module, key: jax.Array, image_shape: tuple[int, int, int]) -
   Returns:
     Its variables: "params" and, for a classifier with batch normalisation, "batch_stats".
   """
-  inputs = [jnp.zeros((1, *image_shape), jnp.float32)]
+  inputs = [np.zeros((1, *image_shape), np.float32)]
   if num_inputs(module) > 1:
-    inputs.append(jnp.zeros((1,), jnp.int32))
+    inputs.append(np.zeros(1, np.int32))
   if is_conditional(module):
-    inputs.append(jnp.zeros((1,), jnp.int32))
-  # Compiled, the forward pass is dropped and only the draws are left.
-  return jax.jit(module.init)(own_key(key), *inputs)
+    inputs.append(np.zeros(1, np.int32))
+  with compiled_quickly():
+    return _compiled_init(module)(own_key(key), *inputs)
+
+
+@functools.lru_cache(maxsize=64)
+def _compiled_init(module):
+  """Compiled, the forward pass is dropped, the draws are left; equal modules share it."""
+  return jax.jit(module.init)
 
 
 def is_conditional(module: nn.Module) -> bool:

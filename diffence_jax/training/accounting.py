@@ -39,6 +39,8 @@ def epsilon(noise_multiplier: float, probability: float, num_steps: int, delta: 
     ModuleNotFoundError: jax-privacy, of the extra `dp`, is not installed.
   """
   check_installed()
+  if delta >= _chance_to_take_part(probability, num_steps):
+    return 0.0  # of all that may happen, what an example changes is less likely than delta
   event = functools.partial(_event, probability=probability, num_steps=num_steps)
   renyi = _renyi_accountant().compose(event(noise_multiplier)).get_epsilon(delta)
   # At 0, where delta alone is enough, there is no scale to compute a distribution on.
@@ -53,6 +55,11 @@ def epsilon(noise_multiplier: float, probability: float, num_steps: int, delta: 
     if math.isfinite(bound):
       return float(min(bound, renyi))
   return float(renyi)
+
+
+def _chance_to_take_part(probability: float, num_steps: int) -> float:
+  """The chance of an example to be in any batch at all, in (0, 1]."""
+  return 1.0 if probability >= 1.0 else -math.expm1(num_steps * math.log1p(-probability))
 
 
 @functools.lru_cache(maxsize=64)

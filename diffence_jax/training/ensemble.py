@@ -20,6 +20,7 @@ from jax.sharding import Mesh
 from diffence_jax import models, parallel, rng
 from diffence_jax.batching import batches, even_size, filled
 from diffence_jax.checks import check_instance, check_whole
+from diffence_jax.compiling import compiled_quickly
 from diffence_jax.data import Images
 from diffence_jax.disk import read_checked, write_checked
 from diffence_jax.predictor import check_function
@@ -198,7 +199,9 @@ def _train_group(
   keys = lambda use: jnp.stack(
     [rng.stream(ensemble.seed, f"{ensemble.names[i]}/{use}") for i in group]
   )
-  state = parallel.shard_batch(mesh, init(keys("init")))
+  with compiled_quickly():
+    state = init(keys("init"))
+  state = parallel.shard_batch(mesh, state)
   step_keys = parallel.shard_batch(mesh, keys("steps"))
   streams = [_batches(ensemble, i) for i in group]
   schedule = zip(recipe.schedule, zip(*streams, strict=True), strict=True)

@@ -18,6 +18,7 @@ from jax.sharding import Mesh
 
 from diffence_jax import parallel, rng
 from diffence_jax.checkpoint import Checkpoints
+from diffence_jax.compiling import compiled_quickly
 from diffence_jax.disk import write_atomically
 from diffence_jax.progress import progress_bar
 
@@ -52,14 +53,15 @@ def init_state(
   """The state before the first step, from a model's freshly drawn variables."""
   model_state = {name: value for name, value in variables.items() if name != "params"}
   params = variables["params"]
-  return TrainState(
-    step=jnp.zeros((), jnp.int32),
-    params=params,
-    model_state=model_state,
-    opt_state=optimizer.init(params),
-    # A copy: the parameters' own buffers are donated to the step.
-    average=jax.tree.map(jnp.copy, params) if average else None,
+  # A copy: the parameters' own buffers are donated to the step.
+  start = lambda params: (
+    optimizer.init(params),
+    jax.tree.map(jnp.copy, params) if average else None,
   )
+  with compiled_quickly():
+    # One program for all parameters, not one for each shape.
+    opt_state, first_average = jax.jit(start)(params)
+  return TrainState(jnp.zeros((), jnp.int32), params, model_state, opt_state, first_average)
 
 
 def train_step(

@@ -15,7 +15,7 @@ import time
 import jax
 import numpy as np
 import pytest
-from cli.command import CONFIGS, SMOKE, diffence
+from cli.command import CONFIGS, SMOKE, diffence, dry_run, refused
 from jax import export
 
 import diffence_jax as dj
@@ -29,15 +29,11 @@ def finished(tmp_path_factory):
 
 
 def test_a_setting_of_a_model_or_source_can_be_new(tmp_path):
-  process = diffence(
-    SMOKE,
-    f"--workdir={tmp_path}",
-    "--dry_run",
+  settings = [
     "--config.diffusion.fields.dtype=bfloat16",
     "--config.classifier.fields.std=(0.3,)",
-    check=0,
-  )
-  assert "classifier" in process.stdout
+  ]
+  assert "classifier" in dry_run(SMOKE, f"--workdir={tmp_path}", *settings)
 
 
 def test_a_run_leaves_a_report(finished):
@@ -92,19 +88,15 @@ def test_a_second_config_in_the_workdir_leaves_the_first_ones_report(finished, t
 
 def test_a_dry_run_tells_what_would_be_done(finished, tmp_path):
   workdir, _ = finished
-  cached = diffence(SMOKE, f"--workdir={workdir}", "--dry_run", check=0).stdout
+  cached = dry_run(SMOKE, f"--workdir={workdir}")
   assert cached.count("cached") == 7
   assert cached.startswith(
     "data            1797 images, 8 high and 8 wide, 1 channel; 10 classes"
   )
-  changed = diffence(
-    SMOKE, f"--workdir={workdir}", "--dry_run", "--config.purify.step=80", check=0
-  ).stdout
+  changed = dry_run(SMOKE, f"--workdir={workdir}", "--config.purify.step=80")
   states = [line.split()[2] for line in changed.splitlines()[1:]]
   assert states == ["cached", "cached", "cached", "to", "to", "to", "to"]
-  changed = diffence(
-    SMOKE, f"--workdir={workdir}", "--dry_run", "--config.data.num_reference=17", check=0
-  ).stdout
+  changed = dry_run(SMOKE, f"--workdir={workdir}", "--config.data.num_reference=17")
   states = [line.split()[2] for line in changed.splitlines()[1:]]
   # Who is in the reference set matters to none but those that train with it.
   assert states == ["to"] + 6 * ["cached"]
@@ -215,8 +207,7 @@ def test_what_cannot_be_exported_is_refused(finished, tmp_path):
     ([*run, output, "--config.output.defense=memguard"], "cannot be exported"),
     ([*run, f"--output={tmp_path}/nowhere/program"], "There is no folder"),
   ):
-    process = diffence("export", *arguments, check=2)
-    assert message in process.stderr and "Traceback" not in process.stderr
+    assert message in refused("export", *arguments)
   assert not list(tmp_path.iterdir())
   text = diffence("export", "--help", check=0).stdout
   assert "--policy" in text and "flatbuffers" in text
@@ -278,9 +269,15 @@ def test_a_damaged_artifact_is_an_error(finished, tmp_path):
 )
 def test_what_is_not_right_is_refused_with_nothing_written(tmp_path, arguments, message):
   workdir = tmp_path / "new"
-  process = diffence(*(a.replace("{tmp}", str(workdir)) for a in arguments), check=2)
-  assert message in process.stderr and process.stderr.startswith("diffence: ")
-  assert "Traceback" not in process.stderr and not workdir.exists()
+  said = refused(*(a.replace("{tmp}", str(workdir)) for a in arguments))
+  assert message in said and said.startswith("diffence: ") and not workdir.exists()
+
+
+def test_what_is_refused_ends_a_process_too(tmp_path):
+  process = diffence(
+    SMOKE, f"--workdir={tmp_path / 'new'}", "--config.data.source=digit", check=2
+  )
+  assert len(process.stderr.splitlines()) == 1 and not (tmp_path / "new").exists()
 
 
 def test_the_version_is_that_of_the_package():

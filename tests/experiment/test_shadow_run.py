@@ -11,11 +11,9 @@ import time
 
 import numpy as np
 import pytest
-from cli.command import CONFIGS, diffence
+from cli.command import AUDIT, diffence, dry_run, refused
 
 from diffence_jax.experiment.store import locked
-
-AUDIT = f"--config={CONFIGS / 'digits.py'}:audit_smoke"
 
 
 def start(workdir, *arguments):
@@ -26,12 +24,11 @@ def start(workdir, *arguments):
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory):
-  workdir = tmp_path_factory.mktemp("alone")
-  process = start(workdir)
-  printed, said = process.communicate(timeout=300)
-  assert process.returncode == 0, said
-  return workdir, printed
+def alone(audit_smoke, tmp_path_factory):
+  """A copy: a later run in the workdir writes there."""
+  workdir = tmp_path_factory.mktemp("alone") / "workdir"
+  subprocess.run(["cp", "-rp", audit_smoke.workdir, workdir], check=True)
+  return workdir, audit_smoke.printed
 
 
 def start_two(workdir):
@@ -98,9 +95,7 @@ def test_killed_between_two_models_it_trains_none_twice(alone, tmp_path):
 
 def test_more_models_leave_those_that_there_are(alone):
   workdir, _ = alone
-  text = diffence(
-    AUDIT, f"--workdir={workdir}", "--dry_run", "--config.shadow.num_models=8", check=0
-  ).stdout
+  text = dry_run(AUDIT, f"--workdir={workdir}", "--config.shadow.num_models=8")
   states = {line.split()[0]: line.split()[2] for line in text.splitlines()}
   assert states["shadow"] == "to" and states["classifier"] == "cached"
   assert "8 models, each" in text and "; 6 of 8 cached" in text
@@ -110,9 +105,7 @@ def test_more_models_leave_those_that_there_are(alone):
   "setting", ["classifier.model=resnet18", "classifier.epochs=3", "seed=1"]
 )
 def test_what_shadow_models_depend_on_is_in_their_names(alone, setting):
-  text = diffence(
-    AUDIT, f"--workdir={alone[0]}", "--dry_run", f"--config.{setting}", check=0
-  ).stdout
+  text = dry_run(AUDIT, f"--workdir={alone[0]}", f"--config.{setting}")
   assert "6 models, each" in text and "; 0 of 6 cached" in text
 
 
@@ -144,8 +137,8 @@ def test_if_one_process_gives_up_so_does_the_other(tmp_path):
 
 def test_a_description_that_says_nothing_is_refused(tmp_path):
   workdir = tmp_path / "new"
-  process = diffence(AUDIT, f"--workdir={workdir}", "--distributed=two", check=2)
-  assert "HOST:PORT,NUMBER,COUNT" in process.stderr and not workdir.exists()
+  said = refused(AUDIT, f"--workdir={workdir}", "--distributed=two")
+  assert "HOST:PORT,NUMBER,COUNT" in said and not workdir.exists()
 
 
 def test_all_policies_are_compared_on_the_record(alone, tmp_path):
@@ -179,9 +172,9 @@ def test_a_policy_is_tuned_on_known_samples_and_its_flags_choose_it(alone, tmp_p
   assert chosen["known"]["name"] == chosen["target"]["name"]
   flags = (output / "tune.flags").read_text().splitlines()
   assert flags == chosen["overrides"] and flags[0] in process.stdout
-  by_file = diffence(*run, "--dry_run", f"--flagfile={output}/tune.flags", check=0).stdout
-  assert by_file == diffence(*run, "--dry_run", *flags, check=0).stdout
-  assert by_file != diffence(*run, "--dry_run", check=0).stdout
+  by_file = dry_run(*run, f"--flagfile={output}/tune.flags")
+  assert by_file == dry_run(*run, *flags)
+  assert by_file != dry_run(*run)
 
 
 @pytest.mark.parametrize(
@@ -205,6 +198,6 @@ def test_a_policy_is_tuned_on_known_samples_and_its_flags_choose_it(alone, tmp_p
 )
 def test_what_cannot_be_compared_is_refused(tmp_path, arguments, message):
   workdir = tmp_path / "new"
-  process = diffence(*(a.replace("{tmp}", str(workdir)) for a in arguments), check=2)
-  assert message in process.stderr and len(process.stderr.splitlines()) == 1
+  said = refused(*(a.replace("{tmp}", str(workdir)) for a in arguments))
+  assert message in said and len(said.splitlines()) == 1
   assert not workdir.exists()

@@ -93,8 +93,16 @@ def test_what_has_a_fingerprint_stands_for_itself_by_that():
   assert Step(Content("here", "abc")).fingerprint == Step(Content("there", "abc")).fingerprint
 
 
-@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(Compute)])
+@pytest.mark.parametrize(
+  "field", [field.name for field in dataclasses.fields(Compute) if field.name != "optimize"]
+)
 @pytest.mark.parametrize("value", [0, -1, 2.5, True])
 def test_the_compute_section_takes_whole_numbers_from_one_on(field, value):
   with pytest.raises(ValueError, match=f"{field} is {value}; expected a whole number"):
     Compute(**{field: value})
+
+
+def test_whether_programs_are_optimized_is_yes_or_no():
+  assert Compute(optimize=False) != Compute()
+  with pytest.raises(TypeError, match="optimize is a int; expected a bool"):
+    Compute(optimize=1)

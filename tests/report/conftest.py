@@ -1,5 +1,6 @@
 """A run of the experiment whose results are stored, made anew."""
 
+import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,10 +20,8 @@ class Run(NamedTuple):
 
 
 @pytest.fixture(scope="session")
-def fresh_run(tmp_path_factory):
-  """`configs/digits.py:audit_smoke`, run once; nothing may be written into its workdir.
-
-  Other tests that need a whole run with shadow models can share it.
-  """
-  workdir = tmp_path_factory.mktemp("audit_smoke")
+def fresh_run(audit_smoke, tmp_path_factory):
+  """`configs/digits.py:audit_smoke`, finished; nothing may be written into its workdir."""
+  workdir = tmp_path_factory.mktemp("fresh") / "workdir"
+  subprocess.run(["cp", "-rp", audit_smoke.workdir, workdir], check=True)
   return Run(workdir, *report_example.run_afresh(workdir))

@@ -33,6 +33,7 @@ def test_page_tells_everything(rendered):
   low, high = defended.interval
   best = defended.highest_auc
   (row,) = [a for a in defended.attacks if (a.name, a.threshold) == (best.attack, "global")]
+  threshold = best.threshold.replace("_", " ")
   rate, auc = row.tnr_at_fnr[1], row.auc
   for expected in (
     *NAMES, "Threat model", "Gap floor", "fewer than 10 expected false positives", "seed 0",
@@ -41,7 +42,7 @@ def test_page_tells_everything(rendered):
     f"by {100 * defended.labels_kept:.1f}% of the candidates",
     f"phi in [{low:.3f}, {high:.3f}]", "neither the defender's interval",
     f"at {100 * rate.realised:.2f}%, {rate.count} of {rate.num}",
-    f"highest: {best.title}, global threshold, AUC {best.value:.3f}",
+    f"highest: {best.title}, {threshold} threshold, AUC {best.value:.3f}",
     f"{row.title} global {auc.value:.3f} [{auc.low:.3f}, {auc.high:.3f}]",
     "LiRA online, variance per example",
   ):  # fmt: skip

@@ -43,12 +43,12 @@ def recipe_of(name, settings):
   return make_recipe(name, module, settings, **OPTIONS.get(name, {}))
 
 
-def train(recipe, folder, num_members=20):
+def train(recipe, folder, num_members=20, checkpoint_every=1000):
   return train_classifier(
     recipe,
     data(0, num_members),
     data(1, 12),
-    checkpoint_every=3,
+    checkpoint_every=checkpoint_every,
     seed=0,
     mesh=parallel.batch_mesh(),
     directory=folder,
@@ -88,6 +88,6 @@ def test_a_killed_training_goes_on_to_the_same_bits(name, killed_at, tmp_path, m
   with monkeypatch.context() as patch:
     patch.setattr(parallel, "shard_batch", dying)
     with pytest.raises(KilledError):
-      train(recipe, tmp_path / "killed")
+      train(recipe, tmp_path / "killed", checkpoint_every=3)
   resumed = train(recipe, tmp_path / "killed")
   jax.tree.map(np.testing.assert_array_equal, resumed, whole)

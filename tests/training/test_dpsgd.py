@@ -437,6 +437,8 @@ def test_delta_alone_may_be_enough():
   assert epsilon(1e6, 0.2, 100, 1e-5) == epsilon(1.0, 1e-6, 1, 1e-5) == 0.0
   assert epsilon(1.0, 0.2, 1, 0.9) == 0.0
   assert noise_for(1.0, 0.2, 1, 0.9) < 0.01
+  # In 3 steps 48.8 % take part: a delta just above is enough, one just below is not.
+  assert epsilon(1e-3, 0.2, 3, 0.4881) == 0.0 < epsilon(1e-3, 0.2, 3, 0.4879)
 
 
 def test_the_noise_for_the_target_is_the_noise_of_a_step():
