@@ -21,6 +21,7 @@ Protects an image classifier with Diffence and measures what that gains.
   diffence tune --help            picks the policy for a bound on what leaks
   diffence compare --help         puts finished runs beside each other
   diffence plot --help            draws the ROC of any attack of a finished run
+  diffence train-diffusion --help trains a diffusion model without a classifier
 
   --config=NAME[:VARIANT]    the experiment: the name of one of ours, for example digits, or
                              digits:smoke; or a Python file with get_config(variant), for

@@ -21,6 +21,7 @@ _SUBCOMMANDS = {
   "frontier": "frontier",
   "import-torch": "import_torch",
   "plot": "plot",
+  "train-diffusion": "train_diffusion",
   "tune": "tune",
 }
 _NOT_WRITTEN, _GOES_ON = "the output was not written.", "the same command goes on from here."
