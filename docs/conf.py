@@ -42,6 +42,8 @@ nb_execution_timeout = 300
 nb_merge_streams = True
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+# Threads of NumPy wait in loops, which costs a tutorial more than they gain it.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 # Docstrings name arguments in single backticks, as code.
 default_role = "code"
