@@ -35,7 +35,7 @@ if TYPE_CHECKING:
   from diffence_jax.experiment.run import run
   from diffence_jax.models import host_predictor
   from diffence_jax.models.saved import load_model, save_model
-  from diffence_jax.recorded import audit_record
+  from diffence_jax.recorded import audit_model, audit_record
 
 _MODULES = (
   "attacks",
@@ -50,6 +50,7 @@ _MODULES = (
 _HOMES = {
   "Schedule": "diffusion",
   "Selection": "defense",
+  "audit_model": "recorded",
   "audit_record": "recorded",
   "average": "defense",
   "candidate_logits": "defense",
@@ -83,6 +84,7 @@ __all__ = [  # noqa: RUF022, modules first
   "training",
   "Schedule",
   "Selection",
+  "audit_model",
   "audit_record",
   "average",
   "candidate_logits",

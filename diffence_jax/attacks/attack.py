@@ -43,6 +43,8 @@ class Attack:
     least_known: samples of either side whose membership it must know.
     per_class: whether it is also judged with a threshold of its own for every class.
     in_turn: whether it is quick enough to be run with every shadow model as the target in turn.
+    many_labels: whether it asks for a thousand labels of every sample, so that it is run on a
+      few.
     trains_on_known: whether the scores of known samples come from a model that was trained on
       them, so that they are never pooled with others'.
     published: the attack of the published code, for `protocol="paper"` only; it is told the
@@ -55,6 +57,7 @@ class Attack:
   least_known: int = 1
   per_class: bool = False
   in_turn: bool = True
+  many_labels: bool = False
   trains_on_known: bool = False
   published: Callable[..., np.ndarray] | None = None
 
@@ -200,6 +203,23 @@ class View:
       if min(sides) < declared.least_known:
         missing.append("known")
     return missing
+
+  def take(self, rows: np.ndarray) -> "View":
+    """The same of some samples, without shadow models."""
+    of_samples = ("is_known", "is_member", "images")
+    some = {
+      name: None if (given := self._all[name]) is None else given[rows] for name in of_samples
+    }
+    return View(
+      self.logits[rows],
+      self.labels[rows],
+      versions=self.versions,
+      ask=self._all["ask"],
+      ids=self.ids[rows],
+      seed=self.seed,
+      name=self.name,
+      **some,
+    )
 
   def opened(self, needs: tuple[str, ...], *, all_members: bool = False) -> "View":
     """The same view with what some needs open, and nothing else of the kind.

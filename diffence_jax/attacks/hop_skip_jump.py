@@ -140,7 +140,7 @@ def check_boundary(*, num_iterations: int, **evaluations: int) -> None:
 
 
 @attack("HopSkipJump", family="label only", needs=("images", "ask"), in_turn=False,
-        check=check_boundary)  # fmt: skip
+        many_labels=True, check=check_boundary)  # fmt: skip
 def attack_boundary(
   view: View,
   *,

@@ -1,8 +1,10 @@
 """All attacks that a record allows, on the classifier and on every shadow model in turn."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from diffence_jax import metrics
@@ -24,11 +26,27 @@ MAIN_ATTACK = "lira_online"
 LEAST_IN_SLICE = 10
 # By what an attack needs; first what a record cannot have.
 _REMEDIES = {
-  "ask": "a classifier that can be asked, and the images",
-  "images": "the images",
+  "ask": "a classifier that can be asked, and the images (diffence audit --predict=...)",
+  "images": "the images (diffence audit --predict=...)",
   "shadows": "shadow_logits and shadow_membership",
   "known": "more samples marked in is_known, of either side",
 }
+
+
+class Asked(NamedTuple):
+  """The classifier of a record, where it can be asked again.
+
+  Attributes:
+    ask: as of `View`.
+    images: u8[N,H,W,C], or f32[N,H,W,C] from 0 to 255.
+    num_few: how many samples attacks that ask for a thousand labels of each are run on.
+    options: attack to those of its options that are not as by default.
+  """
+
+  ask: Callable[[jax.Array], jax.Array]
+  images: np.ndarray
+  num_few: int
+  options: Mapping[str, Mapping[str, Any]]
 
 
 class Scores(NamedTuple):
@@ -36,7 +54,7 @@ class Scores(NamedTuple):
 
   Attributes:
     choice: the attack.
-    of_folds: f64[N] for every fold.
+    of_folds: f64[N] for every fold; NaN for samples that it was not run on.
   """
 
   choice: Choice
@@ -65,7 +83,11 @@ class Audited(NamedTuple):
 
 
 def audit(
-  record: LogitRecord, *, attacks: Sequence[str] = DEFAULT_ATTACKS, seed: int = 0
+  record: LogitRecord,
+  *,
+  attacks: Sequence[str] = DEFAULT_ATTACKS,
+  seed: int = 0,
+  asked: Asked | None = None,
 ) -> Audited:
   """Runs all attacks that a record allows.
 
@@ -74,6 +96,7 @@ def audit(
     attacks: names from `ATTACKS`, or "module:function"; the gap attack, `correctness`, is run
       in any case.
     seed: of what attacks draw, and of the halves where no sample is known.
+    asked: the undefended classifier itself and the images, for attacks that ask; None without.
 
   Returns:
     The results.
@@ -82,7 +105,10 @@ def audit(
     ValueError: there is no such attack, it returned no scores, or a shadow model's answer is
       no number.
   """
-  choices = [ATTACKS.choose(name) for name in dict.fromkeys(("correctness", *attacks))]
+  options = asked.options if asked else {}
+  choices = [
+    ATTACKS.choose(name, options.get(name)) for name in dict.fromkeys(("correctness", *attacks))
+  ]
   for ensemble in record.ensembles.values():
     # Nearly all attacks read it. Within one of them NaN would look like something it lacks.
     ensemble.statistic(phi_and_log_p)
@@ -91,7 +117,7 @@ def audit(
   rows, arrays, scores, left_out = [], {}, {}, {}
   with progress_bar(len(record.predictors) * len(choices), "attacks", "attack") as bar:
     for recorded in record.predictors:
-      attacked = _attack(recorded, record, folds, choices, seed, left_out, bar)
+      attacked = _attack(recorded, record, folds, choices, seed, left_out, bar, asked)
       row, roc = _row(recorded, record, reported, folds, attacked)
       rows.append(row)
       arrays |= arrays_of(recorded.name, recorded.logits[:, 0], reported, roc)
@@ -152,8 +178,9 @@ def _compared(rows: Sequence[PredictorRow]) -> tuple[PredictorRow, ...]:
   return tuple(after if attacks[0] <= tried else row for row, after, tried in pairs)
 
 
-def _attack(recorded, record, folds, choices, seed, left_out, bar) -> list[Scores]:
+def _attack(recorded, record, folds, choices, seed, left_out, bar, asked) -> list[Scores]:
   """What every attack that can be run says about one predictor."""
+  asked = asked if recorded.name == UNDEFENDED else None
   views = [
     View(
       recorded.logits,
@@ -161,11 +188,14 @@ def _attack(recorded, record, folds, choices, seed, left_out, bar) -> list[Score
       is_known=fold.pool.is_known,
       is_member=fold.pool.is_member,
       shadows=record.ensembles.get(recorded.name),
+      images=asked and asked.images,
+      ask=asked and asked.ask,
       seed=seed,
       name=recorded.name,
     )
     for fold in folds
   ]
+  few = _few(folds, asked.num_few) if asked else np.arange(0)
   attacked = []
   for choice in choices:
     declared = declaration_of(choice.name)
@@ -173,6 +203,12 @@ def _attack(recorded, record, folds, choices, seed, left_out, bar) -> list[Score
     if missing := [need for view in views for need in view.lacks(declared)]:
       remedy = next(text for need, text in _REMEDIES.items() if need in missing)
       _leave_out(left_out, recorded, declared.title, f"need {remedy}")
+      continue
+    if declared.many_labels:
+      if len(few):
+        attacked.append(Scores(choice, [_on_few(choice, views[0], few)] * len(folds)))
+      else:
+        _leave_out(left_out, recorded, declared.title, "need samples to be run on")
       continue
     # Only attacks that look at known samples have other scores in the other fold.
     once = views if "known" in declared.needs else views[:1]
@@ -187,6 +223,23 @@ def _attack(recorded, record, folds, choices, seed, left_out, bar) -> list[Score
   return attacked
 
 
+def _few(folds, num) -> np.ndarray:
+  """Places of some samples, as many of either side, known or not in the first fold."""
+  known, is_member = folds[0].pool.is_known, folds[0].pool.is_member
+  # Folds are drawn by chance; what stands first in the data may be of one class.
+  draw = np.random.default_rng([1, len(known)])
+  groups = [draw.permutation(np.flatnonzero((known == k) & (is_member == m)))
+            for k in (True, False) for m in (True, False)]  # fmt: skip
+  return np.sort(np.concatenate([group[: num // 4] for group in groups]))
+
+
+def _on_few(choice, view, rows) -> np.ndarray:
+  """The scores f64[N] of an attack that is run on some samples, NaN for the others."""
+  scores = np.full(len(view.labels), np.nan)
+  scores[rows] = run_attack(choice, view.take(rows))
+  return scores
+
+
 def _leave_out(left_out, recorded, title, reason):
   """Notes it; behind a defense only where it is not left out without."""
   if left_out.get(title) != reason:
@@ -196,14 +249,17 @@ def _leave_out(left_out, recorded, title, reason):
 
 
 def _row(recorded, record, reported, folds, attacked) -> tuple[PredictorRow, metrics.Roc]:
-  judged = []
+  judged, of_few = [], []
   for choice, of_folds in attacked:
-    scored = [
-      fold._replace(scores=scores) for fold, scores in zip(folds, of_folds, strict=True)
-    ]
-    judged += judge_folds(choice.name, declaration_of(choice.name), scored)
+    scored = [_inside(fold, scores) for fold, scores in zip(folds, of_folds, strict=True)]
+    declared = declaration_of(choice.name)
+    if declared.many_labels:
+      title = f"{declared.title}, of {np.sum(~np.isnan(of_folds[0]))} samples"
+      of_few += judge_folds(choice.name, dataclasses.replace(declared, title=title), scored)
+    else:
+      judged += judge_folds(choice.name, declared, scored)
   # Usefulness is that of the first answer.
-  return predictor_row(
+  row, roc = predictor_row(
     recorded.name,
     recorded.logits[:, 0],
     record.predictors[0].logits[:, 0],
@@ -215,6 +271,15 @@ def _row(recorded, record, reported, folds, attacked) -> tuple[PredictorRow, met
     returned_raw=None,
     labels_kept=None,
   )
+  # Of so few samples the highest figure would be highest by chance.
+  return dataclasses.replace(row, attacks=(*row.attacks, *(few for few, _ in of_few))), roc
+
+
+def _inside(fold, scores) -> Fold:
+  """A fold with these scores, of the samples that have one."""
+  inside = ~np.isnan(scores)
+  pool = fold.pool._replace(is_known=fold.pool.is_known & inside)
+  return Fold(scores, pool, fold.is_reported & inside)
 
 
 def _slices(record, rows, scores):

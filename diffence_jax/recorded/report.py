@@ -10,8 +10,8 @@ from diffence_jax.attacks.attack import DEFAULT_ATTACKS
 from diffence_jax.checks import check_type, check_whole
 from diffence_jax.disk import make_private, private_files, write_atomically
 from diffence_jax.recorded import table
-from diffence_jax.recorded.audit import audit
-from diffence_jax.recorded.record import read_record
+from diffence_jax.recorded.audit import Audited, audit
+from diffence_jax.recorded.record import LogitRecord, read_record
 from diffence_jax.recorded.results import RecordResults, to_json
 from diffence_jax.report import cells, figures, shadow_figures
 from diffence_jax.report.curves import write_curves
@@ -59,9 +59,21 @@ def audit_record(
   check_whole("seed", seed, 0, 2**31 - 1)
   attacks = check_type("attacks", attacks, Sequence[str])
   folder = Path(folder).expanduser()
-  _check_folder(folder)
+  check_report_folder(folder)
   given = read_record(record)
   audited = audit(given, attacks=attacks, seed=seed)
+  write_report(given, audited, folder)
+  return audited.results
+
+
+def write_report(given: LogitRecord, audited: Audited, folder: Path) -> None:
+  """Writes what came of an audit to a folder, that its owner alone can read.
+
+  Args:
+    given: what was audited.
+    audited: what came of it.
+    folder: as `check_report_folder` takes it.
+  """
   results = audited.results
   # Rendered before anything is written: a failure leaves nothing.
   texts = {
@@ -82,7 +94,6 @@ def audit_record(
     )
     samples = table.example_columns(given)
     write_score_lines(table.EXAMPLE_COLUMNS, samples, scores, folder / "examples.csv")
-  return results
 
 
 def render_page(results: RecordResults, arrays: Mapping[str, np.ndarray]) -> str:
@@ -114,7 +125,7 @@ def render_page(results: RecordResults, arrays: Mapping[str, np.ndarray]) -> str
   )
 
 
-def _check_folder(folder: Path) -> None:
+def check_report_folder(folder: Path) -> None:
   """Raises ValueError where the report would lie among other things."""
   if folder.is_dir():
     others = sorted({path.name for path in folder.iterdir()} - {*FILES, PDF})

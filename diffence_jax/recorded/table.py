@@ -198,8 +198,8 @@ def notes(results: RecordResults) -> list[tuple[str, str]]:
   return [
     (
       "highest",
-      "the strongest of the attacks, picked on the reported samples themselves, in the "
-      "attacker's favour",
+      "the strongest of the attacks on all samples, picked on the reported samples themselves, "
+      "in the attacker's favour",
     ),
     ("[low, high]", "95% interval"),
     (

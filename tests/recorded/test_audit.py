@@ -306,7 +306,7 @@ def test_help_helps(capsys):
 @pytest.mark.parametrize(
   ("arguments", "message"),
   [
-    ([], "required: RECORD, --output"),
+    ([], "required: --output"),
     (["{record}"], "required: --output"),
     (["none.npz", "--output={new}"], "no file none.npz"),
     (["{record}", "--output={used}"], "holds other.txt"),
