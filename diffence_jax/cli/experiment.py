@@ -22,6 +22,7 @@ Protects an image classifier with Diffence and measures what that gains.
   diffence compare --help         puts finished runs beside each other
   diffence plot --help            draws the ROC of any attack of a finished run
   diffence train-diffusion --help trains a diffusion model without a classifier
+  diffence protect --help         puts both together, as a program for JAX alone
 
   --config=NAME[:VARIANT]    the experiment: the name of one of ours, for example digits, or
                              digits:smoke; or a Python file with get_config(variant), for

@@ -1,13 +1,12 @@
 """The command `diffence import-torch`: a published checkpoint to a saved model."""
 
-import ast
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from diffence_jax.cli.parsing import Arguments, asks_for_help
+from diffence_jax.cli.parsing import Arguments, asks_for_help, parse_settings
 from diffence_jax.cli.terminal import printable, say
 
 _DESCRIPTION = """\
@@ -55,7 +54,7 @@ def run(argv: Sequence[str]) -> None:
   parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="FIELD=VALUE")
   given = parser.parse_args(argv[1:])
   given.file, given.output = given.file.expanduser(), given.output.expanduser()
-  settings = _parse_settings(given.set)
+  settings = parse_settings(given.set)
 
   # Nothing here is for an accelerator, which may be busy.
   os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -119,22 +118,6 @@ def _about_schedule(schedule: Mapping[str, Any] | None) -> str:
     f"{name} {value}" for name, value in schedule.items() if name not in ("kind", "betas")
   ]
   return f"Noise schedule: {', '.join([schedule.get('kind', 'linear'), *words])}."
-
-
-def _parse_settings(pairs: Sequence[str]) -> dict[str, Any]:
-  """FIELD=VALUE to fields: Python's numbers, tuples, booleans and None, or else text."""
-  settings = {}
-  for pair in pairs:
-    field, equals, text = pair.partition("=")
-    if not (field and equals):
-      raise ValueError(f"--set got {pair!r}; expected FIELD=VALUE, such as dtype=bfloat16.")
-    if field in settings:
-      raise ValueError(f"--set got {field} twice.")
-    try:
-      settings[field] = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-      settings[field] = text
-  return settings
 
 
 def _say(what: str) -> None:

@@ -21,6 +21,7 @@ _SUBCOMMANDS = {
   "frontier": "frontier",
   "import-torch": "import_torch",
   "plot": "plot",
+  "protect": "protect",
   "train-diffusion": "train_diffusion",
   "tune": "tune",
 }

@@ -1,13 +1,14 @@
 """The flags of commands that take a config."""
 
 import argparse
+import ast
 import os
 import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -25,6 +26,26 @@ class Arguments(argparse.ArgumentParser):
   def error(self, message: str) -> NoReturn:
     """Raises ValueError with what is wrong, and where help is."""
     raise ValueError(f"{message}; see {self.prog} --help.")
+
+
+def parse_settings(pairs: Sequence[str]) -> dict[str, Any]:
+  """FIELD=VALUE to fields: Python's numbers, tuples, booleans and None, or else text.
+
+  Raises:
+    ValueError: one is no such pair, or a field is there twice.
+  """
+  settings = {}
+  for pair in pairs:
+    field, equals, text = pair.partition("=")
+    if not (field and equals):
+      raise ValueError(f"--set got {pair!r}; expected FIELD=VALUE, such as dtype=bfloat16.")
+    if field in settings:
+      raise ValueError(f"--set got {field} twice.")
+    try:
+      settings[field] = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+      settings[field] = text
+  return settings
 
 
 def asks_for_help(argv: Sequence[str]) -> bool:
