@@ -229,7 +229,7 @@ def left_out(results: RecordResults) -> list[tuple[str, str]]:
 
 def format_table(results: RecordResults, width: int = WIDTH) -> str:
   """The results for a terminal of so many columns."""
-  lines = ["audit of a record", "", *definitions(facts(results), width), ""]
+  lines = ["audit of recorded answers", "", *definitions(facts(results), width), ""]
   lines += [*grid(headings(results), main_rows(results), width), ""]
   lines += [*definitions(notes(results), width), ""]
   if results.in_turn:

@@ -65,7 +65,7 @@ def facts(runs: Sequence[Run]) -> list[tuple[str, str]]:
   told = []
   for run in runs:
     results, (members, nonmembers) = run.results, run.sizes
-    what = "audit of a record"
+    what = "audit of recorded answers"
     if isinstance(results, Results):
       variant = f" ({results.variant})" if results.variant else ""
       what = (
