@@ -162,10 +162,10 @@ def test_the_parts_of_a_finished_run_are_those_of_its_report(finished, tmp_path)
     parts.protect("scenario_4")
 
 
-def test_the_readme_goes_on_with_the_parts_of_a_run(finished, tmp_path, monkeypatch):
-  readme = (CONFIGS.parent / "README.md").read_text()
+def test_the_docs_go_on_with_the_parts_of_a_run(finished, tmp_path, monkeypatch):
+  page = (CONFIGS.parent / "docs" / "experiments.md").read_text()
   (code,) = (
-    text for text in re.findall(r"```python\n(.*?)```", readme, re.S) if "load_run" in text
+    text for text in re.findall(r"```python\n(.*?)```", page, re.S) if "load_run" in text
   )
   monkeypatch.chdir(tmp_path)
   (tmp_path / "runs").mkdir()

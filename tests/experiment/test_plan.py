@@ -188,11 +188,6 @@ def test_the_dtype_of_re_generation_is_of_the_queries_and_not_of_the_training():
   assert dtypes == ["float32", "bfloat16"]
 
 
-def test_a_network_for_classes_is_refused_before_anything_is_computed():
-  with pytest.raises(ValueError, match="for 10 classes; an experiment takes one without"):
-    plan(diffusion={"model": "adm_unet", "fields": {"num_classes": 10}})
-
-
 def test_settings_read_back_from_json_are_the_same_experiment():
   """As `run.json` has them: tuples have become lists."""
   shadow = {**SHADOW, "queries": [1, 4]}
