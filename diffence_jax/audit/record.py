@@ -20,7 +20,7 @@ from diffence_jax.batching import batches, even_size, to_float
 from diffence_jax.defense import candidate_logits
 from diffence_jax.defense.on_host import make_host_candidates
 from diffence_jax.defense.pairs import check_finite
-from diffence_jax.diffusion import Schedule, under_predicted_label
+from diffence_jax.diffusion import Schedule, denoiser_beside
 from diffence_jax.predictor import Bound, are_finite, check_largest, runs_on_host
 from diffence_jax.progress import progress_bar
 
@@ -58,7 +58,7 @@ def make_record_step(
 
     def ask(variables):
       predict = models.predictor(classifier, variables)
-      denoise = _bound(denoiser, denoiser_variables, predict)
+      denoise = denoiser_beside(denoiser, denoiser_variables, predict)
       raw = predict(key, images)
       return raw, candidate_logits(key, predict, denoise, schedule, images, ids=ids, **purify)
 
@@ -69,12 +69,6 @@ def make_record_step(
     return jax.tree.map(beside, by_model)
 
   return jax.jit(parallel.map_over_batch(record_step, mesh))
-
-
-def _bound(denoiser, variables, predict):
-  """The denoiser; a class-conditional one under the labels that the classifier predicts."""
-  denoise = models.denoiser(denoiser, variables)
-  return under_predicted_label(denoise, predict) if models.is_conditional(denoiser) else denoise
 
 
 def _make_host_step(predict, denoiser, mesh, **purify):

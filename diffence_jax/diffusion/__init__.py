@@ -1,6 +1,6 @@
 """Diffusion: the noise schedule, the training loss and the DDIM sampler."""
 
-from diffence_jax.diffusion.conditional import under_predicted_label
+from diffence_jax.diffusion.conditional import denoiser_beside, under_predicted_label
 from diffence_jax.diffusion.loss import ddpm_loss, predicted_noise
 from diffence_jax.diffusion.resize import fit_images
 from diffence_jax.diffusion.sampler import ddim, ddim_timesteps, reconstruct, sample
@@ -18,6 +18,7 @@ __all__ = [
   "ddim",
   "ddim_timesteps",
   "ddpm_loss",
+  "denoiser_beside",
   "fit_images",
   "linear_schedule",
   "make_schedule",

@@ -1,11 +1,14 @@
 """Class-conditional denoisers: an image is re-generated under the label that it is given."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 from jax.tree_util import Partial
 
+from diffence_jax import models
 from diffence_jax.predictor import Denoise, Predict, as_argument, ask, check_function
 
 
@@ -33,6 +36,18 @@ def under_predicted_label(denoise: Callable[..., jax.Array], predict: Predict) -
   check_function("denoise", denoise, "x, t, labels")
   check_function("predict", predict, "key, images")
   return Partial(_unlabelled, as_argument(denoise), as_argument(predict))
+
+
+def denoiser_beside(module: nn.Module, variables: Any, predict: Predict) -> Denoise:
+  """Binds a noise-prediction network that re-generates images for a classifier.
+
+  Args:
+    module: the network; a class-conditional one is told what the classifier predicts.
+    variables: its variables.
+    predict: the classifier, as `under_predicted_label` takes it.
+  """
+  denoise = models.denoiser(module, variables)
+  return under_predicted_label(denoise, predict) if models.is_conditional(module) else denoise
 
 
 def labelled(denoise: Denoise, images: jax.Array) -> Denoise:

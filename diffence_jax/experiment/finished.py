@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from diffence_jax import models
 from diffence_jax.defense import Policy, protect
 from diffence_jax.defense.protect import ProtectedPredict
-from diffence_jax.diffusion import Schedule, under_predicted_label
+from diffence_jax.diffusion import Schedule, denoiser_beside
 from diffence_jax.disk import damaged
 from diffence_jax.experiment.plan import Experiment, plan
 from diffence_jax.experiment.run import usual_jax
@@ -78,10 +78,7 @@ class FinishedRun:
 
     A class-conditional one re-generates under the label that the classifier predicts.
     """
-    denoise = models.denoiser(*self.diffusion)
-    if models.is_conditional(self.diffusion.module):
-      return under_predicted_label(denoise, self.predict)
-    return denoise
+    return denoiser_beside(*self.diffusion, self.predict)
 
   @functools.cached_property
   def schedule(self) -> Schedule:

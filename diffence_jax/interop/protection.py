@@ -3,14 +3,13 @@
 import os
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffence_jax import models, rng
+from diffence_jax import rng
 from diffence_jax.batching import even_size, in_batches
 from diffence_jax.data.sides import Side, check_alike, number_sides
 from diffence_jax.defense import candidate_logits, protect
@@ -18,9 +17,9 @@ from diffence_jax.defense.policy import POLICIES, Policy, Record
 from diffence_jax.defense.protect import ProtectedPredict
 from diffence_jax.diffusion import (
   Schedule,
+  denoiser_beside,
   linear_schedule,
   make_schedule,
-  under_predicted_label,
 )
 from diffence_jax.interop.classifier import Classifier
 from diffence_jax.models.saved import load_model, read_manifest
@@ -140,10 +139,7 @@ def _denoiser(
       f"The diffusion model {path} is for images of {manifest.image_channels} channels, and "
       f"these have {image_shape[-1]}."
     )
-  module, variables = load_model(Path(path))
-  denoise = models.denoiser(module, variables)
-  if models.is_conditional(module):
-    denoise = under_predicted_label(denoise, predict)
+  denoise = denoiser_beside(*load_model(path), predict)
   schedule = manifest.schedule
   return denoise, linear_schedule() if schedule is None else make_schedule(**schedule)
 
