@@ -4,7 +4,7 @@ Shadow models are trained as the target is, on training sets that are known: whi
 in which of them is drawn, and recorded, before any is trained, by `training.ensemble`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,13 @@ from flax import linen as nn
 
 from diffence_jax import models, rng
 from diffence_jax.checks import check_whole
+
+
+def membership_of(numbers: Sequence[int], num_examples: int, seed: int) -> np.ndarray:
+  """Rows bool[len(numbers),N] of `membership_matrix`, of models by their numbers from 0 on."""
+  # A pair follows from its number only, so as many pairs as it takes are drawn.
+  num_models = 2 * (max(numbers) // 2 + 1)
+  return membership_matrix(num_models, num_examples, seed)[list(numbers)]
 
 
 def membership_matrix(num_models: int, num_examples: int, seed: int) -> np.ndarray:

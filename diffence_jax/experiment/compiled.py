@@ -22,6 +22,6 @@ def keep_in(workdir: str | os.PathLike) -> None:
   """
   if jax.config.jax_compilation_cache_dir is not None:
     return
-  folder = Path(workdir).absolute() / "compiled" / (platform.node() or "host")
+  folder = Path(workdir).expanduser().absolute() / "compiled" / (platform.node() or "host")
   jax.config.update("jax_compilation_cache_dir", str(folder))
   jax.config.update("jax_persistent_cache_min_compile_time_secs", _SECONDS)

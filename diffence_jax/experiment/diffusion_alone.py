@@ -1,7 +1,6 @@
 """A diffusion model by itself: the stage of an experiment, without the classifier."""
 
 import dataclasses
-import functools
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +15,7 @@ from diffence_jax.disk import private_files
 from diffence_jax.experiment.config import validate
 from diffence_jax.experiment.plan import plan
 from diffence_jax.experiment.plan_models import plan_diffusion
-from diffence_jax.experiment.run import open_store, usual_jax
+from diffence_jax.experiment.run import compute_stages, open_store
 from diffence_jax.experiment.samples import samples_of
 from diffence_jax.experiment.store import locked
 from diffence_jax.models.saved import check_free, save_model
@@ -52,10 +51,9 @@ def train_diffusion(
   check_free(output)
   stage, compute = _stage(config, samples)
   store = open_store(workdir)
-  with private_files(), locked(store.workdir), usual_jax():
+  with private_files(), locked(store.workdir):
     store.prepare()
-    given = {"store": store.for_inputs_of(stage), "compute": compute}
-    store.compute(stage, functools.partial(stage.compute, **given))
+    compute_stages({"diffusion": stage}, store, compute)
     module, variables = stage.load(store)
   channels, schedule = stage.model_shape[-1], dict(stage.schedule)
   save_model(output, module, variables, image_channels=channels, schedule=schedule)

@@ -78,7 +78,10 @@ class FinishedRun:
 
     A class-conditional one re-generates under the label that the classifier predicts.
     """
-    return denoiser_beside(*self.diffusion, self.predict)
+    # The classifier is read for a network that asks it only: there may be none yet.
+    if models.is_conditional(self.diffusion.module):
+      return denoiser_beside(*self.diffusion, self.predict)
+    return models.denoiser(*self.diffusion)
 
   @functools.cached_property
   def schedule(self) -> Schedule:

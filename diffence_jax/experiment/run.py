@@ -91,7 +91,6 @@ def usual_jax() -> Iterator[None]:
     yield
 
 
-@usual_jax()
 def compute(
   experiment: Experiment, store: Store, names: Sequence[str] | None = None
 ) -> list[Timing]:
@@ -105,19 +104,33 @@ def compute(
   Returns:
     What every stage took, in order.
   """
+  stages = {n: s for n, s in experiment.stages.items() if names is None or n in names}
+  return compute_stages(stages, store, experiment.settings.compute)
+
+
+@usual_jax()
+def compute_stages(
+  stages: Mapping[str, Stage], store: Store, settings: Compute
+) -> list[Timing]:
+  """Computes stages that are not in the store yet, and verifies those that are.
+
+  Args:
+    stages: name to stage, in the order they run.
+    store: as `compute` takes it.
+    settings: how they are computed.
+
+  Returns:
+    What every stage took, in order.
+  """
   timings = []
-  with contextlib.ExitStack() as stack:
-    if not experiment.settings.compute.optimize:
-      stack.enter_context(compiled_quickly())
-    for name, stage in experiment.stages.items():
-      if names is not None and name not in names:
-        continue
+  with contextlib.nullcontext() if settings.optimize else compiled_quickly():
+    for name, stage in stages.items():
       cached = store.is_done(stage)
       _say(f"{name:<15} {stage.fingerprint}  {'cached' if cached else 'running'}")
       if not cached:
-        _compute_items(stage, store, experiment.settings.compute)
+        _compute_items(stage, store, settings)
       if parallel.is_first():
-        given = {"store": store.for_inputs_of(stage), "compute": experiment.settings.compute}
+        given = {"store": store.for_inputs_of(stage), "compute": settings}
         store.compute(stage, functools.partial(stage.compute, **given))
       else:
         store.wait(stage)

@@ -250,8 +250,17 @@ def read_results(path: str | os.PathLike) -> Results:
     FileNotFoundError: it is not there.
     ValueError: it is no file, of another version, or damaged.
   """
+  return from_content(read_content(path), path)
+
+
+def from_content(content: Mapping[str, Any], path: str | os.PathLike) -> Results:
+  """The results of an experiment in what `read_content` returns.
+
+  Raises:
+    ValueError: they are of another schema, or damaged.
+  """
   remedy = "Run the experiment again, in another workdir."
-  return typed_content(Results, read_content(path), path, schema=SCHEMA, remedy=remedy)
+  return typed_content(Results, content, path, schema=SCHEMA, remedy=remedy)
 
 
 def read_content(path: str | os.PathLike) -> dict[str, Any]:

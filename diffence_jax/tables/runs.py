@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from diffence_jax.audit.rows import PredictorRow
-from diffence_jax.recorded.results import RecordResults, from_content
+from diffence_jax.recorded import results as recorded_results
+from diffence_jax.recorded.results import RecordResults
+from diffence_jax.report import results as report_results
 from diffence_jax.report.curves import FILE, Curve, read_curves
-from diffence_jax.report.results import SCHEMA, Results, read_content, typed_content
+from diffence_jax.report.results import Results, read_content
 from diffence_jax.report.summary import caution
 from diffence_jax.report.table import reported_sizes
 
@@ -81,11 +83,8 @@ def read_run(path: str | os.PathLike, label: str | None = None) -> Run:
   """
   file = results_file(path)
   content = read_content(file)
-  if "experiment" in content:
-    remedy = "Run the experiment again, in another workdir."
-    results = typed_content(Results, content, file, schema=SCHEMA, remedy=remedy)
-  else:
-    results = from_content(content, file)
+  kind = report_results if "experiment" in content else recorded_results
+  results = kind.from_content(content, file)
   if not results.predictors:
     raise ValueError(f"{file} has no predictor; expected the results of a finished run.")
   curves = file.with_name(FILE)

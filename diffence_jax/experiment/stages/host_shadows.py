@@ -11,8 +11,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from diffence_jax.audit.membership import membership_matrix
+from diffence_jax.audit.membership import membership_matrix, membership_of
 from diffence_jax.audit.predictors import ModelRecord
+from diffence_jax.batching import in_batches
 from diffence_jax.experiment.samples import Samples
 from diffence_jax.experiment.stage import Compute, Stage
 from diffence_jax.experiment.stages.queries import Recording
@@ -89,9 +90,7 @@ class ProcedureShadow(Stage):
   @property
   def is_member(self) -> np.ndarray:
     """bool[N], who is in its training set."""
-    num = len(self.regenerations.samples)
-    # A pair follows from its number only.
-    return membership_matrix(2 * (self.number // 2 + 1), num, self.seed)[self.number]
+    return membership_of([self.number], len(self.regenerations.samples), self.seed)[0]
 
   def compute(self, folder: Path, store: Store, compute: Compute) -> None:
     """Writes `raw.npy` f32[N*A,K] and `candidates.npy` f32[N*A,R,K]."""
@@ -102,12 +101,7 @@ class ProcedureShadow(Stage):
     )  # fmt: skip
     images, candidates = self.regenerations.load(store)
     each, size = np.prod(candidates.shape[:2]), compute.batch_size
-    ask = lambda images: np.concatenate(
-      [
-        np.asarray(predict(None, images[start : start + size]))
-        for start in range(0, len(images), size)
-      ]
-    )
+    ask = lambda images: in_batches(lambda rows: predict(None, images[rows]), len(images), size)
     np.save(folder / "raw.npy", ask(images))
     answers = ask(candidates.reshape(each, *candidates.shape[2:]))
     np.save(folder / "candidates.npy", answers.reshape(*candidates.shape[:2], -1))
@@ -160,7 +154,8 @@ class ProcedureShadows(Stage):
   def compute(self, folder: Path, store: Store, compute: Compute) -> None:
     """Writes `membership.npy`, bool[S,N]."""
     del store, compute
-    np.save(folder / "membership.npy", np.stack([model.is_member for model in self.models]))
+    membership = membership_matrix(len(self.models), len(self.samples), self.models[0].seed)
+    np.save(folder / "membership.npy", membership)
 
   def membership(self, store: Store) -> np.ndarray:
     """bool[S,N], of a stage that is computed."""

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from diffence_jax import parallel
-from diffence_jax.audit.membership import ensemble_logits, membership_matrix
+from diffence_jax.audit.membership import ensemble_logits, membership_matrix, membership_of
 from diffence_jax.checkpoint import restore_arrays, save_arrays
 from diffence_jax.experiment.samples import Samples
 from diffence_jax.experiment.stage import Compute, Stage
@@ -91,7 +91,8 @@ class ShadowModels(Stage):
   def compute(self, folder: Path, store: Store, compute: Compute) -> None:
     """Writes `membership.npy`, bool[S,N]."""
     del store, compute
-    np.save(folder / "membership.npy", self._membership())
+    membership = membership_matrix(len(self.models), len(self.pool), self.models[0].seed)
+    np.save(folder / "membership.npy", membership)
 
   def membership(self, store: Store) -> np.ndarray:
     """bool[S,N], of a stage that is computed."""
@@ -113,9 +114,6 @@ class ShadowModels(Stage):
     """How many models there are, and training steps each takes."""
     return f"{len(self.models)} models, each {training_cost(self.recipe)}"
 
-  def _membership(self):
-    return membership_matrix(len(self.models), len(self.pool), self.models[0].seed)
-
 
 def _keep(folder, variables):
   save_arrays(folder / "variables.npz", variables)
@@ -126,13 +124,11 @@ def _train(models: Sequence[ShadowModel], keep, compute: Compute) -> None:
   first = models[0]
   recipe = first.training.recipe(first.pool.num_classes, compute)
   numbers = [model.number for model in models]
-  # A pair follows from its number only, so as many pairs as it takes are drawn.
-  num_drawn = 2 * (max(numbers) // 2 + 1)
   train_ensemble(
     recipe,
     {"images": first.pool.images, "labels": np.asarray(first.pool.labels, np.int32)},
     first.training.reference_set(),
-    membership_matrix(num_drawn, len(first.pool), first.seed)[numbers],
+    membership_of(numbers, len(first.pool), first.seed),
     names=[f"shadow/{number}" for number in numbers],
     keep=keep,
     seed=first.seed,
