@@ -62,6 +62,19 @@ def check_function(name: str, function: Any, arguments: str) -> None:
     ) from error
 
 
+def num_required(function: Callable[..., Any]) -> int:
+  """How many arguments a function has to be given by position.
+
+  Raises:
+    TypeError, ValueError: it has no signature, as some that are built in.
+  """
+  return sum(
+    parameter.default is parameter.empty
+    and parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+    for parameter in inspect.signature(function).parameters.values()
+  )
+
+
 def runs_on_host(predict: Predict) -> bool:
   """Whether a predictor has to see its images, and so is asked between compiled programs.
 

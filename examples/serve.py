@@ -68,11 +68,10 @@ class Program:
 class Batcher(threading.Thread):
   """Answers waiting requests together; the one thread that calls the program."""
 
-  def __init__(self, program, wait):
+  def __init__(self, program, wait, state):
     super().__init__(daemon=True)
-    self._program, self._wait = program, wait
+    self._program, self._wait, self._state = program, wait, state
     self._waiting = queue.Queue()
-    self.counts = collections.Counter()
 
   def answer(self, images):
     """Blocks until there is an answer: logits f32[N,K]."""
@@ -101,7 +100,7 @@ class Batcher(threading.Thread):
 
   def _answer(self, batch):
     images = np.concatenate([images for images, _ in batch])
-    self.counts += collections.Counter(batches=1, images=len(images))
+    self._state.count(batches=1, images=len(images))
     try:
       logits = self._program(images)
       if not np.isfinite(logits).all():
@@ -142,7 +141,7 @@ def make_handler(program, batcher, state):
       if self.path == "/healthz":
         self._reply(*((503, "draining") if state.is_draining else (200, "ok")))
       elif self.path == "/metrics":
-        counts = sorted((batcher.counts + state.counts).items())
+        counts = state.counts()
         self._reply(200, "".join(f"diffence_{name} {count}\n" for name, count in counts))
       else:
         self._reply(404, "Expected /predict, /healthz or /metrics.")
@@ -172,7 +171,7 @@ def make_handler(program, batcher, state):
       return self.rfile.read(int(length))
 
     def _reply(self, status, text, kind="text/plain"):
-      state.counts[f'requests{{status="{status}"}}'] += 1
+      state.count(**{f'requests{{status="{status}"}}': 1})
       body = text.encode()
       self.send_response(status)
       self.send_header("Content-Type", f"{kind}; charset=utf-8")
@@ -192,8 +191,19 @@ class State:
   """What the threads of a process share; within it, a request is in hand."""
 
   def __init__(self):
-    self.counts, self.is_draining = collections.Counter(), False
-    self._in_hand, self._changed = 0, threading.Condition()
+    self.is_draining = False
+    self._counts, self._in_hand = collections.Counter(), 0
+    self._changed = threading.Condition()
+
+  def count(self, **more):
+    """Adds to what `/metrics` tells."""
+    with self._changed:
+      self._counts.update(more)
+
+  def counts(self):
+    """Pairs of a name and a count, sorted."""
+    with self._changed:
+      return sorted(self._counts.items())
 
   def __enter__(self):
     with self._changed:
@@ -226,7 +236,7 @@ class Server(http.server.ThreadingHTTPServer):
 def serve(options):
   """One process: answers until it is told to stop."""
   state, program = State(), Program(options.program, options.sizes)
-  batcher = Batcher(program, options.wait_ms / 1000)
+  batcher = Batcher(program, options.wait_ms / 1000, state)
   batcher.start()
   address = options.host, options.port
   with Server(address, make_handler(program, batcher, state)) as server:

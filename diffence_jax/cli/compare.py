@@ -49,7 +49,7 @@ def run(argv: Sequence[str]) -> None:
   os.environ.setdefault("JAX_PLATFORMS", "cpu")
   # After parsing: importing jax takes a second that a misspelt flag need not wait for.
   from diffence_jax.report.cells import wrapped
-  from diffence_jax.report.pdf import find_browser, write_pdf
+  from diffence_jax.report.pdf import find_browser, renew_pdf
   from diffence_jax.tables.comparison import (
     HTML,
     all_cautions,
@@ -64,14 +64,11 @@ def run(argv: Sequence[str]) -> None:
   warned, width = all_cautions(runs, left_out), columns()
   if output is not None:
     write_comparison(runs, warned, output)
-    printed = (output / HTML).with_suffix(".pdf")
-    printed.unlink(missing_ok=True)  # of an old page
-    if given.pdf:
-      write_pdf(output / HTML, printed)
+    printed = renew_pdf(output / HTML, given.pdf)
   red = [line for text in warned for line in wrapped(text, width)]
   say(format_comparison(runs, warned, width), red=red)
   if output is not None:
-    say(f"\nThe page: {output / HTML}" + (f"\nPrinted: {printed}" if given.pdf else ""))
+    say(f"\nThe page: {output / HTML}" + (f"\nPrinted: {printed}" if printed else ""))
 
 
 def check_output(folder: Path | None) -> Path | None:

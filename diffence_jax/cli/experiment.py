@@ -110,7 +110,7 @@ def _define_flags(values: flags.FlagValues) -> None:
 def _run_seeds(experiments, workdir, pdf):
   from diffence_jax.experiment.seeds import run_seeds
   from diffence_jax.report.cells import wrapped
-  from diffence_jax.report.pdf import write_pdf
+  from diffence_jax.report.pdf import renew_pdf
   from diffence_jax.tables.seeds import HTML, cautions, format_seeds
 
   runs, folder = run_seeds(experiments, workdir)
@@ -119,10 +119,7 @@ def _run_seeds(experiments, workdir, pdf):
     red = [line for text in cautions(runs) for line in wrapped(text, width)]
     say(format_seeds(runs, width), red=red)
     say(f"\nThe report over seeds: {folder / HTML}")
-    printed = (folder / HTML).with_suffix(".pdf")
-    printed.unlink(missing_ok=True)  # of an old page
-    if pdf:
-      write_pdf(folder / HTML, printed)
+    if printed := renew_pdf(folder / HTML, pdf):
       say(f"Printed: {printed}")
 
 

@@ -58,6 +58,7 @@ def run(argv: Sequence[str]) -> None:
 
   shown = read_roc(given.run, given.attack, given.predictor)
   write_atomically(output, draw_roc(shown, output.suffix.removeprefix(".")))
-  warned, width = wrapped(shown.run.caution, columns()), columns()
+  width = columns()
+  warned = wrapped(shown.run.caution, width)
   say("\n".join([*warned, *wrapped(shown.summary, width)]), red=warned)
   say(f"The plot: {output}")

@@ -68,11 +68,11 @@ def run(argv: Sequence[str]) -> None:
   from diffence_jax.data.sides import read_side
   from diffence_jax.interop import export
   from diffence_jax.interop.classifier import load_classifier
+  from diffence_jax.interop.export import check_folder_of
   from diffence_jax.interop.protection import fit_protection, shape_of
   from diffence_jax.predictor import runs_on_host
 
-  if not output.parent.is_dir():
-    raise FileNotFoundError(f"There is no folder {output.parent} for {output.name}.")
+  check_folder_of(output)  # before anything is fitted
   sides = [
     None if path is None else read_side(path, group, given.image_size)
     for group, path in (("members", given.members), ("nonmembers", given.nonmembers))

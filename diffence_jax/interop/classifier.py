@@ -14,7 +14,7 @@ import numpy as np
 from diffence_jax import models, rng
 from diffence_jax.models.saved import load_model
 from diffence_jax.named import import_function
-from diffence_jax.predictor import Predict, ask, check_largest, runs_on_host
+from diffence_jax.predictor import Predict, ask, check_largest, num_required, runs_on_host
 
 _EXPECTED = (
   "expected an exported program (a file), a saved model (a folder), or module:function, "
@@ -98,14 +98,12 @@ def _num_arguments(function, name):
   if not callable(function):
     raise ValueError(f"{name} is a {type(function).__name__}; {_EXPECTED}.")
   try:
-    parameters = inspect.signature(function).parameters.values()
+    needed = num_required(function)
   except (TypeError, ValueError):  # some that are built in have none
     return 1
-  needed = [p for p in parameters if p.default is p.empty
-            and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]  # fmt: skip
-  if len(needed) not in (1, 2):
+  if needed not in (1, 2):
     raise ValueError(f"{name} takes {inspect.signature(function)}; {_EXPECTED}.")
-  return len(needed)
+  return needed
 
 
 def _of_program(path, image_shape):

@@ -78,8 +78,7 @@ def export(
     raise ValueError(f"image_shape is {image_shape}; expected (height, width, channels).")
   if not platforms or set(platforms) - set(PLATFORMS):
     raise ValueError(f"platforms are {platforms}; expected some of {PLATFORMS}.")
-  if not path.parent.is_dir():
-    raise FileNotFoundError(f"There is no folder {path.parent} for {path.name}; make it first.")
+  check_folder_of(path)
   exported = _trace(predict, image_shape, platforms)
   if (size := len(exported.mlir_module_serialized)) > _MOST_BYTES:
     raise ValueError(
@@ -88,6 +87,12 @@ def export(
       "diffusion model."
     )
   write_atomically(path, exported.serialize())
+
+
+def check_folder_of(path: Path) -> None:
+  """Raises FileNotFoundError where there is no folder for a file."""
+  if not path.parent.is_dir():
+    raise FileNotFoundError(f"There is no folder {path.parent} for {path.name}; make it first.")
 
 
 def _trace(predict, image_shape, platforms):

@@ -14,7 +14,7 @@ from jax.tree_util import Partial
 from diffence_jax.batching import in_batches, to_float
 from diffence_jax.compiling import compiled_quickly
 from diffence_jax.data import Images
-from diffence_jax.predictor import Denoise, Predict, runs_on_host
+from diffence_jax.predictor import Denoise, Predict, num_required, runs_on_host
 from diffence_jax.rng import own_key
 
 
@@ -216,8 +216,4 @@ def _evaluated(
 
 def num_inputs(module: nn.Module) -> int:
   """How many inputs a module's `__call__` has to be given by position."""
-  return sum(
-    parameter.default is parameter.empty
-    and parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
-    for parameter in inspect.signature(module.__call__).parameters.values()
-  )
+  return num_required(module.__call__)

@@ -20,13 +20,31 @@ def find_browser() -> str:
     ValueError: there is none.
   """
   paths = (shutil.which(name) for name in BROWSERS)
-  found = next(filter(None, paths), None)
-  if found is None:
+  browser = next(filter(None, paths), None)
+  if browser is None:
     raise ValueError(
       f"--pdf needs a Chromium, and none of {', '.join(BROWSERS)} is on the PATH. Install one, "
       "or leave --pdf out and print the page from any browser."
     )
-  return found
+  return browser
+
+
+def renew_pdf(page: Path, wanted: bool) -> Path | None:
+  """Prints a page beside it if that is wanted; an old print, of the old page, goes in any case.
+
+  Returns:
+    The PDF file, or None where there is none now.
+
+  Raises:
+    ValueError: there is no browser.
+    RuntimeError: it has failed.
+  """
+  path = page.with_suffix(".pdf")
+  path.unlink(missing_ok=True)
+  if not wanted:
+    return None
+  write_pdf(page, path)
+  return path
 
 
 def write_pdf(page: str | os.PathLike, path: str | os.PathLike) -> None:

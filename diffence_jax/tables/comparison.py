@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +40,11 @@ def rows(runs: Sequence[Run]) -> list[list[Cell]]:
   shown = []
   for run in runs:
     for row in run.rows:
-      time = run.milliseconds(row)
+      time, accuracy = run.milliseconds(row), row.test_accuracy
       shown.append(
         [
           Cell(f"{run.label}: {row.name}"),
-          Cell(cells.percent(row.test_accuracy.value), "", _ends(row.test_accuracy)),
+          Cell(cells.percent(accuracy.value), "", cells.percent_interval(accuracy)),
           cells.auc_cell(row.highest_auc),
           *map(cells.rate_cell, row.highest_tpr_at_fpr),
           Cell(f"{row.nll:.3f}"),
@@ -54,10 +54,6 @@ def rows(runs: Sequence[Run]) -> list[list[Cell]]:
         ]
       )
   return shown
-
-
-def _ends(estimate):
-  return cells.percent_interval(estimate)
 
 
 def facts(runs: Sequence[Run]) -> list[tuple[str, str]]:
@@ -149,30 +145,44 @@ def write_comparison(
     "runs": [_plain(run) for run in runs],
   }
   texts = {
-    HTML: render(
-      Path(__file__).with_name("comparison.html.jinja"),
-      title=f"{len(runs)} runs beside each other",
-      warned=warned,
-      **page_parts(runs),
-    ),
+    HTML: render_runs(runs, f"{len(runs)} runs beside each other", warned),
     JSON: json.dumps(content, indent=2, allow_nan=False) + "\n",
   }
+  write_files(folder, texts, CSV, csv_rows(runs))
+
+
+def render_runs(
+  runs: Sequence[Run], title: str, warned: Sequence[str], averages: Any = None
+) -> str:
+  """The page about several runs.
+
+  Args:
+    runs: at least one.
+    title: of the page.
+    warned: sentences that stand first.
+    averages: a table of means with its `headings`, `rows` and `notes`; None without.
+  """
+  return render(
+    Path(__file__).with_name("comparison.html.jinja"),
+    title=title,
+    warned=warned,
+    averages=averages,
+    facts=facts(runs),
+    headings=headings(runs),
+    rows=rows(runs),
+    notes=notes(runs),
+    plots=[(name, svg_uri(plot)) for name, plot in roc_plots(runs).items()],
+  )
+
+
+def write_files(
+  folder: Path, texts: Mapping[str, str], csv_name: str, lines: Iterable[Mapping[str, Any]]
+) -> None:
+  """Writes texts and a CSV file, each whole or not at all; the folder is made if need be."""
   folder.mkdir(parents=True, exist_ok=True)
   for name, text in texts.items():
     write_atomically(folder / name, text)
-  cells.write_rows(list(csv_rows(runs)), folder / CSV)
-
-
-def page_parts(runs: Sequence[Run]) -> dict[str, Any]:
-  """What the template of pages about several runs shows besides its title and cautions."""
-  return {
-    "facts": facts(runs),
-    "headings": headings(runs),
-    "rows": rows(runs),
-    "notes": notes(runs),
-    "plots": [(name, svg_uri(plot)) for name, plot in roc_plots(runs).items()],
-    "averages": None,
-  }
+  cells.write_rows(list(lines), folder / csv_name)
 
 
 def csv_rows(runs: Sequence[Run]) -> Iterator[dict[str, Any]]:

@@ -7,11 +7,9 @@ from typing import Any, NamedTuple
 
 from diffence_jax.audit.rows import PredictorRow
 from diffence_jax.audit.typed import to_plain
-from diffence_jax.disk import write_atomically
 from diffence_jax.metrics import Estimate, t_interval
 from diffence_jax.report import cells
 from diffence_jax.report.cells import Cell
-from diffence_jax.report.template import render
 from diffence_jax.tables import comparison
 from diffence_jax.tables.runs import Run
 
@@ -203,7 +201,7 @@ def write_seeds(runs: Sequence[Run], folder: Path) -> None:
     runs: as of `averages`.
     folder: made if it is not there.
   """
-  results, shown = runs[0].results, panel(runs)
+  results = runs[0].results
   seeds = ", ".join(str(run.results.seed) for run in runs)
   content = {
     "experiment": results.experiment,
@@ -212,20 +210,12 @@ def write_seeds(runs: Sequence[Run], folder: Path) -> None:
     "cautions": cautions(runs),
     "averages": to_plain(averages(runs)),
   }
-  parts = comparison.page_parts(runs) | {"averages": shown}
+  title = f"{results.experiment}, seeds {seeds}"
   texts = {
-    HTML: render(
-      Path(__file__).with_name("comparison.html.jinja"),
-      title=f"{results.experiment}, seeds {seeds}",
-      warned=cautions(runs),
-      **parts,
-    ),
+    HTML: comparison.render_runs(runs, title, cautions(runs), panel(runs)),
     JSON: json.dumps(content, indent=2, allow_nan=False) + "\n",
   }
-  folder.mkdir(parents=True, exist_ok=True)
-  for name, text in texts.items():
-    write_atomically(folder / name, text)
-  cells.write_rows(list(csv_rows(runs)), folder / CSV)
+  comparison.write_files(folder, texts, CSV, csv_rows(runs))
 
 
 def csv_rows(runs: Sequence[Run]) -> Iterator[dict[str, Any]]:
