@@ -42,6 +42,12 @@ class Refused(Exception):
   """What was asked for is not right: (HTTP status, the reason)."""
 
 
+def refuse(reason):
+  """Ends the program, as it was given something that is not right."""
+  print(f"serve.py: error: {reason}", file=sys.stderr)
+  raise SystemExit(2)
+
+
 class Program:
   """An exported program, compiled for a few sizes of a batch."""
 
@@ -50,8 +56,12 @@ class Program:
     import jax
     from jax import export
 
-    exported = export.deserialize(bytearray(Path(path).read_bytes()))
-    self._call, self.image_shape = jax.jit(exported.call), exported.in_avals[1].shape[1:]
+    try:
+      exported = export.deserialize(bytearray(Path(path).read_bytes()))
+      _, images = exported.in_avals
+    except Exception as error:  # whatever reading other files' bytes raises
+      refuse(f"{path} is no exported predictor ({error}); see diffence export --help.")
+    self._call, self.image_shape = jax.jit(exported.call), images.shape[1:]
     self.sizes = sorted(sizes)
     for size in self.sizes:
       self(np.zeros((size, *self.image_shape), np.float32))
@@ -238,8 +248,11 @@ def serve(options):
   state, program = State(), Program(options.program, options.sizes)
   batcher = Batcher(program, options.wait_ms / 1000, state)
   batcher.start()
-  address = options.host, options.port
-  with Server(address, make_handler(program, batcher, state)) as server:
+  try:
+    server = Server((options.host, options.port), make_handler(program, batcher, state))
+  except (OSError, OverflowError) as error:
+    refuse(f"There is no serving at {options.host}, port {options.port}: {error}.")
+  with server:
 
     def stop(*_):
       state.is_draining = True

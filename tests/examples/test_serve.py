@@ -103,6 +103,19 @@ def test_no_nonsense_ends_it(service):
   assert service[0].poll() is None
 
 
+def test_what_is_no_program_or_no_port_is_refused_in_a_line(service, tmp_path):
+  (tmp_path / "junk").write_text("junk")
+  for arguments, reason in (
+    ([tmp_path / "nowhere"], "There is no file"),
+    ([tmp_path / "junk"], "is no exported predictor"),
+    ([service[0].args[2], "--sizes=1", "--port=99999"], "There is no serving at"),
+  ):
+    command = [sys.executable, EXAMPLES / "serve.py", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert reason in done.stderr.splitlines()[-1]
+
+
 def test_told_to_stop_it_answers_first(service):
   process, address = service
   body = json.dumps({"images": np.zeros((1, 2, 2, 1)).tolist()})
