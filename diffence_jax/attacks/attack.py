@@ -298,6 +298,7 @@ ATTACKS = Registry(
     "bavaria_offline": f"{_HERE}.bavaria:bavaria_offline",
     "rmia_offline": f"{_HERE}.rmia:rmia_offline",
     "base_offline": f"{_HERE}.base:base_offline",
+    "pmia": f"{_HERE}.pmia:attack_pmia",
     "multi_signal": f"{_HERE}.multi_signal:attack_multi_signal",
     "boosted": f"{_HERE}.boosted:attack_boosted",
     "nn": f"{_HERE}.nn:attack_nn",
@@ -311,8 +312,8 @@ ATTACKS = Registry(
 
 # Beside others of their kind; they run where `audit.attacks` names them.
 _ON_REQUEST = (
-  "bavaria_online", "bavaria_offline", "base_online", "base_offline", "multi_signal",
-  "boosted",
+  "bavaria_online", "bavaria_offline", "base_online", "base_offline", "pmia",
+  "multi_signal", "boosted",
 )  # fmt: skip
 # What `audit.attacks` is unless it is set.
 DEFAULT_ATTACKS = tuple(name for name in ATTACKS.known if name not in _ON_REQUEST)

@@ -11,7 +11,7 @@ import scipy.special
 from jax.typing import ArrayLike
 
 from diffence_jax.attacks.attack import View, attack
-from diffence_jax.attacks.shadow_phi import fit_sides, variance_prior
+from diffence_jax.attacks.shadow_phi import Side, fit_sides, variance_prior
 from diffence_jax.attacks.signals import phi_and_log_p
 from diffence_jax.checks import check_choice, check_type
 
@@ -75,12 +75,12 @@ def lira(
   target, outside, inside = fit_sides(
     target_phi, shadow_phi, membership, online=online, least=least
   )
-  mean_out, variance_out = _fit(outside, variance)
+  mean_out, variance_out = gaussian(outside, variance)
   deviations_out = (target - mean_out) / np.sqrt(variance_out)
   if not online:
     log_ndtr = scipy.special.log_ndtr
     return np.mean(log_ndtr(deviations_out) - log_ndtr(-deviations_out), axis=-1)
-  mean_in, variance_in = _fit(inside, variance)
+  mean_in, variance_in = gaussian(inside, variance)
   deviations_in = (target - mean_in) / np.sqrt(variance_in)
   log_ratios = np.log(variance_out / variance_in) + deviations_out**2 - deviations_in**2
   return np.mean(log_ratios / 2.0, axis=-1)
@@ -134,8 +134,8 @@ def lira_offline_shrunk(view: View) -> np.ndarray:
   return _on(view, online=False, variance="shrunk")
 
 
-def _fit(side, variance):
-  """The Gaussian of one side: mean and variance f64[N,Q]."""
+def gaussian(side: Side, variance: str) -> tuple[np.ndarray, np.ndarray]:
+  """The Gaussian of one side: mean and variance f64[N,Q], which is one of `VARIANCES`."""
   variances = side.variances
   if variance == "global":
     variances = np.broadcast_to(side.pooled, variances.shape)

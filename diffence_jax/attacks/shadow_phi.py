@@ -80,7 +80,7 @@ def fit_sides(
   """
   target, shadow = _check_phi(target_phi, shadow_phi)
   membership = check_membership(membership, shadow.shape[:2], online=online, least=least)
-  limit = _largest_finite(target, shadow)
+  limit = largest_finite(target, shadow)
   outside = _fit(shadow, ~membership, limit, "OUT")
   inside = _fit(shadow, membership, limit, "IN") if online else None
   return np.clip(target, -limit, limit), outside, inside
@@ -144,8 +144,12 @@ def _blocks(shadow) -> Iterator[tuple[slice, np.ndarray]]:
     yield part, np.asarray(shadow[:, part], np.float64)
 
 
-def _largest_finite(target, shadow):
-  """The largest finite |phi|."""
+def largest_finite(target: np.ndarray, shadow: np.ndarray) -> float:
+  """The largest finite |phi| of the target's f[N,Q] and the shadow models' f[S,N,Q].
+
+  Raises:
+    ValueError: a phi is NaN, none is finite, or a finite one is beyond 1e150.
+  """
   largest = -1.0
   for name, blocks in (("target_phi", [(..., target)]), ("shadow_phi", _blocks(shadow))):
     for _, values in blocks:
