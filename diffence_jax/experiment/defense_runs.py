@@ -35,6 +35,7 @@ TITLES = {
   "advreg": "AdvReg",
   "hamp": "HAMP",
   "relaxloss": "RelaxLoss",
+  "ccl": "CCL",
   "dpsgd": "DP-SGD",
   "memguard": "MemGuard",
 }

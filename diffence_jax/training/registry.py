@@ -20,6 +20,7 @@ DEFENSES = Registry(
     "selena": "diffence_jax.training.selena:selena",
     "hamp": "diffence_jax.training.hamp:hamp",
     "relaxloss": "diffence_jax.training.relaxloss:relaxloss",
+    "ccl": "diffence_jax.training.ccl:ccl",
     "dpsgd": "diffence_jax.training.dpsgd:dpsgd",
   },
   num_args=2,

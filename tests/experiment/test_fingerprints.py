@@ -67,6 +67,7 @@ OPTIONS = {
   "defenses.dpsgd.noise_multiplier": 0.2,
   "defenses.dpsgd.delta": 1e-6,
   "defenses.dpsgd.target_epsilon": 5.0,
+  "defenses.ccl.concave": "quadratic",
   "defenses.hamp.gamma": 0.7,
   "defenses.label_smoothing.smoothing": 0.2,
   "defenses.relaxloss.upper": 0.9,

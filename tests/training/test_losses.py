@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from diffence_jax import models
 from diffence_jax.training import TrainSettings
 from diffence_jax.training.baselines import entropy
+from diffence_jax.training.ccl import convex_concave
 from diffence_jax.training.hamp import answer_at_random, top_probability
 from diffence_jax.training.loop import take
 from diffence_jax.training.registry import make_recipe
@@ -96,6 +97,33 @@ def test_early_stopping_takes_fewer_steps():
   assert len(recipe.schedule) == 12
   with pytest.raises(ValueError, match="stop_after is 5; expected a whole number, 1 to 4"):
     make_recipe("early_stopping", Given(), SETTINGS, stop_after=5)
+
+
+@pytest.mark.parametrize("concave", ["exponential", "quadratic"])
+@pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
+def test_ccl(batch, alpha, concave):
+  loss, logits = measured("ccl", batch, alpha=alpha, concave=concave)
+  expected = 0.0
+  for row, y in zip(logits, batch["labels"], strict=True):
+    p = np.exp(row[y]) / np.sum(np.exp(row))
+    term = -np.exp(p) if concave == "exponential" else -(p + p * p / 2)
+    expected += (-alpha * np.log(p) + (1 - alpha) * term) / NUM
+  assert loss == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("concave", ["exponential", "quadratic"])
+def test_ccl_has_the_published_gradient(batch, concave):
+  """By the chain rule: c'(p) is -exp(p) or -(1 + p), and dp / dz is p (one-hot - softmax)."""
+  logits, labels, alpha = np.random.default_rng(3).normal(size=(4, K)), batch["labels"][:4], 0.3
+  with jax.enable_x64(True):
+    gradients = jax.grad(convex_concave)(jnp.asarray(logits), labels, alpha, concave)
+  for gradient, row, y in zip(np.asarray(gradients), logits, labels, strict=True):
+    softmax = scipy.special.softmax(row)
+    p = softmax[y]
+    slope = np.exp(p) if concave == "exponential" else 1.0 + p
+    by_p = -alpha / p - (1.0 - alpha) * slope
+    expected = by_p * p * (np.eye(K)[y] - softmax) / len(labels)
+    np.testing.assert_allclose(gradient, expected, rtol=1e-9)
 
 
 @settings(max_examples=40, deadline=None)
@@ -264,6 +292,8 @@ def test_selena_learns_the_soft_labels(batch):
     ("hamp", {"alpha": -1.0}, "alpha is -1.0"),
     ("hamp", {"random_outputs": 1}, "expected True or False"),
     ("relaxloss", {"upper": 2.0}, "upper is 2.0"),
+    ("ccl", {"alpha": 1.5}, "alpha is 1.5; expected a number, 0.0 to 1.0"),
+    ("ccl", {"concave": "linear"}, "concave is 'linear'; expected"),
     ("label_smoothing", {"smoothing": "much"}, "smoothing is 'much'"),
     ("confidence_penalty", {"weight": -0.1}, "weight is -0.1"),
     ("selena", {"num_left_out": 25}, "num_left_out is 25; expected a whole number, 1 to 24"),
