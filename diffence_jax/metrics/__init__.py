@@ -14,8 +14,14 @@ from diffence_jax.metrics.clustered import (
   clustered_mean,
   clustered_roc,
 )
+from diffence_jax.metrics.discoveries import (
+  benjamini_hochberg,
+  conformal_p_values,
+  false_discovery_bound,
+)
 from diffence_jax.metrics.divergence import jensen_shannon_distance
 from diffence_jax.metrics.epsilon import epsilon_lower_bound
+from diffence_jax.metrics.epsilon_fdp import epsilon_lower_bound_fdp
 from diffence_jax.metrics.intervals import (
   Estimate,
   balanced_accuracy,
@@ -23,6 +29,7 @@ from diffence_jax.metrics.intervals import (
   proportion,
   t_interval,
 )
+from diffence_jax.metrics.precision import precision
 from diffence_jax.metrics.roc import Rate, Roc, roc
 from diffence_jax.metrics.unlimited import Unlimited, unlimited_auc
 
@@ -35,16 +42,21 @@ __all__ = [
   "Unlimited",
   "accuracy",
   "balanced_accuracy",
+  "benjamini_hochberg",
   "clopper_pearson",
   "clustered_band",
   "clustered_difference",
   "clustered_mean",
   "clustered_roc",
+  "conformal_p_values",
   "epsilon_lower_bound",
+  "epsilon_lower_bound_fdp",
   "expected_calibration_error",
+  "false_discovery_bound",
   "jensen_shannon_distance",
   "label_changes",
   "negative_log_likelihood",
+  "precision",
   "proportion",
   "roc",
   "t_interval",

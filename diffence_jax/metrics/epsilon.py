@@ -6,7 +6,7 @@ from jax.typing import ArrayLike
 from diffence_jax.checks import check_numbers, check_open, check_whole
 
 # Odd, so that the median is one of the bounds.
-_NUM_SPLITS = 51
+NUM_SPLITS = 51
 
 
 def epsilon_lower_bound(
@@ -58,25 +58,51 @@ def epsilon_lower_bound(
     ValueError: a side has fewer than 2 scores, another rank or NaN, or delta or the
       confidence is out of range.
   """
+  ranks = balanced_ranks(
+    member_scores, nonmember_scores, delta=delta, confidence=confidence, seed=seed
+  )
+  auditing = _auditing()
+  auditor = auditing.CanaryScoreAuditor(*ranks)
+  bound = auditor.epsilon_one_run(
+    significance=1.0 - confidence,
+    delta=delta,
+    threshold_strategy=auditing.MultiSplit(num_samples=NUM_SPLITS, seed=seed),
+  )
+  return max(0.0, float(bound))
+
+
+def balanced_ranks(
+  member_scores: ArrayLike,
+  nonmember_scores: ArrayLike,
+  *,
+  delta: float,
+  confidence: float,
+  seed: int,
+) -> np.ndarray:
+  """Ranks i64[2,num] of as many members as non-members, of the arguments of a bound.
+
+  Only the order of scores counts, and a score of +inf may be taken as never called a member.
+
+  Args:
+    member_scores: as of `epsilon_lower_bound`, like all others.
+    nonmember_scores: f[n].
+    delta: checked only.
+    confidence: checked only.
+    seed: of the part of the larger side.
+
+  Raises:
+    ValueError: as by `epsilon_lower_bound`.
+  """
   members = _check_scores(member_scores, "member_scores")
   nonmembers = _check_scores(nonmember_scores, "nonmember_scores")
   check_open("delta", delta, 0.0, 1.0)
   check_open("confidence", confidence, 0.5, 1.0)
   check_whole("seed", seed, 0)
-  auditing = _auditing()
-
   rng = np.random.default_rng(seed)
   num = min(len(members), len(nonmembers))
-  members, nonmembers = rng.permutation(members)[:num], rng.permutation(nonmembers)[:num]
-  # Only the order counts, and the package takes a score of +inf as never called a member.
-  _, ranks = np.unique(np.concatenate([members, nonmembers]), return_inverse=True)
-  auditor = auditing.CanaryScoreAuditor(ranks[:num], ranks[num:])
-  bound = auditor.epsilon_one_run(
-    significance=1.0 - confidence,
-    delta=delta,
-    threshold_strategy=auditing.MultiSplit(num_samples=_NUM_SPLITS, seed=seed),
-  )
-  return max(0.0, float(bound))
+  sides = [rng.permutation(side)[:num] for side in (members, nonmembers)]
+  _, ranks = np.unique(np.concatenate(sides), return_inverse=True)
+  return ranks.reshape(2, num)
 
 
 def _auditing():
