@@ -33,6 +33,7 @@ if TYPE_CHECKING:
   )
   from diffence_jax.experiment.finished import load_run
   from diffence_jax.experiment.run import run
+  from diffence_jax.interop.bundle import load_protected
   from diffence_jax.models import host_predictor
   from diffence_jax.models.saved import load_model, save_model
   from diffence_jax.recorded import audit_model, audit_record
@@ -59,6 +60,7 @@ _HOMES = {
   "host_predictor": "models",
   "linear_schedule": "diffusion",
   "load_model": "models.saved",
+  "load_protected": "interop.bundle",
   "load_run": "experiment.finished",
   "make_schedule": "diffusion",
   "mean_kept": "defense",
@@ -93,6 +95,7 @@ __all__ = [  # noqa: RUF022, modules first
   "host_predictor",
   "linear_schedule",
   "load_model",
+  "load_protected",
   "load_run",
   "make_schedule",
   "mean_kept",

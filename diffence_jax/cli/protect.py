@@ -7,13 +7,15 @@ from diffence_jax.cli.parsing import Arguments, asks_for_help, parse_settings
 from diffence_jax.cli.terminal import say
 
 _USAGE = """\
-diffence protect --classifier=CLASSIFIER --diffusion=FOLDER --output=FILE
+diffence protect --classifier=CLASSIFIER --diffusion=FOLDER --output=PATH
                  [--members=PATH] [--nonmembers=PATH] [--policy=NAME] [...]"""
 _DESCRIPTION = """\
 Protects a classifier with Diffence, and writes both as one program, which JAX runs by itself.
+Of a classifier that JAX cannot trace, all but the classifier is written, as a folder.
 
-  --classifier=NAME   an exported program, a file; the folder of a saved model; or
-                      module:function of (key, images) that JAX can trace
+  --classifier=NAME   an exported program, a file; the folder of a saved model; module:function
+                      of (key, images) that JAX can trace; or module:function of NumPy images
+                      to logits, in any framework
   --diffusion=FOLDER  a saved diffusion model, of diffence train-diffusion or import-torch
   --members=PATH      known images that the classifier was trained on, and
   --nonmembers=PATH   known ones that it was not trained on: folders, .npz or index files, as
@@ -29,11 +31,10 @@ Protects a classifier with Diffence, and writes both as one program, which JAX r
   --classes=NAME,...  the classifier's classes in the order of its outputs; the sorted names of
                       the subfolders if it is left out
   --image_size=N      the side that image files are scaled to
-  --output=FILE       the program, replaced if it is there; diffence export --help says how to
-                      run it
+  --output=PATH       the program, a file, replaced if it is there; diffence export --help says
+                      how to run it. For a function of NumPy images a new folder, a bundle:
+                      dj.load_protected(folder, function) is the protected classifier
   --help              this text
-
-A function of NumPy arrays cannot be part of a program: docs/protect.md has the library's calls.
 """
 
 
@@ -67,9 +68,11 @@ def run(argv: Sequence[str]) -> None:
   # After parsing: importing jax takes a second that a misspelt flag need not wait for.
   from diffence_jax.data.sides import read_side
   from diffence_jax.interop import export
+  from diffence_jax.interop.bundle import save_bundle
   from diffence_jax.interop.classifier import load_classifier
   from diffence_jax.interop.export import check_folder_of
   from diffence_jax.interop.protection import fit_protection, shape_of
+  from diffence_jax.models.saved import check_free
   from diffence_jax.predictor import runs_on_host
 
   check_folder_of(output)  # before anything is fitted
@@ -79,17 +82,20 @@ def run(argv: Sequence[str]) -> None:
   ]
   shape = shape_of(*sides)
   classifier = load_classifier(given.classifier, shape)
-  if runs_on_host(classifier.predict):
-    raise ValueError(
-      f"{given.classifier} runs on the host and cannot be part of a program; protect it as a "
-      "library does, by dj.protect: see docs/protect.md."
-    )
+  on_host = runs_on_host(classifier.predict)
+  if on_host:
+    check_free(output)
   names = ("policy", "num_candidates", "step", "chunk_size", "seed")
   settings = {name: getattr(given, name) for name in names}
   settings["classes"] = given.classes.split(",") if given.classes else None
   done = fit_protection(classifier, given.diffusion, *sides, options=options, **settings)
-  platforms = {} if classifier.platforms is None else {"platforms": classifier.platforms}
-  export(output, done.protected, shape, **platforms)
+  if on_host:
+    drawn = {name: settings[name] for name in ("num_candidates", "step", "chunk_size")}
+    about = {"num_classes": classifier.num_classes, "image_shape": shape, "settings": drawn}
+    save_bundle(output, done.policy, given.diffusion, **about)
+  else:
+    platforms = {} if classifier.platforms is None else {"platforms": classifier.platforms}
+    export(output, done.protected, shape, **platforms)
   for line in _about(done, given.policy, output, shape):
     say(line)
 
@@ -99,9 +105,14 @@ def _about(done, policy, output, shape):
   fitted = done.policy.interval
   interval = "" if fitted is None else f", phi in [{fitted[0]:.3f}, {fitted[1]:.3f}]"
   changed = f"{done.label_changes} labels of" if done.label_changes else "no label of"
+  axes = ",".join(map(str, shape))
+  if output.is_dir():
+    size = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
+    how = f"for dj.load_protected(folder, function), of images [N,{axes}]"
+  else:
+    size, how = output.stat().st_size, f"for (key data u32[2], images f32[N,{axes}])"
   return (
-    f"{output}: {output.stat().st_size / 2**20:.1f} MiB, {policy}{interval}, for (key data "
-    f"u32[2], images f32[N,{','.join(map(str, shape))}]).",
+    f"{output}: {size / 2**20:.1f} MiB, {policy}{interval}, {how}.",
     f"It changed {changed} {done.num_checked} known images; an answer takes "
     f"{1000 * done.seconds:.3g} ms an image here, {done.num_checked} at a time.",
   )

@@ -13,8 +13,9 @@ and does not install itself.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.export
@@ -104,11 +105,8 @@ def _trace(predict, image_shape, platforms):
     jax.ShapeDtypeStruct((2,), jnp.uint32),
     jax.ShapeDtypeStruct((num, *image_shape), jnp.float32),
   )
-  # Else the file tells the paths of the code here, with the name of whoever's home they are in.
-  before = jax.config.jax_traceback_in_locations_limit
-  jax.config.update("jax_traceback_in_locations_limit", 0)
   try:
-    exported = jax.export.export(jax.jit(program), platforms=platforms)(*inputs)
+    exported = without_paths(program, inputs, platforms)
   except (TypeError, ValueError, jax.errors.InconclusiveDimensionOperation) as error:
     reason = str(error).strip().partition("\n")[0]
     raise ValueError(
@@ -116,9 +114,25 @@ def _trace(predict, image_shape, platforms):
       "function that JAX can compile; write images.shape[0], not len(images), and leave out "
       "what runs on the host, such as MemGuard."
     ) from error
-  finally:
-    jax.config.update("jax_traceback_in_locations_limit", before)
   shapes = [leaf.shape for leaf in exported.out_avals]
   if len(shapes) != 1 or len(shapes[0]) != 2 or shapes[0][0] != num:
     raise ValueError(f"The predictor returns arrays of shapes {shapes}; expected one, [N, K].")
   return exported
+
+
+def without_paths(
+  function: Callable[..., Any], inputs: Sequence[Any], platforms: Sequence[str]
+) -> jax.export.Exported:
+  """Traces a function as a program that tells no paths of this machine, as JAX's do.
+
+  Args:
+    function: that JAX can compile.
+    inputs: its arguments, pytrees of `jax.ShapeDtypeStruct`.
+    platforms: what the program can run on, of `PLATFORMS`.
+  """
+  before = jax.config.jax_traceback_in_locations_limit
+  jax.config.update("jax_traceback_in_locations_limit", 0)
+  try:
+    return jax.export.export(jax.jit(function), platforms=platforms)(*inputs)
+  finally:
+    jax.config.update("jax_traceback_in_locations_limit", before)

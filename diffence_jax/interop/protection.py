@@ -97,7 +97,7 @@ def fit_protection(
   image_shape = shape_of(members, nonmembers)
   choice = POLICIES.choose(policy, options)
   predict, (first, *second) = classifier.predict, given.values()
-  denoise, schedule = _denoiser(diffusion, predict, image_shape)
+  denoise, schedule = load_denoiser(diffusion, predict, image_shape)
   labels = number_sides(first, *(second or [None]), classifier.num_classes, classes)
   settings = {"num_candidates": num_candidates, "step": step, "chunk_size": chunk_size}
   records = {name: _NotGiven(name) for name in sides}
@@ -128,9 +128,20 @@ def shape_of(members: Side | None, nonmembers: Side | None) -> tuple[int, int, i
   return (nonmembers if members is None else members).images.shape[1:]
 
 
-def _denoiser(
+def load_denoiser(
   path: str | os.PathLike, predict: Predict, image_shape: tuple[int, int, int]
 ) -> tuple[Denoise, Schedule]:
+  """A saved diffusion model beside a classifier, and its noise schedule.
+
+  Args:
+    path: the folder of the saved denoiser.
+    predict: the classifier, which a class-conditional one asks for the label.
+    image_shape: (H,W,C).
+
+  Raises:
+    FileNotFoundError: there is no such saved model.
+    ValueError: it is damaged, no denoiser, or for images of other channels.
+  """
   manifest = read_manifest(path)
   if manifest.role != "denoiser":
     raise ValueError(f"{path} is the {manifest.role} {manifest.name}; expected a denoiser.")

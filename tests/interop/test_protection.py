@@ -96,8 +96,49 @@ def test_what_does_not_fit_is_refused_with_nothing_written(parts, tmp_path, monk
     (command(parts, output, members, "--step=5000"), "step is 5000"),
     (command(parts, tmp_path / "nowhere" / "a", members), "There is no folder"),
     (command(parts, output, members, f"--diffusion={parts}"), "no saved model"),
-    (command(parts, output, members, "--classifier=of_numpy:answer"), "runs on the host"),
+    (command(parts, parts, members, "--classifier=of_numpy:answer"), "there already"),
     (["protect"], "required: --classifier"),
   ):
     assert message in refused(*arguments), message
   assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("policy", ["scenario_1", "blend", "constant"])
+def test_a_bundle_protects_a_classifier_that_runs_on_the_host(
+  parts, policy, tmp_path, monkeypatch, capsys
+):
+  (parts / "of_numpy.py").write_text(HOST)
+  monkeypatch.syspath_prepend(parts)
+  output, sides = tmp_path / "bundle", ("members", "nonmembers")
+  paths = [f"--{side}={parts / side}.npz" for side in sides]
+  arguments = command(parts, output, "--classifier=of_numpy:answer", f"--policy={policy}")
+  assert main.run(["diffence", *arguments, *paths]) == 0
+  said = capsys.readouterr().out
+  assert "It changed no label of" in said and "dj.load_protected(folder, function)" in said
+  answer = lambda images: images.reshape(len(images), -1)[:, :3]
+  known = [read_side(parts / f"{side}.npz", side) for side in sides]
+  done = fit_protection(
+    load_classifier("of_numpy:answer", SHAPE),
+    parts / "denoiser",
+    *known,
+    policy=policy,
+    num_candidates=3,
+    step=100,
+  )
+  protected, images = dj.load_protected(output, answer), known[0].floats[:7]
+  key = jax.random.key(3)
+  logits = np.asarray(protected(key, images))
+  np.testing.assert_allclose(logits, done.protected(key, images), atol=1e-5)
+  np.testing.assert_array_equal(logits.argmax(axis=1), answer(images).argmax(axis=1))
+  assert np.abs(logits - answer(images)).max() > 1e-3
+  with pytest.raises(ValueError, match="of 3 classes"):
+    dj.load_protected(output, lambda images: images.reshape(len(images), -1)[:, :4])
+  program = output / "policy.stablehlo"
+  program.write_bytes(program.read_bytes()[:-1])
+  with pytest.raises(ValueError, match="is not what was written"):
+    dj.load_protected(output, answer)
+
+
+def test_there_is_no_bundle(tmp_path):
+  with pytest.raises(FileNotFoundError, match="no bundle"):
+    dj.load_protected(tmp_path, lambda images: images)
