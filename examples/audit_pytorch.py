@@ -99,6 +99,8 @@ def make_config(framework: str, small: bool, seed: int):
   config.shadow.num_recorded = 10
   if small:
     shrink(config)
+    config.purify.policies = ("scenario_3",)
+    config.audit.attacks = ("confidence", "lira_online", "rmia_online")
   if framework == "torch":
     config.classifier.train = "audit_pytorch:train"
     config.classifier.train_options = {"epochs": config.classifier.epochs}
