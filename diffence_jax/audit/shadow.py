@@ -1,6 +1,7 @@
 """Attacks with shadow models on every predictor: on the target, and on each model in turn."""
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -70,6 +71,17 @@ class InTurnRow:
 
 
 @dataclasses.dataclass(frozen=True)
+class CanaryRow(InTurnRow):
+  """The same, on the canaries of one kind.
+
+  Attributes:
+    kind: as reports write it.
+  """
+
+  kind: str
+
+
+@dataclasses.dataclass(frozen=True)
 class ShadowTables:
   """All that attacks with shadow models found.
 
@@ -78,7 +90,7 @@ class ShadowTables:
     main_title: the same, as reports write it.
     adaptive: about the target.
     samples: about every shadow model in turn.
-    canaries: the same, on mislabelled canaries.
+    canaries: the same, on the canaries of each kind.
     vulnerability: how far single examples stand out.
     epsilon: lower bounds; empty without jax-privacy.
     reused: predictor to what was asked ("target", "shadow", "near_duplicates") to the share of
@@ -89,7 +101,7 @@ class ShadowTables:
   main_title: str
   adaptive: tuple[TargetRow, ...]
   samples: tuple[InTurnRow, ...]
-  canaries: tuple[InTurnRow, ...]
+  canaries: tuple[CanaryRow, ...]
   vulnerability: tuple[VulnerabilityRow, ...]
   epsilon: tuple[EpsilonRow, ...]
   reused: Mapping[str, Mapping[str, float]]
@@ -233,6 +245,7 @@ def in_turn_tables(
   *,
   reported: np.ndarray,
   has_epsilon: bool,
+  canaries: Mapping[str, np.ndarray] | None = None,
 ) -> tuple[dict[str, list], dict[str, np.ndarray]]:
   """Figures pooled over all shadow models as targets, each against all pairs but its own.
 
@@ -245,52 +258,64 @@ def in_turn_tables(
     main_attack: the one that the arrays, single examples and bounds are of.
     reported: bool[N], the samples that figures are about; canaries have a table of their own.
     has_epsilon: whether there are bounds on epsilon; they need jax-privacy.
+    canaries: kind to bool[N], its canaries; None without any.
 
   Returns:
-    "samples" and "canaries" (those at one query only): `InTurnRow`s; "vulnerability" and
+    "samples": `InTurnRow`s; "canaries": `CanaryRow`s, at one query only; "vulnerability" and
     "epsilon": a row a predictor. And the arrays of the figures, for every predictor p the ROC
     of the main attack with its band: "p/loo_fpr", "p/loo_tpr", "p/loo_low", "p/loo_high".
   """
   tables = {"samples": [], "canaries": [], "vulnerability": [], "epsilon": []}
   arrays, undefended = {}, {}
   pool, membership = ensemble.pool, ensemble.membership
-  pairs = np.arange(len(membership)) // 2
-  chosen = {"samples": ~pool.is_canary & reported, "canaries": pool.is_canary}
+  natural = ~pool.is_canary & reported
   for name in ensemble.names:
     for at in range(ensemble.num_queries(name)):
       scores = scores_in_turn(ensemble, attacks, name, at)
       for choice in attacks:
-        scored, declared = scores[choice.name], declaration_of(choice.name)
-        for table, samples in chosen.items():
-          if not samples.any() or (at and table == "canaries"):
-            continue
-          reported_scores, members = scored[:, samples], membership[:, samples]
-          roc = metrics.clustered_roc(reported_scores, members, models=pairs, limits=LIMITS)
-          before = undefended.setdefault((table, choice.name), reported_scores)
-          tables[table].append(
-            InTurnRow(
-              predictor=name,
-              attack=choice.name,
-              title=declared.title,
-              family=declared.family,
-              queries=ensemble.queries[at],
-              num_models=len(membership),
-              auc=roc.auc,
-              auc_change=None
-              if before is reported_scores
-              else metrics.clustered_difference(reported_scores, before, members, models=pairs),
-              tpr_at_fpr=tuple(roc.tpr_at_fpr(limit) for limit in LIMITS),
-            )
-          )
-          if table == "samples" and choice.name == main_attack.name and not at:
-            band = metrics.clustered_band(reported_scores, members, models=pairs)
-            arrays |= {
-              f"{name}/loo_{figure}": values for figure, values in band._asdict().items()
-            }
+        scored = scores[choice.name]
+        before = undefended.setdefault(choice.name, scored)
+        figures = functools.partial(_figures, choice, scored, before, membership)
+        asked = {"predictor": name, "queries": ensemble.queries[at]}
+        if natural.any():
+          tables["samples"].append(InTurnRow(**asked, **figures(natural)))
+        for kind, chosen in {} if at else (canaries or {}).items():
+          tables["canaries"].append(CanaryRow(**asked, **figures(chosen), kind=kind))
       if not at:
         scored = scores[main_attack.name]
+        if natural.any():
+          arrays |= _band(name, scored[:, natural], membership[:, natural])
         row = vulnerability(name, scored, membership, pool, ensemble.seed)
         tables["vulnerability"].append(row)
         if has_epsilon:
           tables["epsilon"].append(epsilon(name, scored, membership))
   return tables, arrays
+
+
+def _figures(choice, scored, before, membership, chosen):
+  """What the row of an attack has of some of the samples, bool[N]; `before` undefended."""
+  declared, models = declaration_of(choice.name), _pairs(membership)
+  scores, members = scored[:, chosen], membership[:, chosen]
+  roc = metrics.clustered_roc(scores, members, models=models, limits=LIMITS)
+  change = None
+  if before is not scored:
+    change = metrics.clustered_difference(scores, before[:, chosen], members, models=models)
+  return {
+    "attack": choice.name,
+    "title": declared.title,
+    "family": declared.family,
+    "num_models": len(membership),
+    "auc": roc.auc,
+    "auc_change": change,
+    "tpr_at_fpr": tuple(roc.tpr_at_fpr(limit) for limit in LIMITS),
+  }
+
+
+def _band(name, scores, membership):
+  band = metrics.clustered_band(scores, membership, models=_pairs(membership))
+  return {f"{name}/loo_{figure}": values for figure, values in band._asdict().items()}
+
+
+def _pairs(membership):
+  """Which models are not independent, i[S]: those trained on complementary halves."""
+  return np.arange(len(membership)) // 2

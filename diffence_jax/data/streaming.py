@@ -103,6 +103,20 @@ def view(images: Images, rows: Any) -> Images:
   return images.view(rows) if isinstance(images, StreamedImages) else images[rows]
 
 
+def joined(images: Images, others: np.ndarray) -> Images:
+  """Images u8[N,H,W,C], in memory or on disk, and after them u8[M,H,W,C] that are in memory."""
+  if not isinstance(images, StreamedImages):
+    return np.concatenate([images, others])
+  num = len(images)
+
+  def read(rows):
+    before = np.searchsorted(rows, num)
+    parts = [images[rows[:before]]] if before else []
+    return np.concatenate([*parts, others[rows[before:] - num]])
+
+  return StreamedImages(read, (num + len(others), *images.shape[1:]))
+
+
 def chunks(images: Images) -> Iterator[slice]:
   """The rows of images u8[N,H,W,C] in their order, in parts that take little memory."""
   num = max(1, _CHUNK_BYTES // math.prod(images.shape[1:]))

@@ -9,6 +9,7 @@ from typing import Any
 from ml_collections import ConfigDict, config_dict
 
 from diffence_jax.attacks.attack import ATTACKS
+from diffence_jax.audit.canaries import CANARIES
 from diffence_jax.audit.typed import to_plain
 from diffence_jax.checks import check_plain, check_type, shown
 from diffence_jax.defense.output import OUTPUT_DEFENSES
@@ -23,6 +24,7 @@ _BY_NAME = {
   "defenses": (DEFENSES, OUTPUT_DEFENSES),
   "policies": (POLICIES,),
   "attacks": (ATTACKS,),
+  "canaries": (CANARIES,),
 }
 
 # Sections of the options of one function or class.
@@ -187,6 +189,7 @@ def _check_names(settings: Settings) -> None:
     "defenses": (settings.classifier.defense, settings.output.defense),
     "policies": settings.purify.policies,
     "attacks": settings.audit.attacks,
+    "canaries": settings.shadow.canaries,
   }
   for kind, registries in _BY_NAME.items():
     ours = [name for registry in registries for name in registry.known]

@@ -24,6 +24,7 @@ from diffence_jax.experiment.architectures import resolve
 from diffence_jax.experiment.config import validate
 from diffence_jax.experiment.plan_audit import (
   plan_attacks,
+  plan_canaries,
   plan_label_only,
   plan_output,
   plan_predictors,
@@ -36,7 +37,13 @@ from diffence_jax.experiment.plan_models import (
   plan_purification,
 )
 from diffence_jax.experiment.purification import Purification
-from diffence_jax.experiment.samples import Samples, draw_canaries, make_pool, samples_of
+from diffence_jax.experiment.samples import (
+  Samples,
+  draw_canaries,
+  make_pool,
+  samples_of,
+  with_canaries,
+)
 from diffence_jax.experiment.sections import Settings
 from diffence_jax.experiment.stage import Stage
 from diffence_jax.experiment.stages.audit import Audit
@@ -114,7 +121,7 @@ def plan(config: ConfigDict | Mapping[str, Any], dataset: Dataset | None = None)
   settings, saved = resolve(settings, dataset)
   seed, split = settings.seed, _split(settings, dataset)
   groups = {name: samples_of(dataset, ids) for name, ids in split.groups().items()}
-  pool, members = _pool_and_members(settings, dataset, split)
+  pool, everyone, members = _pool_and_members(settings, dataset, split)
   asked = Samples(dataset, pool.natural.ids, pool.natural.labels)
   classifier = plan_classifier(settings, groups["reference"], members, saved.get("classifier"))
   diffusion = plan_diffusion(settings, dataset, groups, saved.get("diffusion"))
@@ -142,7 +149,6 @@ def plan(config: ConfigDict | Mapping[str, Any], dataset: Dataset | None = None)
     "num_candidates": settings.purify.num_candidates,
     "seed": seed,
   }
-  everyone = Samples(dataset, pool.ids, pool.labels)
   shadow_stages = plan_shadow_stages(settings, everyone, asked, groups, classifier, recording)
   shadow_audit = plan_shadow_audit(settings, pool, attacks, judged, shadow_stages)
   label_only = plan_label_only(settings, classifier, asked, pool.natural, attacks)
@@ -178,20 +184,25 @@ def _split(settings: Settings, dataset: Dataset) -> Split:
 
 def _pool_and_members(
   settings: Settings, dataset: Dataset, split: Split
-) -> tuple[Pool, Samples]:
-  """All samples that models are asked about, and those that the target is trained on."""
-  num = settings.shadow.num_canaries
-  if num > len(split.reference):
+) -> tuple[Pool, Samples, Samples]:
+  """All that models are asked about, its samples, and those that the target is trained on."""
+  shadow = settings.shadow
+  if shadow.total_canaries > len(split.reference):
     raise ValueError(
-      f"shadow.num_canaries is {num} and the split has {len(split.reference)} reference "
-      "samples; raise data.num_reference."
+      f"shadow.num_canaries is {shadow.num_canaries} of each of {len(shadow.canaries)} kinds, "
+      f"and the split has {len(split.reference)} reference samples; raise data.num_reference."
     )
-  canaries = draw_canaries(dataset, split.reference, num, settings.seed)
-  trained = canaries.take(canaries.is_member)
-  members = samples_of(dataset, split.members).join(
-    Samples(dataset, trained.ids, trained.labels)
+  kinds = plan_canaries(settings)
+  canaries, images = draw_canaries(
+    dataset, split.reference, kinds, shadow.num_canaries, settings.seed
   )
-  return make_pool(dataset, split, canaries), members
+  pool = make_pool(dataset, split, canaries)
+  everyone = Samples(with_canaries(dataset, pool, images), pool.ids, pool.labels)
+  trained = canaries.take(canaries.is_member)
+  members = samples_of(everyone.dataset, split.members).join(
+    Samples(everyone.dataset, trained.ids, trained.labels)
+  )
+  return pool, everyone, members
 
 
 def _shown(dataset: Dataset, split: Split, num_images: int) -> Samples:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from diffence_jax.attacks.attack import ATTACKS, declaration_of
+from diffence_jax.audit.canaries import CANARIES, title_of
 from diffence_jax.audit.pool import Pool
 from diffence_jax.audit.predictors import Predictor, policy_title
 from diffence_jax.audit.shadow import is_in_turn
@@ -100,6 +101,24 @@ def plan_attacks(
     else:
       attacks.append(choice)
   return tuple(attacks), left_out
+
+
+def plan_canaries(settings: Settings) -> tuple[Choice, ...]:
+  """The kinds of canaries; none where there are no canaries.
+
+  Raises:
+    ValueError: an option is not right, or the other data set is the experiment's.
+  """
+  shadow, kinds = settings.shadow, []
+  for name in shadow.canaries:
+    kind = CANARIES.choose(name, settings.options("canaries", name))
+    if shadow.num_canaries and kind.options.get("source") == settings.data.source:
+      raise ValueError(
+        f"canaries.{name}.source is {settings.data.source!r}, as data.source is; expected "
+        "another data set, such as 'digits' or 'photographs'."
+      )
+    kinds.append(kind)
+  return tuple(kinds) if shadow.num_canaries else ()
 
 
 def plan_label_only(
@@ -207,6 +226,7 @@ def plan_shadow_audit(
     used.append(main)
   return ShadowAudit(
     pool=pool,
+    canaries=tuple(map(title_of, plan_canaries(settings))),
     shadow_queries=by_name[ShadowQueries.name],
     target_queries=by_name.get(TargetQueries.name),
     near_duplicates=by_name.get(NearDuplicates.name),

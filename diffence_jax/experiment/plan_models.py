@@ -88,7 +88,7 @@ def plan_training(settings: Settings, reference: Samples, num_members: int) -> T
   Raises:
     ValueError: a setting is not right, or the defense lacks reference samples.
   """
-  classifier, num_canaries = settings.classifier, settings.shadow.num_canaries
+  classifier, num_canaries = settings.classifier, settings.shadow.total_canaries
   defense = DEFENSES.choose(
     classifier.defense, settings.options("defenses", classifier.defense)
   )

@@ -2,12 +2,16 @@
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 
 import numpy as np
 
+from diffence_jax.audit.canaries import make_canaries
 from diffence_jax.audit.pool import Pool
 from diffence_jax.data import Dataset, Images, Split
+from diffence_jax.data.streaming import joined
 from diffence_jax.experiment.stage import fingerprint
+from diffence_jax.named import Choice
 from diffence_jax.rng import numpy_seed
 
 # The groups that are queried, in the order of every record.
@@ -69,27 +73,62 @@ def samples_of(dataset: Dataset, ids: np.ndarray) -> Samples:
   return Samples(dataset, ids, labels)
 
 
-def draw_canaries(dataset: Dataset, reference: np.ndarray, num: int, seed: int) -> Pool:
-  """Samples with a wrong label each, half of which are trained on (Aerni et al. 2024).
+def draw_canaries(
+  dataset: Dataset, reference: np.ndarray, kinds: Sequence[Choice], num: int, seed: int
+) -> tuple[Pool, np.ndarray]:
+  """Canaries of several kinds, half of each trained on (Aerni et al. 2024).
 
   Args:
-    dataset: that they are of.
+    dataset: that they are made of.
     reference: i64[], the reference set's ids, the first of which become canaries.
-    num: how many.
+    kinds: from `CANARIES`; a kind leaves those before it as they are.
+    num: how many of each.
     seed: of the run.
 
   Returns:
-    The canaries; nothing is known of them.
+    The canaries kind by kind, of which nothing is known, and their images u8[n,H,W,C].
+
+  Raises:
+    ValueError: a kind cannot be made.
   """
-  ids = reference[:num]
-  if not len(ids):
-    return Pool(ids, np.empty(0, np.int32), *np.empty((3, 0), bool))
   draw = np.random.default_rng(numpy_seed(seed, "canaries"))
-  wrong = draw.integers(1, dataset.num_classes, len(ids))
-  labels = (dataset.take(ids).labels + wrong) % dataset.num_classes
-  is_member = draw.permutation(len(ids)) < len(ids) // 2
-  none, every = np.zeros(len(ids), bool), np.ones(len(ids), bool)
-  return Pool(ids, labels.astype(np.int32), is_member, none, every)
+  pools, images = [], [np.empty((0, *dataset.images.shape[1:]), np.uint8)]
+  for place, kind in enumerate(kinds if num else ()):
+    some = dataset.take(reference[place * num : (place + 1) * num])
+    given = np.asarray(some.images)
+    made, labels = make_canaries(kind, given, some.labels, dataset.num_classes, draw)
+    is_member = draw.permutation(num) < num // 2
+    none, every = np.zeros(num, bool), np.ones(num, bool)
+    pools.append(Pool(some.ids, labels, is_member, none, every))
+    images.append(made)
+  if not pools:
+    nobody = Pool(reference[:0], np.empty(0, np.int32), *np.empty((3, 0), bool))
+    return nobody, images[0]
+  return Pool(*map(np.concatenate, zip(*pools, strict=True))), np.concatenate(images)
+
+
+def with_canaries(dataset: Dataset, pool: Pool, images: np.ndarray) -> Dataset:
+  """Where the samples of a pool have their images: a data set in which canaries have theirs.
+
+  Args:
+    dataset: that the samples are of.
+    pool: canaries last.
+    images: u8[n,H,W,C], the canaries'.
+
+  Returns:
+    The data set itself where no canary has another image than it has there.
+  """
+  canaries = pool.take(pool.is_canary).ids
+  if not len(canaries) or np.array_equal(dataset.take(canaries).images, images):
+    return dataset
+  natural = dataset.take(pool.natural.ids)
+  return Dataset(
+    joined(natural.images, images),
+    pool.labels,
+    pool.ids,
+    dataset.num_classes,
+    np.zeros(len(pool.ids), np.int8),
+  )
 
 
 def make_pool(dataset: Dataset, split: Split, canaries: Pool) -> Pool:

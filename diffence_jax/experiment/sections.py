@@ -147,7 +147,8 @@ class Shadow:
   """The shadow models, and how they and the target are asked."""
 
   num_models: int = 0  # even; 0 for an audit without shadow models
-  num_canaries: int = 0  # mislabelled reference samples, for the worst case
+  num_canaries: int = 0  # of each kind, made of reference samples, for the worst case
+  canaries: tuple[str, ...] = ("mislabelled",)  # of audit.canaries.CANARIES, or module:function
   augmentation: str = "none"  # flip, shifts or flip_shifts: more queries an image
   queries: tuple[int, ...] = (1,)  # how often the attacker asks the same, such as (1, 4, 16)
   num_recorded: int | None = None  # candidates; None: what purify has
@@ -159,6 +160,11 @@ class Shadow:
     if num < 0 or num % 2 or num in (2, 4) or num > 10_000:
       raise ValueError(f"num_models is {num}; expected 0, or an even number from 6 to 10,000.")
     check_whole("num_canaries", self.num_canaries, 0, 1_000_000)
+    if not self.canaries or len(set(self.canaries)) < len(self.canaries):
+      raise ValueError(
+        f"canaries is {self.canaries}; expected one or more kinds, each once, such as "
+        "('clean', 'mislabelled')."
+      )
     check_choice("augmentation", self.augmentation, KINDS)
     if not all(1 <= k <= 10_000 for k in queries) or sorted({1, *queries}) != list(queries):
       raise ValueError(
@@ -167,6 +173,11 @@ class Shadow:
       )
     if self.num_recorded is not None:
       check_whole("num_recorded", self.num_recorded, 1, 1_000_000)
+
+  @property
+  def total_canaries(self) -> int:
+    """How many there are of all kinds together."""
+    return self.num_canaries * len(self.canaries)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,11 +211,12 @@ class Settings:
   shadow: Shadow = Shadow()
   audit: Audit = Audit()
   # Name to options, for what `classifier.defense` and `output.defense` name; the same for
-  # `purify.policies` and `audit.attacks`. Those of a user's own stand under their function's
-  # name.
+  # `purify.policies`, `audit.attacks` and `shadow.canaries`. Those of a user's own stand under
+  # their function's name.
   defenses: Mapping[str, Mapping[str, Any]] = _section()
   policies: Mapping[str, Mapping[str, Any]] = _section()
   attacks: Mapping[str, Mapping[str, Any]] = _section()
+  canaries: Mapping[str, Mapping[str, Any]] = _section()
   # Changes rounding at most, and is in no fingerprint.
   compute: Compute = dataclasses.field(default_factory=Compute)
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from diffence_jax.report.cells import NO_CHANGE, mark_notes, percent
 from diffence_jax.report.results import Results
+from diffence_jax.report.shadow_canaries import kinds
 from diffence_jax.report.shadow_rows import (
   LEAST_DIFFERENCE,
   NEAR,
@@ -22,7 +23,7 @@ def facts(results: Results) -> list[tuple[str, str]]:
     f"{shadow.num_examples:,} samples (the target: {shadow.target_train_size:,})"
   )
   if canaries:
-    models += f"; {canaries:,} of them canaries, with a wrong label"
+    models += f"; {canaries:,} of them canaries: {', '.join(kinds(results))}"
   judged = f"{judged_samples(results):,} samples"
   if results.protocol == "disjoint":
     which = f"the {judged} that no interval of the defense was fitted to"

@@ -110,6 +110,7 @@ def rows_of(world):
     ATTACKS.choose("lira_online"),
     reported=~world.pool.is_known,
     has_epsilon=importlib.util.find_spec("jax_privacy") is not None,
+    canaries={"mislabelled": world.pool.is_canary},
   )
   # Above one query under a name of its own.
   found = {}

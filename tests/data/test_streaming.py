@@ -229,7 +229,9 @@ def test_a_run_comes_to_the_same_bits(folder, tmp_path):
 
 
 def test_shadow_models_draw_from_the_same_pool(folder):
-  shadow = {"num_models": 6, "num_canaries": 4, "near_duplicates": True}
+  # Blank ones are in memory, after those of the folder.
+  kinds = {"num_canaries": 4, "canaries": ("mislabelled", "blank")}
+  shadow = {"num_models": 6, "near_duplicates": True, **kinds}
   plans = [plan(small_run(folder, where, shadow=shadow)) for where in (True, False)]
   for name, stage in plans[0].stages.items():
     assert plans[1].stages[name].fingerprint == stage.fingerprint

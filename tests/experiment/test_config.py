@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from diffence_jax import models
 from diffence_jax.attacks.attack import ATTACKS
+from diffence_jax.audit.canaries import CANARIES
 from diffence_jax.defense.output import OUTPUT_DEFENSES
 from diffence_jax.defense.policy import POLICIES
 from diffence_jax.experiment.config import as_json, base_config, validate
@@ -147,6 +148,7 @@ REGISTRIES = [
   ("defenses", OUTPUT_DEFENSES),
   ("policies", POLICIES),
   ("attacks", ATTACKS),
+  ("canaries", CANARIES),
 ]
 
 

@@ -46,6 +46,7 @@ OTHER = {
   "output.defense": "memguard",
   "shadow.num_models": 8,
   "shadow.augmentation": "flip",
+  "shadow.canaries": ("clean",),
   "shadow.queries": (1, 2),
   "shadow.main_attack": "rmia_online",
   "audit.protocol": "paper",
@@ -75,6 +76,7 @@ OPTIONS = {
   "attacks.lira_online.variance": "shrunk",
   "attacks.lira_offline.variance": "shrunk",
   "attacks.augmentation_robustness.kind": "flip",
+  "canaries.out_of_distribution.source": "own_source:few",
 }
 
 SOURCE = """
@@ -158,6 +160,8 @@ def beside(path):
     return {"purify.policies": (name,)}
   if section == "attacks":
     return {"audit.attacks": (name,)}
+  if section == "canaries":
+    return {"shadow.canaries": (name,)}
   return BESIDE.get(path, {})
 
 

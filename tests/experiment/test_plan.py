@@ -34,6 +34,41 @@ def test_half_of_the_canaries_is_trained_on_with_wrong_labels():
   np.testing.assert_array_equal(trained.labels[40:], canaries.labels[canaries.is_member])
 
 
+def test_kinds_of_canaries_follow_one_another_with_images_of_their_own():
+  kinds = ("mislabelled", "clean", "blank", "out_of_distribution")
+  experiment = plan(shadow={**SHADOW, "canaries": kinds})
+  alone, dataset = plan(shadow=SHADOW).shadow_audit, experiment.dataset
+  stage = experiment.shadow_audit
+  masks = stage.masks_of_canaries()
+  assert list(masks) == ["mislabelled", "clean", "blank", "out of distribution"]
+  # A kind more leaves the first ones as they are.
+  first, second, third, fourth = (stage.pool.take(mask) for mask in masks.values())
+  for values, expected in zip(first, alone.pool.take(alone.pool.is_canary), strict=True):
+    np.testing.assert_array_equal(values, expected)
+  np.testing.assert_array_equal(second.labels, dataset.take(second.ids).labels)
+  assert [pool.is_member.sum() for pool in (first, second, third, fourth)] == [5] * 4
+  images = experiment.stages["shadow_queries"].samples.images
+  for pool, mask in zip((first, second), list(masks.values())[:2], strict=True):
+    np.testing.assert_array_equal(images[mask], dataset.take(pool.ids).images)
+  assert np.ptp(images[masks["blank"]], axis=(1, 2, 3)).max() <= 2
+  # What the target is trained on, and what it is asked about, is what the pool says.
+  trained = experiment.classifier.members
+  expected = np.concatenate(
+    [images[mask][stage.pool.is_member[mask]] for mask in masks.values()]
+  )
+  np.testing.assert_array_equal(trained.images[40:], expected)
+  np.testing.assert_array_equal(
+    experiment.queries.samples.images, dataset.take(stage.pool.natural.ids).images
+  )
+  # The diffusion model and the target's queries know nothing of it.
+  assert experiment.diffusion.fingerprint == plan(shadow=SHADOW).diffusion.fingerprint
+
+
+def test_without_canaries_their_kinds_change_nothing():
+  kinds = {"num_models": 6, "canaries": ("blank", "clean")}
+  assert fingerprints(plan(shadow=kinds)) == fingerprints(plan(shadow={"num_models": 6}))
+
+
 def test_the_pool_tells_whom_the_target_was_trained_on():
   experiment = plan(shadow=SHADOW)
   pool = experiment.shadow_audit.pool
@@ -203,6 +238,18 @@ def test_settings_read_back_from_json_are_the_same_experiment():
     ({"shadow": {**SHADOW, "num_recorded": 3}}, "at least purify.num_candidates"),
     ({"shadow": {**SHADOW, "augmentation": "twirl"}}, "shadow.augmentation is 'twirl'"),
     ({"shadow": SHADOW, "data": {"num_reference": 5}}, "raise data.num_reference"),
+    (
+      {"shadow": {**SHADOW, "canaries": ()}},
+      "shadow.canaries is .*; expected one or more kinds",
+    ),
+    ({"shadow": {**SHADOW, "canaries": ("blnk",)}}, "no kind of canary 'blnk'; did you mean"),
+    (
+      {
+        "shadow": {**SHADOW, "canaries": ("out_of_distribution",)},
+        "canaries": {"out_of_distribution": {"source": "digits"}},
+      },
+      "canaries.out_of_distribution.source is 'digits', as data.source is",
+    ),
     ({"data": {"num_nonmembers": 8}}, "'quantile_regression' needs at least 5 known members"),
     ({"purify": {"step": 0}}, "purify.step is 0; with a schedule of 1000 steps expected 1"),
     (

@@ -6,6 +6,7 @@ import pytest
 
 from diffence_jax import models
 from diffence_jax.attacks.attack import ATTACKS
+from diffence_jax.audit.canaries import CANARIES
 from diffence_jax.data import SOURCES, load
 from diffence_jax.defense.output import OUTPUT_DEFENSES
 from diffence_jax.defense.policy import POLICIES
@@ -21,7 +22,7 @@ MODULE = models.make_classifier("small_resnet", num_classes=10, norm="group")
 SETTINGS = [path for path, _ in leaves(base_config().to_dict())]
 OPTIONS = [
   (registry, name, option)
-  for registry in (ATTACKS, DEFENSES, OUTPUT_DEFENSES, POLICIES, SOURCES)
+  for registry in (ATTACKS, CANARIES, DEFENSES, OUTPUT_DEFENSES, POLICIES, SOURCES)
   for name in registry.known
   for option in registry.defaults(name)
 ]

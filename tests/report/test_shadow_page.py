@@ -25,7 +25,7 @@ from report_example import (
 )
 
 from diffence_jax.audit.worst_off import EpsilonRow
-from diffence_jax.report import shadow, shadow_finding, write_report
+from diffence_jax.report import shadow, shadow_canaries, shadow_finding, write_report
 from diffence_jax.report.page import render_page
 
 
@@ -57,7 +57,8 @@ def test_page_tells_everything_that_shadow_models_show(rendered):
     shadow.TARGET_TITLE, shadow.MODELS_TITLE, shadow.REPEATED_TITLE,
     "6 models, each trained on 50 of 100 samples", "LiRA online k = 16", "50% back",
     "- near duplicates", f"at {100 * rate.realised:.2f}%, {rate.count} of {rate.num}",
-    "The same on the canaries", "4 images with a wrong label", "99% quantile",
+    "The same on the canaries", "Canaries are 4 samples", shadow_canaries.title(stored()),
+    "mislabelled, with a wrong label, fitted only by memorising them.", "99% quantile",
     f"{own.vulnerability[0].auc_quantiles['0.99']:.3f} chance {chance:.3f}",
     "not a guarantee", "over 4 runs", "0.250", "0.125", "1.500", "not themselves bounds at 95%",
     "leaks through the diffusion model itself", "favours the attacker slightly",
@@ -145,7 +146,7 @@ def test_page_without_near_duplicates_does_not_explain_them():
 
 def test_page_without_canaries_or_bounds():
   text = Page(_render(_results(num_canaries=0, canaries=(), epsilon=()))).text
-  assert "The same on the canaries" not in text
+  assert "The same on the canaries" not in text and "The worst off" not in text
   assert "jax-privacy is not installed" in text
 
 

@@ -21,7 +21,15 @@ from report_example import (
 )
 
 from diffence_jax.metrics import Estimate
-from diffence_jax.report import finding, format_table, shadow, shadow_finding, shadow_rows
+from diffence_jax.report import (
+  finding,
+  format_table,
+  shadow,
+  shadow_canaries,
+  shadow_finding,
+  shadow_rows,
+)
+from diffence_jax.report.cells import rate_cell
 
 
 def _text(**changes):
@@ -178,10 +186,33 @@ def test_block_says_what_was_trained_and_asked():
   assert "6 models, each trained on 50 of 100 samples (the target: 50)" in text
   assert "on the 48 samples that no interval of the defense was fitted to" in text
   assert 'against randomness="per_input"' in text
-  assert "4 of them canaries" in text
+  assert "4 of them canaries: mislabelled" in text
   assert "every image once, and 4 and 16 times; instead of the same image also near" in text
-  assert "canaries" not in _text(num_canaries=0)
+  assert "canaries" not in _text(num_canaries=0, canaries=())
   assert "times" not in _text(queries=(1,)).split(shadow.TARGET_TITLE)[0]
+
+
+def test_the_worst_off_stand_kind_by_kind_and_attack_by_attack():
+  own = stored().shadow.canaries
+  blank = tuple(dataclasses.replace(row, kind="blank") for row in own)
+  results = with_shadow(canaries=own + blank)
+  assert shadow_canaries.kinds(results) == ("mislabelled", "blank")
+  # One of every family, the main one first; thresholds are one.
+  names = shadow_canaries.attacks(results)
+  families = [next(row.family for row in own if row.attack == name) for name in names]
+  assert names[0] == results.shadow.main_attack and len(set(families)) == len(families)
+  assert set(families) == {row.family for row in own}
+  rows = shadow_canaries.rows(results)
+  assert len(rows) == len(NAMES) * len(names)
+  for row in rows:
+    (source,) = (
+      entry for entry in own if (entry.predictor, entry.title) == (row[0].text, row[1].text)
+    )
+    assert row[2:] == [rate_cell(source.tpr_at_fpr[0])] * 2
+  text = "\n".join(shadow.text_lines(results))
+  assert "canaries: mislabelled, blank" in _words(text)
+  table = text.split("The worst off")[1].split("online  ")[0]
+  assert len(shadow_canaries.headings(results)) == 4 and "mislabelled" in table
 
 
 def test_published_protocol_judges_all_samples_in_turn():
@@ -235,7 +266,7 @@ def test_csv_has_every_row_of_three_tables(tmp_path):
     assert float(row["auc_low"]) == source.auc.low
     assert int(row["tpr_at_fpr_0.01_count"]) == source.tpr_at_fpr[1].count
     # What a table does not have is left empty.
-    for name in ("inputs", "shadow_models", "num_models"):
+    for name in ("inputs", "shadow_models", "num_models", "kind"):
       assert row[name] == str(getattr(source, name, ""))
     change = getattr(source, "auc_change", None)
     assert row["auc_change"] == (str(change.value) if change else "")

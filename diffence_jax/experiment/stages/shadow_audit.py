@@ -45,6 +45,7 @@ class ShadowAudit(Stage):
 
   Attributes:
     pool: all samples, canaries last.
+    canaries: the titles of their kinds, which follow one another, each with as many.
     queries: the target's answers, on which its policies are fitted.
     shadow_queries: the shadow models' answers.
     target_queries: the target's to all versions of the images; None where there is one version.
@@ -61,9 +62,10 @@ class ShadowAudit(Stage):
   """
 
   name: ClassVar[str] = "shadow_audit"
-  version: ClassVar[int] = 2
+  version: ClassVar[int] = 3
 
   pool: Pool
+  canaries: tuple[str, ...]
   queries: Queries
   shadow_queries: ShadowQueries | ProcedureShadows
   target_queries: TargetQueries | None
@@ -94,6 +96,13 @@ class ShadowAudit(Stage):
       images=self.shadow_queries.samples.images,
     )
 
+  def masks_of_canaries(self) -> dict[str, np.ndarray]:
+    """Kind to bool[N], which samples of the pool are canaries of it."""
+    places = np.flatnonzero(self.pool.is_canary)
+    each = np.split(places, len(self.canaries)) if self.canaries else []
+    of_pool = np.arange(len(self.pool.ids))
+    return {kind: np.isin(of_pool, own) for kind, own in zip(self.canaries, each, strict=True)}
+
   def compute(self, folder: Path, store: Store, compute: Compute) -> None:
     """Writes `tables.json`, and `scores.npz` and `arrays.npz` for figures."""
     del compute
@@ -114,6 +123,7 @@ class ShadowAudit(Stage):
       ensemble,
       in_turn,
       self.main_attack,
+      canaries=self.masks_of_canaries(),
       reported=self.pool.reported(self.protocol),
       has_epsilon=self.has_epsilon,
     )
