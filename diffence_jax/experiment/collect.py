@@ -116,4 +116,5 @@ def _shadow(experiment: Experiment, store: Store) -> ShadowResults | None:
     num_canaries=int(stage.pool.is_canary.sum()),
     train_size=num_examples // 2,
     target_train_size=experiment.classifier.num_trained_on,
+    optimised=experiment.optimised.load(store) if experiment.optimised else (),
   )

@@ -26,6 +26,7 @@ from diffence_jax.experiment.plan_audit import (
   plan_attacks,
   plan_canaries,
   plan_label_only,
+  plan_optimised,
   plan_output,
   plan_predictors,
   plan_shadow_audit,
@@ -51,6 +52,7 @@ from diffence_jax.experiment.stages.classifier import TrainedClassifier
 from diffence_jax.experiment.stages.diffusion import SavedDiffusion, TrainedDiffusion
 from diffence_jax.experiment.stages.host_classifier import HostClassifier
 from diffence_jax.experiment.stages.inference_time import InferenceTime
+from diffence_jax.experiment.stages.optimised_audit import OptimisedAudit
 from diffence_jax.experiment.stages.queries import Queries
 from diffence_jax.experiment.stages.sample_images import SampleImages
 from diffence_jax.experiment.stages.shadow_audit import ShadowAudit
@@ -76,6 +78,7 @@ class Experiment:
     queries: the target's answers.
     samples: images to look at.
     shadow_audit: attacks with shadow models; None without.
+    optimised: attacks by optimised queries; None without.
     audit: all attacks.
     inference_time: what an answer takes; None where no policy is audited.
     stages: name to stage, these and all others, in the order they run.
@@ -90,6 +93,7 @@ class Experiment:
   queries: Queries
   samples: SampleImages
   shadow_audit: ShadowAudit | None
+  optimised: OptimisedAudit | None
   audit: Audit
   inference_time: InferenceTime | None
   stages: Mapping[str, Stage]
@@ -151,6 +155,7 @@ def plan(config: ConfigDict | Mapping[str, Any], dataset: Dataset | None = None)
   }
   shadow_stages = plan_shadow_stages(settings, everyone, asked, groups, classifier, recording)
   shadow_audit = plan_shadow_audit(settings, pool, attacks, judged, shadow_stages)
+  optimised = plan_optimised(settings, asked, classifier, recording, shadow_audit)
   label_only = plan_label_only(settings, classifier, asked, pool.natural, attacks)
   audit = Audit(
     pool=pool.natural,
@@ -162,10 +167,12 @@ def plan(config: ConfigDict | Mapping[str, Any], dataset: Dataset | None = None)
   )
   inference_time = _inference_time(dataset, split, audit)
   ordered = [SplitStage(groups), classifier, diffusion, queries, samples, *shadow_stages,
-             shadow_audit, label_only, audit, inference_time]  # fmt: skip
+             shadow_audit, optimised and optimised.asked, optimised, label_only, audit,
+             inference_time]  # fmt: skip
   experiment = Experiment(
     settings, dataset, split, left_out, classifier, diffusion, queries, samples, shadow_audit,
-    audit, inference_time, {stage.name: stage for stage in ordered if stage is not None},
+    optimised, audit, inference_time,
+    {stage.name: stage for stage in ordered if stage is not None},
   )  # fmt: skip
   _check(experiment)
   return experiment
@@ -257,6 +264,11 @@ def _check_conditional(experiment: Experiment, denoiser: nn.Module) -> None:
       "The diffusion model is class-conditional, and classifier.train or classifier.predictor "
       "is asked outside of JAX, which cannot tell it the label; expected a diffusion model "
       "without classes."
+    )
+  if experiment.settings.audit.num_optimised:
+    raise ValueError(
+      "audit.num_optimised asks for queries that are optimised through the diffusion model, "
+      "and a class-conditional one re-generates under a label that jumps; set it to 0."
     )
 
 

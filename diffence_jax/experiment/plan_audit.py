@@ -23,6 +23,8 @@ from diffence_jax.experiment.stages.host_shadows import (
   Regenerations,
 )
 from diffence_jax.experiment.stages.label_only import LabelOnly
+from diffence_jax.experiment.stages.optimised_audit import OptimisedAudit
+from diffence_jax.experiment.stages.optimised_queries import OptimisedQueries
 from diffence_jax.experiment.stages.shadow_audit import ShadowAudit
 from diffence_jax.experiment.stages.shadow_models import ShadowModel, ShadowModels
 from diffence_jax.experiment.stages.shadow_queries import (
@@ -32,6 +34,9 @@ from diffence_jax.experiment.stages.shadow_queries import (
 )
 from diffence_jax.experiment.stages.target import Target
 from diffence_jax.named import Choice
+
+# Shadow models that are attacked in turn: each needs models of both kinds besides its pair.
+_LEAST_ANSWERING = 6
 
 
 def plan_output(settings: Settings) -> Choice | None:
@@ -236,3 +241,54 @@ def plan_shadow_audit(
     has_epsilon=importlib.util.find_spec("jax_privacy") is not None,
     **judged,
   )
+
+
+def plan_optimised(
+  settings: Settings,
+  asked: Samples,
+  classifier: Target,
+  recording: Mapping[str, Any],
+  audit: ShadowAudit | None,
+) -> OptimisedAudit | None:
+  """The attack by optimised queries; None where none are asked for.
+
+  Args:
+    settings: the experiment's.
+    asked: the samples that the target is asked about.
+    classifier: the target.
+    recording: what all `Queries` share.
+    audit: of `plan_shadow_audit`.
+
+  Raises:
+    ValueError: there are too few shadow models, or no gradient of them.
+  """
+  num, optimised = settings.audit.num_optimised, settings.optimised
+  if not num:
+    return None
+  shadow = None if audit is None else audit.shadow_queries.shadow
+  if not isinstance(shadow, ShadowModels):
+    raise ValueError(
+      f"audit.num_optimised is {num}, and there are no shadow models of JAX to take gradients "
+      "of; set shadow.num_models, without classifier.train, or set it to 0."
+    )
+  others = len(shadow.models) - optimised.num_models
+  if others < _LEAST_ANSWERING:
+    raise ValueError(
+      f"optimised.num_models is {optimised.num_models} of {len(shadow.models)} shadow models, "
+      f"which leaves {max(others, 0)} that answer; expected at least {_LEAST_ANSWERING}. Set "
+      f"shadow.num_models to {optimised.num_models + _LEAST_ANSWERING} or more."
+    )
+  natural = audit.pool.natural
+  sides = (natural.is_member, ~natural.is_member)
+  rows = np.sort(
+    np.concatenate([np.flatnonzero(~natural.is_known & side)[:num] for side in sides])
+  )
+  queries = OptimisedQueries(
+    samples=asked.take(rows),
+    classifier=classifier,
+    shadow=shadow,
+    rows=tuple(rows.tolist()),
+    settings=optimised,
+    **recording,
+  )
+  return OptimisedAudit(queries, audit)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from diffence_jax.attacks.attack import DEFAULT_ATTACKS
+from diffence_jax.attacks.optimised_queries import OptimisedSettings
 from diffence_jax.audit.pool import PROTOCOLS
 from diffence_jax.checks import FilePath, check_choice, check_whole
 from diffence_jax.data import make_split
@@ -189,10 +190,12 @@ class Audit:
   # not, such as shadow models, leaves it out.
   attacks: tuple[str, ...] = DEFAULT_ATTACKS
   num_label_only: int = 0  # images of each group for attacks that ask many times
+  num_optimised: int = 0  # targets of each side whose queries are optimised; see `optimised`
 
   def __post_init__(self):
     check_choice("protocol", self.protocol, PROTOCOLS)
     check_whole("num_label_only", self.num_label_only, 0, 1_000_000)
+    check_whole("num_optimised", self.num_optimised, 0, 1_000_000)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,6 +213,7 @@ class Settings:
   samples: Samples = Samples()
   shadow: Shadow = Shadow()
   audit: Audit = Audit()
+  optimised: OptimisedSettings = dataclasses.field(default_factory=OptimisedSettings)
   # Name to options, for what `classifier.defense` and `output.defense` name; the same for
   # `purify.policies`, `audit.attacks` and `shadow.canaries`. Those of a user's own stand under
   # their function's name.

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from diffence_jax.audit.optimised import OptimisedRow
 from diffence_jax.audit.predictors import policy_title
 from diffence_jax.audit.rows import PredictorRow
 from diffence_jax.audit.shadow import ShadowTables
@@ -18,7 +19,7 @@ from diffence_jax.training.recipe import Guarantee
 T = TypeVar("T")
 
 # Raised when the file's fields change.
-SCHEMA = 3
+SCHEMA = 4
 
 
 def is_smoke(variant: str) -> bool:
@@ -157,6 +158,7 @@ class ShadowResults(ShadowTables):
     num_canaries: mislabelled ones among them.
     train_size: samples that each model is trained on.
     target_train_size: samples that the target is trained on.
+    optimised: what optimised queries reach; empty without.
   """
 
   num_models: int
@@ -164,6 +166,7 @@ class ShadowResults(ShadowTables):
   num_canaries: int
   train_size: int
   target_train_size: int
+  optimised: tuple[OptimisedRow, ...]
 
 
 @dataclasses.dataclass(frozen=True)

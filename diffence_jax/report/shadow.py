@@ -5,7 +5,7 @@ from pathlib import Path
 
 from diffence_jax.audit.shadow import InTurnRow
 from diffence_jax.audit.typed import to_plain
-from diffence_jax.report import shadow_canaries
+from diffence_jax.report import shadow_canaries, shadow_optimised
 from diffence_jax.report.cells import (
   WIDTH,
   Cell,
@@ -190,6 +190,10 @@ def text_lines(results: Results, width: int = WIDTH) -> list[str]:
     main = shadow_canaries.rows(results, [main_attack(results)])
     again += ["", *wrapped(shadow_canaries.title(results), width)]
     again += grid(shadow_canaries.headings(results), main, width)
+  if results.shadow.optimised:
+    again += ["", *wrapped(shadow_optimised.TITLE, width)]
+    again += grid(shadow_optimised.headings(results), shadow_optimised.rows(results), width)
+    again += wrapped(shadow_optimised.note(results), width)
   return [
     *definitions(facts(results), width),
     "",
@@ -207,15 +211,22 @@ def text_lines(results: Results, width: int = WIDTH) -> list[str]:
 def write_csv(results: Results, path: str | os.PathLike) -> None:
   """Writes the rows about the target, about every model in turn, and about the canaries.
 
-  The column `table` tells them apart: "adaptive", "leave_one_out" and "canaries", of which
-  `kind` tells the kinds apart. Other columns are named as those of `results.csv`.
+  The column `table` tells them apart: "adaptive", "leave_one_out", "canaries", of which `kind`
+  tells the kinds apart, and "optimised", of which `sent` tells what was sent. Other columns
+  are named as those of `results.csv`.
 
   Args:
     results: as `write_report` takes it.
     path: the file, replaced if it is there.
   """
-  tables = {"adaptive": "adaptive", "samples": "leave_one_out", "canaries": "canaries"}
-  first = ("predictor", "attack", "queries", "inputs", "shadow_models", "num_models", "kind")
+  tables = {
+    "adaptive": "adaptive",
+    "samples": "leave_one_out",
+    "canaries": "canaries",
+    "optimised": "optimised",
+  }
+  first = ("predictor", "attack", "queries", "inputs", "shadow_models", "num_models", "kind",
+           "sent")  # fmt: skip
   rows = []
   for key, table in tables.items():
     for row in getattr(results.shadow, key):

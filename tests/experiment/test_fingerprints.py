@@ -19,9 +19,11 @@ FULL = {
   "data.num_nonmembers": 40,
   "data.num_reference": 30,
   "classifier.batch_size": 16,
-  "shadow.num_models": 6,
+  "shadow.num_models": 10,
   "shadow.num_canaries": 4,
   "audit.num_label_only": 3,
+  "audit.num_optimised": 2,
+  "optimised.num_models": 2,
 }
 
 # Another value than the default, where adding to it or negating it would not be one.
@@ -44,7 +46,8 @@ OTHER = {
   "purify.dtype": "bfloat16",
   "purify.policies": ("scenario_3",),
   "output.defense": "memguard",
-  "shadow.num_models": 8,
+  "shadow.num_models": 12,
+  "optimised.num_models": 4,
   "shadow.augmentation": "flip",
   "shadow.canaries": ("clean",),
   "shadow.queries": (1, 2),
@@ -57,6 +60,7 @@ OTHER = {
 BESIDE = {
   "data.source": {"data.nonmembers_from": "any"},
   "data.nonmembers_from": {"data.source": "own_source:few"},
+  "classifier.train": {"audit.num_optimised": 0},
   "purify.num_ddim_steps": {"purify.to_clean": False},
   "defenses.memguard": {"output.defense": "memguard"},
 }

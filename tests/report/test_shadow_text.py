@@ -7,11 +7,13 @@ import pytest
 from report_example import (
   NAMES,
   SHADOW_AUCS,
+  STAGES,
   changed,
   defended_alone,
   estimate,
   paper_protocol,
   stored,
+  stored_arrays,
   with_aucs,
   with_enough,
   with_predictors,
@@ -20,6 +22,8 @@ from report_example import (
   without_shadow,
 )
 
+from diffence_jax.attacks.optimised_queries import OptimisedSettings
+from diffence_jax.audit.optimised import SENT, OptimisedRow
 from diffence_jax.metrics import Estimate
 from diffence_jax.report import (
   finding,
@@ -27,9 +31,11 @@ from diffence_jax.report import (
   shadow,
   shadow_canaries,
   shadow_finding,
+  shadow_optimised,
   shadow_rows,
 )
 from diffence_jax.report.cells import rate_cell
+from diffence_jax.report.page import render_page
 
 
 def _text(**changes):
@@ -213,6 +219,42 @@ def test_the_worst_off_stand_kind_by_kind_and_attack_by_attack():
   assert "canaries: mislabelled, blank" in _words(text)
   table = text.split("The worst off")[1].split("online  ")[0]
   assert len(shadow_canaries.headings(results)) == 4 and "mislabelled" in table
+
+
+def with_optimised():
+  """Rows of optimised queries, which a smoke run has none of."""
+  own = stored().shadow
+  optimised = []
+  for name in NAMES[:2]:
+    (row,) = shadow_rows.in_turn(stored(), predictor=name, attack="lira_online", queries=1)
+    for number, sent in enumerate(SENT):
+      change = None if number == 0 else estimate(0.1 * number, 0.01)
+      for k in (1,) if name == NAMES[0] else (1, 4):
+        optimised.append(OptimisedRow(
+          name, row.attack, row.title, row.family, sent, k, 8, 6, estimate(0.5 + 0.1 * number),
+          change, row.tpr_at_fpr, estimate(0.6),
+        ))  # fmt: skip
+  settings = {**stored().settings, "optimised": dataclasses.asdict(OptimisedSettings())}
+  shadow_results = dataclasses.replace(own, optimised=tuple(optimised))
+  return dataclasses.replace(stored(), shadow=shadow_results, settings=settings)
+
+
+def test_optimised_queries_stand_beside_the_sample(tmp_path):
+  results = with_optimised()
+  rows = shadow_optimised.rows(results)
+  assert [row[1].text for row in rows] == list(SENT) * 2
+  assert rows[0][3].text == "" and rows[1][3].text == "+0.100" and rows[1][3].worse
+  assert rows[2][5].text == "-" and rows[5][5].text == "0.700"
+  text = "\n".join(shadow.text_lines(results))
+  assert shadow_optimised.TITLE in text and "For 8 target samples" in _words(text)
+  assert "AUC, k = 4" in " ".join(map(" ".join, shadow_optimised.headings(results)))
+  shadow.write_csv(results, tmp_path / "shadow.csv")
+  written = [row for row in _csv(tmp_path / "shadow.csv") if row["table"] == "optimised"]
+  assert len(written) == len(results.shadow.optimised)
+  assert written[1]["sent"] == SENT[1] and written[1]["auc_change"] == "0.1"
+  assert shadow_optimised.TITLE not in _text()
+  page = render_page(results, stored_arrays(), STAGES)
+  assert shadow_optimised.TITLE in page and "through one re-generation" in page
 
 
 def test_published_protocol_judges_all_samples_in_turn():

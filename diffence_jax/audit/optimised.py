@@ -1,0 +1,113 @@
+"""What optimised queries reach beside the samples themselves, behind every policy."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from diffence_jax import metrics
+from diffence_jax.attacks import run_attack
+from diffence_jax.attacks.attack import declaration_of
+from diffence_jax.audit.answers import Answers, DefendedEnsemble
+from diffence_jax.audit.judge import LIMITS
+from diffence_jax.audit.shadow import scores_in_turn, target_view
+from diffence_jax.metrics import Estimate, Rate
+from diffence_jax.named import Choice
+
+# What is sent, as reports write it, in the order of a record.
+SENT = ("the sample", "optimised", "optimised through re-generation")
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimisedRow:
+  """What an attack reached by one kind of query, on the same samples and models as by others.
+
+  Attributes:
+    predictor: as tables write it.
+    attack: as the config has it.
+    title: the same, as reports write it.
+    family: attacks of one kind.
+    sent: one of `SENT`.
+    queries: k, how often each query was sent.
+    num_samples: how many samples were asked about.
+    num_models: shadow models that were the target in turn, none of which the queries were
+      optimised for.
+    auc: over these models, with its interval over pairs of models and over samples.
+    auc_change: to that of the sample itself, sent to the same predictor as often; None for it.
+    tpr_at_fpr: at each of `judge.LIMITS`, over these models.
+    target_auc: on the target, with its interval over samples.
+  """
+
+  predictor: str
+  attack: str
+  title: str
+  family: str
+  sent: str
+  queries: int
+  num_samples: int
+  num_models: int
+  auc: Estimate
+  auc_change: Estimate | None
+  tpr_at_fpr: tuple[Rate, ...]
+  target_auc: Estimate
+
+
+class Asked(NamedTuple):
+  """The models' answers to one kind of query.
+
+  Attributes:
+    ensemble: the shadow models, of a pool without canaries: the known samples, which their
+      policies are fitted on, and those that are asked about.
+    target: predictor to the target's answers to the same.
+  """
+
+  ensemble: DefendedEnsemble
+  target: Mapping[str, Answers]
+
+
+def optimised_rows(asked: Mapping[str, Asked], attack: Choice) -> list[OptimisedRow]:
+  """What every kind of query reaches, for every predictor and number of queries.
+
+  Args:
+    asked: what is sent to the answers to it, the sample itself first.
+    attack: with shadow models.
+
+  Returns:
+    The rows.
+  """
+  rows, declared = [], declaration_of(attack.name)
+  first = next(iter(asked.values())).ensemble
+  judged = ~first.pool.is_known
+  membership, is_member = first.membership[:, judged], first.pool.is_member[judged]
+  pairs = np.arange(len(membership)) // 2
+  for name in first.names:
+    for at in range(first.num_queries(name)):
+      before = None
+      for sent, (ensemble, target) in asked.items():
+        scores = scores_in_turn(ensemble, [attack], name, at)[attack.name][:, judged]
+        roc = metrics.clustered_roc(scores, membership, models=pairs, limits=LIMITS)
+        change = None
+        if before is None:
+          before = scores
+        else:
+          change = metrics.clustered_difference(scores, before, membership, models=pairs)
+        of_target = run_attack(attack, target_view(target[name], ensemble, name, at))[judged]
+        on_target = metrics.roc(of_target[is_member], of_target[~is_member])
+        rows.append(
+          OptimisedRow(
+            predictor=name,
+            attack=attack.name,
+            title=declared.title,
+            family=declared.family,
+            sent=sent,
+            queries=ensemble.queries[at],
+            num_samples=int(judged.sum()),
+            num_models=len(membership),
+            auc=roc.auc,
+            auc_change=change,
+            tpr_at_fpr=tuple(roc.tpr_at_fpr(limit) for limit in LIMITS),
+            target_auc=Estimate(on_target.auc, *on_target.auc_interval),
+          )
+        )
+  return rows

@@ -1,0 +1,148 @@
+"""The stage that optimises queries against shadow models, and records what is answered."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import jax
+import numpy as np
+from jax.tree_util import Partial
+
+from diffence_jax import models, rng
+from diffence_jax.attacks.optimised_queries import OptimisedSettings, optimise_queries
+from diffence_jax.audit.membership import ensemble_logits
+from diffence_jax.audit.predictors import ModelRecord
+from diffence_jax.audit.record_files import read_model
+from diffence_jax.diffusion import reconstruct
+from diffence_jax.experiment.stage import Compute
+from diffence_jax.experiment.stages.queries import Recording
+from diffence_jax.experiment.stages.shadow_models import ShadowModels
+from diffence_jax.experiment.stages.target import Target
+from diffence_jax.experiment.store import Store
+from diffence_jax.predictor import Bound
+from diffence_jax.training.ensemble import default_models_at_once
+
+# How the queries of a sample are optimised: for the bare models, and through a re-generation.
+_KINDS = ("optimised", "through")
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimisedQueries(Recording):
+  """Two queries for each of some samples, and what the target and shadow models answer.
+
+  Attributes:
+    classifier: the target.
+    shadow: the shadow models; the first ones are those that queries are optimised for, the
+      others those that answer.
+    rows: the samples' places among those that shadow models are trained on.
+    settings: how queries are optimised.
+  """
+
+  name: ClassVar[str] = "optimised"
+
+  classifier: Target
+  shadow: ShadowModels
+  rows: tuple[int, ...]
+  settings: OptimisedSettings
+
+  def compute(self, folder: Path, store: Store, compute: Compute) -> None:
+    """Writes `queries.npy` u8[2n,H,W,C], and records in `target/` and `shadow/`."""
+    num = self.settings.num_models
+    module, variables = self.shadow.load_stacked(store)
+    few, others = (
+      jax.tree.map(lambda leaf, part=part: leaf[part], variables)
+      for part in (slice(num), slice(num, None))
+    )
+    queries = self._optimised(store, Bound(module, few))
+    np.save(folder / "queries.npy", queries)
+    at_once = compute.models_at_once or default_models_at_once(jax.default_backend())
+    shadow = Bound(ensemble_logits(module, at_once), others)
+    num_others = len(self.shadow.models) - num
+    target = self.classifier.load(store)
+    # The target's re-generations are of ids of their own: no attacker has the noise it draws.
+    for number, (name, classifier, num_models) in enumerate(
+      (("target", target, None), ("shadow", shadow, num_others))
+    ):
+      (folder / name).mkdir(exist_ok=True)
+      ids = np.arange(len(queries)) + number * len(queries)
+      self.record(
+        folder / name, store, compute, classifier, queries.__getitem__, ids,
+        num_models=num_models,
+      )  # fmt: skip
+
+  def load_queries(self, store: Store) -> np.ndarray:
+    """The queries u8[2,n,H,W,C] of a finished stage: for the bare models, then the others."""
+    queries = np.load(store.open(self) / "queries.npy", allow_pickle=False)
+    return queries.reshape(2, -1, *queries.shape[1:])
+
+  def load_answers(self, store: Store, kind: int, model: int | None = None) -> ModelRecord:
+    """What is answered to one kind of query, of a finished stage.
+
+    Args:
+      store: where it is.
+      kind: 0 for those optimised for the bare models, 1 through a re-generation.
+      model: of those that answer, from 0 on; None for the target.
+
+    Returns:
+      raw f32[n,1,K] and candidates f32[n,1,R,K].
+    """
+    folder = store.open(self) / ("target" if model is None else "shadow")
+    num = len(self.samples)
+    part = slice(kind * num, (kind + 1) * num)
+    arrays = [read_model(folder / name, model) for name in ("raw.npy", "candidates.npy")]
+    return ModelRecord(*(array[part, None] for array in arrays))
+
+  def cost(self) -> str:
+    """How many gradients through both networks, and evaluations after that."""
+    own = self.settings
+    num = len(self.samples) * own.num_steps
+    return (
+      f"{2 * len(self.samples)} queries: {num * own.num_draws} gradients of the diffusion "
+      f"model and {num * (1 + own.num_draws) * own.num_models} of shadow models, then "
+      f"{self.num_evaluations(2)} evaluations of the diffusion model"
+    )
+
+  def _optimised(self, store: Store, few: Bound) -> np.ndarray:
+    membership = self.shadow.membership(store)[: self.settings.num_models, list(self.rows)]
+    denoiser = self.purification.network(self.diffusion.load(store))
+    plain = Partial(_asking(few.module, self.settings.num_models), few.variables)
+    through = Partial(
+      _regenerating(denoiser.module, **self.purification.sampler),
+      plain,
+      denoiser.variables,
+      self.purification.sampler_schedule(),
+    )
+    images = np.asarray(self.samples.images)
+    queries = []
+    for kind, answer, num_draws in zip(
+      _KINDS, (plain, through), (1, self.settings.num_draws), strict=True
+    ):
+      key = rng.stream(self.seed, f"{self.name}/{kind}")
+      made = optimise_queries(
+        key, answer, images, self.samples.labels, membership,
+        num_steps=self.settings.num_steps, num_draws=num_draws, radius=self.settings.radius,
+      )  # fmt: skip
+      queries.append(made)
+    return np.concatenate(queries)
+
+
+def _asking(module: Any, num_models: int) -> Callable[..., jax.Array]:
+  """All models' answers f[n,S,K], whatever the key."""
+  answer = ensemble_logits(module, num_models)
+
+  def ask(variables, key, images):
+    del key
+    return answer(variables, images).reshape(len(images), num_models, -1)
+
+  return ask
+
+
+def _regenerating(module: Any, **sampler: Any) -> Callable[..., jax.Array]:
+  """What is answered to a re-generation of each image, its noise drawn from the key."""
+
+  def ask(answer, variables, schedule, key, images):
+    denoise = models.denoiser(module, variables)
+    return answer(None, reconstruct(key, denoise, schedule, images, **sampler))
+
+  return ask
