@@ -142,7 +142,11 @@ class DefendedEnsemble:
 
   def num_queries(self, name: str) -> int:
     """How many of `queries` tell apart: one where the answer is always the same."""
-    return len(self.queries) if self._draws[name] else 1
+    return len(self.queries) if self.draws(name) else 1
+
+  def draws(self, name: str) -> bool:
+    """Whether a policy looks at candidates."""
+    return self._draws[name]
 
   def answers(self, model: int, name: str) -> Answers:
     """What one model answers behind one policy."""

@@ -7,7 +7,7 @@ policies: only the rule of what is answered differs.
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.special
@@ -54,6 +54,18 @@ class Strongest:
   tpr: Rate
 
 
+class Drawing(NamedTuple):
+  """How candidates are drawn.
+
+  Attributes:
+    step: T, diffusion steps of noise.
+    num_candidates: N, that the defense draws for a query.
+  """
+
+  step: int
+  num_candidates: int
+
+
 @dataclasses.dataclass(frozen=True)
 class FrontierRow:
   """What a policy leaves to attacks, and how useful it is.
@@ -62,6 +74,7 @@ class FrontierRow:
     name: as tables write it.
     policy: as the config has it.
     options: the policy's.
+    drawing: how its candidates are drawn; None where it draws none.
     accuracy: the mean over models, with its interval over pairs of models and over samples; of
       non-members, as all that follow.
     nll: negative log-likelihood in nats, of probabilities of at least 1e-7.
@@ -78,6 +91,7 @@ class FrontierRow:
   name: str
   policy: str
   options: Mapping[str, Any]
+  drawing: Drawing | None
   accuracy: Estimate
   nll: Estimate
   calibrated_nll: Estimate
@@ -132,6 +146,7 @@ def frontier_row(
   predictor: Predictor,
   attacks: Sequence[Choice],
   groups: Mapping[str, np.ndarray],
+  drawing: Drawing,
 ) -> dict[str, FrontierRow]:
   """Measures a predictor on groups of samples.
 
@@ -140,6 +155,7 @@ def frontier_row(
     predictor: which.
     attacks: those that can be run with every model in turn.
     groups: a group's name to bool[N], the samples that its figures are about.
+    drawing: how the candidates of the ensemble are drawn.
 
   Returns:
     A group's name to its row.
@@ -157,6 +173,7 @@ def frontier_row(
       name=predictor.name,
       policy=predictor.policy.name,
       options=dict(predictor.policy.options),
+      drawing=drawing if ensemble.draws(predictor.name) else None,
       most_queries=max(ensemble.queries),
       **_useful(read[0].astype(np.float64), ensemble, samples),
       **_private(scores, [values[..., _INVERSE] for values in read], ensemble, samples),

@@ -121,9 +121,14 @@ def _near_miss(rows, bound, worst):
 
 
 def overrides(row: FrontierRow) -> list[str]:
-  """The flags that choose a row's policy in a config, `--config.SETTING=VALUE` each."""
+  """The flags that choose a row's policy, and how candidates are drawn, in a config.
+
+  `--config.SETTING=VALUE` each.
+  """
   key = row.policy.rpartition(":")[2]
+  drawn = () if row.drawing is None else row.drawing._asdict().items()
   return [
     f"--config.purify.policies=({row.policy!r},)",
     *(f"--config.policies.{key}.{name}={value!r}" for name, value in row.options.items()),
+    *(f"--config.purify.{name}={value}" for name, value in drawn),
   ]

@@ -1,13 +1,12 @@
 """The command `diffence`: runs an experiment."""
 
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
 
-from diffence_jax.cli.parsing import asks_for_help, parse
+from diffence_jax.cli.parsing import asks_for_help, parse, whole_numbers
 from diffence_jax.cli.terminal import columns, say
 
 _HELP = """\
@@ -66,7 +65,7 @@ def run(argv: Sequence[str]) -> None:
     return
   values = parse(argv, _define_flags, ("config", "workdir"))
   workdir = os.path.expanduser(values.workdir)
-  seeds = None if values.seeds is None else _seeds(values.seeds)
+  seeds = None if values.seeds is None else whole_numbers("seeds", values.seeds)
   # After parsing: importing jax takes a second that a misspelt flag need not wait for.
   from diffence_jax import parallel
   from diffence_jax.experiment import compiled
@@ -121,11 +120,3 @@ def _run_seeds(experiments, workdir, pdf):
     say(f"\nThe report over seeds: {folder / HTML}")
     if printed := renew_pdf(folder / HTML, pdf):
       say(f"Printed: {printed}")
-
-
-def _seeds(text: str) -> list[int]:
-  if not re.fullmatch(r"\d{1,9}(,\d{1,9})*", text):
-    raise ValueError(
-      f"--seeds is {text!r}; expected whole numbers between commas, such as 0,1,2."
-    )
-  return [int(seed) for seed in text.split(",")]

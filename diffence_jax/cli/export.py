@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -49,23 +50,54 @@ def run(argv: Sequence[str]) -> None:
   output = Path(values.output).expanduser()
   # Only now: importing jax takes a second.
   from diffence_jax.experiment.finished import choose_policy, load_run
-  from diffence_jax.experiment.stages.host_classifier import HostClassifier
-  from diffence_jax.interop import export
 
   finished = load_run(values.workdir, values.config)
-  if isinstance(finished.experiment.classifier, HostClassifier):
+  check_exported(finished.experiment, output)
+  name = choose_policy(finished.experiment, values.policy)
+  print(export_policy(finished, name, output), file=sys.stderr)
+
+
+def check_exported(experiment: Any, output: Path) -> None:
+  """Raises unless an experiment's classifier can be exported, and there is room for the file.
+
+  Args:
+    experiment: as `plan` makes it.
+    output: the file.
+
+  Raises:
+    FileNotFoundError: there is no such folder.
+    ValueError: the classifier is one of another framework.
+  """
+  from diffence_jax.experiment.stages.host_classifier import HostClassifier
+  from diffence_jax.interop.export import check_folder_of
+
+  check_folder_of(output)
+  if isinstance(experiment.classifier, HostClassifier):
     raise ValueError(
-      f"The classifier of {finished.experiment.classifier.architecture} is none of Flax, so it "
+      f"The classifier of {experiment.classifier.architecture} is none of Flax, so it "
       "cannot be exported. Protect it where it runs: dj.load_run(workdir).protect()."
     )
-  name = choose_policy(finished.experiment, values.policy)
+
+
+def export_policy(finished: Any, policy: str, output: Path) -> str:
+  """Writes a run's classifier behind a policy as one program.
+
+  Args:
+    finished: as `load_run` returns it.
+    policy: its name.
+    output: the file.
+
+  Returns:
+    What was written, for people.
+  """
+  from diffence_jax.interop import export
+
   shape = finished.experiment.dataset.images.shape[1:]
-  export(output, finished.protect(name), shape)
+  export(output, finished.protect(policy), shape)
   size = output.stat().st_size / 2**20
-  print(
-    f"{output}: {size:.1f} MiB, {name}, for (key data u32[2], images "
-    f"f32[N,{','.join(map(str, shape))}]); see diffence export --help.",
-    file=sys.stderr,
+  return (
+    f"{output}: {size:.1f} MiB, {policy}, for (key data u32[2], images "
+    f"f32[N,{','.join(map(str, shape))}]); see diffence export --help."
   )
 
 

@@ -6,8 +6,11 @@ from pathlib import Path
 
 from absl import flags
 
-from diffence_jax.cli.parsing import asks_for_help, parse
+from diffence_jax.cli.parsing import asks_for_help, parse, whole_numbers
 from diffence_jax.cli.terminal import columns, say
+
+# What is compared besides policies.
+_GRID = ("steps", "candidates")
 
 _HELP = """\
 Compares all policies, blends of ten weights among them, on the record of a finished audit:
@@ -17,13 +20,16 @@ what each leaves to the strongest attack, and how useful its answers are.
 
   --config, --workdir    those of the run, with the same --config.SETTING=VALUE, if any; it
                          has at least 6 shadow models, as configs/digits.py:audit
+  --steps=80,160,240     diffusion steps T of noise, to be compared; the config's alone unless
+                         it is given. Each other one is recorded once, in the workdir
+  --candidates=5,10      candidates N of a query, in the same way; read off the same records
   --output=FOLDER        for frontier.json, frontier.csv and frontier.svg; WORKDIR/frontier
                          unless it is given
   --help                 this text
 
 Every shadow model is attacked in turn behind every policy, by confidence, LiRA and RMIA: with
 one query, with as many as shadow.queries has, and, by extrapolation, without limit. Usefulness
-is on non-members. No network is run again. docs/frontier.md says what the figures are.
+is on non-members. No network is trained again. docs/frontier.md says what the figures are.
 diffence tune picks a policy for a bound.
 """
 
@@ -42,34 +48,42 @@ def run(argv: Sequence[str]) -> None:
   if asks_for_help(argv):
     print(_HELP, end="")
     return
-  values = parse(argv, define_output, ("config", "workdir"))
+  values = parse(argv, define_grid, ("config", "workdir"))
   output = output_folder(values, "frontier")
   # Only now: importing jax takes a second.
   from diffence_jax.disk import make_private, private_files
-  from diffence_jax.experiment.frontier import measure_frontier
-  from diffence_jax.experiment.plan import plan
+  from diffence_jax.experiment.frontier import measure_grid, plan_grid, record_grid
   from diffence_jax.experiment.run import open_store
   from diffence_jax.report.cells import wrapped
   from diffence_jax.report.frontier import format_frontier, write_frontier
   from diffence_jax.report.results import is_smoke
   from diffence_jax.report.summary import SMOKE
 
-  experiment = plan(values.config)
-  rows = measure_frontier(experiment, open_store(values.workdir))["target"]
+  experiments, store = plan_grid(values.config, **grid_of(values)), open_store(values.workdir)
+  record_grid(experiments, store)
+  rows = measure_grid(experiments, store)["target"]
   with private_files():
     make_private(output)
     write_frontier(rows, output)
   width = columns()
-  if is_smoke(experiment.settings.variant):
+  if is_smoke(values.config.variant):
     caution = wrapped(SMOKE, width)
     say("\n".join(caution) + "\n", red=caution)
   say(format_frontier(rows, width))
   say(f"\nThe plot: {output}/frontier.svg")
 
 
-def define_output(values: flags.FlagValues) -> None:
-  """Defines --output, a folder."""
+def define_grid(values: flags.FlagValues) -> None:
+  """Defines --output, a folder, and what is compared."""
   flags.DEFINE_string("output", None, "For the files.", flag_values=values)
+  for name in _GRID:
+    flags.DEFINE_string(name, None, "Whole numbers.", flag_values=values)
+
+
+def grid_of(values: flags.FlagValues) -> dict[str, list[int]]:
+  """What `define_grid` defined, as `plan_grid` takes it; ValueError where it is no numbers."""
+  given = {name: values[name].value for name in _GRID}
+  return {name: whole_numbers(name, text) for name, text in given.items() if text is not None}
 
 
 def output_folder(values: flags.FlagValues, name: str) -> Path:

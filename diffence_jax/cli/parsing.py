@@ -83,6 +83,15 @@ def parse(
     ) from error
 
 
+def whole_numbers(flag: str, text: str) -> list[int]:
+  """The whole numbers of a flag, between commas; ValueError where it has something else."""
+  if not re.fullmatch(r"\d{1,9}(,\d{1,9})*", text):
+    raise ValueError(
+      f"--{flag} is {text!r}; expected whole numbers between commas, such as 0,1,2."
+    )
+  return [int(number) for number in text.split(",")]
+
+
 def shipped_configs() -> dict[str, Path]:
   """The configs that come with the package, by name: in it, or beside it in a checkout."""
   package = Path(diffence_jax.__file__).parent

@@ -7,7 +7,7 @@ from typing import Any
 
 from absl import flags
 
-from diffence_jax.cli.frontier import define_output, output_folder
+from diffence_jax.cli.frontier import define_grid, grid_of, output_folder
 from diffence_jax.cli.parsing import asks_for_help, parse
 from diffence_jax.cli.terminal import columns, say
 
@@ -25,7 +25,11 @@ costs: on known samples only. Then it says what the choice reaches on the target
                          non-members is at most so high
   --min_accuracy=SHARE   or: the same, whose accuracy on non-members is at least so high;
                          of policies that keep labels that is the label alone
+  --steps=80,160,240 --candidates=5,10
+                         what else to choose from, as diffence frontier --help has it
   --output=FOLDER        for tune.json and tune.flags; WORKDIR/tune unless it is given
+  --program=FILE         also the protected classifier as one program, fitted on known samples;
+                         diffence export --help says how to run it
   --help                 this text
 
 The bound is compared with the end of a 95% prediction interval: what other samples, as many as
@@ -54,8 +58,14 @@ def run(argv: Sequence[str]) -> None:
   output = output_folder(values, "tune")
   # Only now: importing jax takes a second.
   from diffence_jax.audit.tune import choose_policy, make_bound, widening_of
-  from diffence_jax.experiment.frontier import measure_frontier, shadow_audit_of
-  from diffence_jax.experiment.plan import plan
+  from diffence_jax.cli.export import check_exported, export_policy
+  from diffence_jax.experiment.frontier import (
+    finish_choice,
+    measure_grid,
+    plan_grid,
+    record_grid,
+    shadow_audit_of,
+  )
   from diffence_jax.experiment.run import open_store
   from diffence_jax.report.results import is_smoke
   from diffence_jax.report.summary import SMOKE
@@ -63,14 +73,17 @@ def run(argv: Sequence[str]) -> None:
   bound = make_bound(
     max_auc=values.max_auc, max_nll=values.max_nll, min_accuracy=values.min_accuracy
   )
-  experiment = plan(values.config)
-  stage = shadow_audit_of(experiment)
+  experiments, store = plan_grid(values.config, **grid_of(values)), open_store(values.workdir)
+  stage = shadow_audit_of(experiments[0])
   if stage.protocol != "disjoint":
     raise ValueError(
       f"audit.protocol is {stage.protocol!r}, which reports on known samples too; expected "
       "'disjoint': what is chosen on samples is not to be judged by them."
     )
-  rows = measure_frontier(experiment, open_store(values.workdir), ("known", "target"))
+  if values.program is not None:
+    check_exported(experiments[0], Path(values.program).expanduser())
+  record_grid(experiments, store)
+  rows = measure_grid(experiments, store, ("known", "target"))
   natural = ~stage.pool.is_canary
   num_known = int((stage.pool.is_known & natural).sum())
   widening = widening_of(num_known, int(natural.sum()) - num_known)
@@ -78,13 +91,17 @@ def run(argv: Sequence[str]) -> None:
   known, target = rows["known"][1:], rows["target"][1:]
   at = choose_policy(known, bound, widening)
   _write(output, bound, widening, known[at], target[at])
-  if is_smoke(experiment.settings.variant):
+  if is_smoke(values.config.variant):
     say(SMOKE, red=[SMOKE])
   say("\n".join(_lines(bound, widening, known[at], target[at], output, columns())))
+  if values.program is not None:
+    finished = finish_choice(values.config, known[at], store)
+    say(export_policy(finished, known[at].policy, Path(values.program).expanduser()))
 
 
 def _define_flags(values: flags.FlagValues) -> None:
-  define_output(values)
+  define_grid(values)
+  flags.DEFINE_string("program", None, "For the program.", flag_values=values)
   for name in ("max_auc", "max_nll", "min_accuracy"):
     flags.DEFINE_float(name, None, "A bound.", flag_values=values)
 

@@ -136,7 +136,7 @@ class FinishedRun:
         f"output.defense is {settings.output.defense!r}, which changes answers on the host: it "
         "is no policy, and cannot be exported; choose --config.output.defense=none."
       )
-    for stage in (self.experiment.classifier, self.experiment.diffusion, self.experiment.audit):
+    for stage in (self.experiment.classifier, self.experiment.diffusion):
       self._open(stage)
     given = {"chunk_size": settings.compute.chunk_size, **self.settings, **changes}
     networks = self.predict, self.denoise, self.schedule

@@ -1,17 +1,30 @@
-"""The frontier of a finished audit: all policies before its shadow models."""
+"""The frontier of a finished audit: all policies before its shadow models.
+
+Also at other numbers of diffusion steps and of candidates, before the same shadow models. Other
+steps are other re-generations, which are recorded once more; other numbers of candidates are
+read off the same record.
+"""
 
 import dataclasses
-from collections.abc import Sequence
+import itertools
+from collections.abc import Collection, Sequence
+
+from ml_collections import ConfigDict
 
 from diffence_jax.attacks import ATTACKS
-from diffence_jax.audit.frontier import FrontierRow, frontier_row
+from diffence_jax.audit.frontier import Drawing, FrontierRow, frontier_row
 from diffence_jax.audit.predictors import Predictor, policy_title
 from diffence_jax.defense.policy import POLICIES, PUBLISHED, UNDEFENDED
-from diffence_jax.experiment.plan import Experiment
-from diffence_jax.experiment.run import usual_jax
+from diffence_jax.disk import private_files
+from diffence_jax.experiment.finished import FinishedRun
+from diffence_jax.experiment.plan import Experiment, plan
+from diffence_jax.experiment.run import compute, usual_jax
 from diffence_jax.experiment.sections import Settings
+from diffence_jax.experiment.stages.queries import Queries
 from diffence_jax.experiment.stages.shadow_audit import ShadowAudit
-from diffence_jax.experiment.store import Store
+from diffence_jax.experiment.stages.shadow_queries import ShadowQueries
+from diffence_jax.experiment.store import Store, locked
+from diffence_jax.named import option_key
 
 # One by thresholds and two with shadow models; trees and networks over these take much longer.
 ATTACKS_IN_TURN = ("confidence", "lira_online", "rmia_online")
@@ -40,9 +53,119 @@ def compared_predictors(settings: Settings, undefended: Predictor) -> tuple[Pred
   return (undefended, *policies, *blends)
 
 
+def plan_grid(
+  config: ConfigDict, steps: Sequence[int] = (), candidates: Sequence[int] = ()
+) -> list[Experiment]:
+  """The experiments that differ in how candidates are drawn, checked before any is computed.
+
+  Args:
+    config: of the finished run.
+    steps: values of `purify.step`; none for the config's.
+    candidates: values of `purify.num_candidates`, of a record as long as the config's; none for
+      the config's.
+
+  Returns:
+    One for each pair of values; that of the config's own values is the first, if it is there.
+
+  Raises:
+    ValueError: a setting is not right, or the config trains no shadow models.
+  """
+  first = plan(config)
+  own = drawing_of(first)
+  recorded = shadow_audit_of(first).queries.num_recorded
+  grid = [
+    Drawing(*pair)
+    for pair in itertools.product(
+      dict.fromkeys(steps) or (own.step,), dict.fromkeys(candidates) or (own.num_candidates,)
+    )
+  ]
+  experiments = []
+  for drawing in sorted(grid, key=lambda drawing: drawing != own):
+    other = _redrawn(config, drawing, recorded)
+    experiments.append(first if drawing == own else plan(other, first.dataset))
+  return experiments
+
+
+def _redrawn(config, drawing, recorded):
+  """The config with other candidates, of a record as long as before."""
+  other = config.copy_and_resolve_references().unlock()
+  other.purify.update(drawing._asdict())
+  other.shadow.num_recorded = recorded
+  return other
+
+
+def drawing_of(experiment: Experiment) -> Drawing:
+  """How an experiment's candidates are drawn."""
+  return Drawing(experiment.purification.step, experiment.settings.purify.num_candidates)
+
+
+def record_grid(experiments: Sequence[Experiment], store: Store) -> None:
+  """Records what the shadow models of a finished run answer to other re-generations.
+
+  Args:
+    experiments: as `plan_grid` makes them.
+    store: as `open_store` makes it.
+
+  Raises:
+    FileNotFoundError: the run has not trained its shadow models.
+    ValueError: they are of a procedure of the user's own, which have to be trained again.
+    ArtifactError: the workdir is in use, or something in it is damaged.
+  """
+  missing = []
+  for experiment in experiments:
+    record = shadow_audit_of(experiment).shadow_queries
+    if store.is_done(record):
+      continue
+    if not isinstance(record, ShadowQueries):
+      raise ValueError(
+        f"There is no record of T = {experiment.purification.step}, and shadow models of a "
+        "procedure of your own are not kept: run diffence with --config.purify.step first."
+      )
+    store.open(record.shadow)
+    missing.append(experiment)
+  if missing:
+    with private_files(), locked(store.workdir):
+      for experiment in missing:
+        compute(experiment, store, (ShadowQueries.name,))
+
+
+@usual_jax()
+def measure_grid(
+  experiments: Sequence[Experiment], store: Store, groups: Sequence[str] = ("target",)
+) -> dict[str, tuple[FrontierRow, ...]]:
+  """`measure_frontier` of several experiments; what draws no candidates is measured once.
+
+  Args:
+    experiments: as `plan_grid` makes them, recorded.
+    store: as `measure_frontier` takes it.
+    groups: as above.
+
+  Returns:
+    A group to its rows; where there are several experiments, names tell T and N.
+  """
+  rows = {group: [] for group in groups}
+  for experiment in experiments:
+    still = {row.name for row in rows[groups[0]] if row.drawing is None}
+    measured = measure_frontier(experiment, store, groups, leave_out=still)
+    for group, of_group in measured.items():
+      rows[group] += of_group if len(experiments) == 1 else map(_named, of_group)
+  return {group: tuple(of_group) for group, of_group in rows.items()}
+
+
+def _named(row):
+  """A row whose name tells how its candidates are drawn."""
+  if row.drawing is None:
+    return row
+  step, num_candidates = row.drawing
+  return dataclasses.replace(row, name=f"{row.name}, T={step}, N={num_candidates}")
+
+
 @usual_jax()
 def measure_frontier(
-  experiment: Experiment, store: Store, groups: Sequence[str] = ("target",)
+  experiment: Experiment,
+  store: Store,
+  groups: Sequence[str] = ("target",),
+  leave_out: Collection[str] = (),
 ) -> dict[str, tuple[FrontierRow, ...]]:
   """Measures all policies on the record of a finished audit.
 
@@ -51,6 +174,7 @@ def measure_frontier(
     store: as `open_store` makes it.
     groups: "target", the samples that reports are about; "known", those that policies were
       fitted on.
+    leave_out: names of rows that are not wanted.
 
   Returns:
     A group to its rows.
@@ -70,12 +194,35 @@ def measure_frontier(
   chosen = {group: samples[group] for group in groups}
   attacks = [ATTACKS.choose(name) for name in ATTACKS_IN_TURN]
   rows = {group: [] for group in groups}
+  drawing = drawing_of(experiment)
   for predictor in predictors:
+    if predictor.name in leave_out:
+      continue
     # One at a time: what is read off all models' answers stays in memory.
     ensemble = dataclasses.replace(stage, predictors=(predictor,)).ensemble(store)
-    for group, row in frontier_row(ensemble, predictor, attacks, chosen).items():
+    for group, row in frontier_row(ensemble, predictor, attacks, chosen, drawing).items():
       rows[group].append(row)
   return {group: tuple(of_group) for group, of_group in rows.items()}
+
+
+def finish_choice(config: ConfigDict, row: FrontierRow, store: Store) -> FinishedRun:
+  """The run that answers as a row does, its policy fitted on known samples.
+
+  Args:
+    config: as `plan_grid` takes it.
+    row: of the frontier.
+    store: as `open_store` makes it; what the target answers is recorded if it is not yet.
+  """
+  experiment = plan(config)
+  drawing = row.drawing or drawing_of(experiment)
+  chosen = _redrawn(config, drawing, experiment.queries.num_recorded)
+  chosen.purify.policies = (row.policy,)
+  chosen.policies[option_key(row.policy)] = ConfigDict(dict(row.options))
+  experiment = plan(chosen, experiment.dataset)
+  if not store.is_done(experiment.queries):
+    with private_files(), locked(store.workdir):
+      compute(experiment, store, (Queries.name,))
+  return FinishedRun(experiment, store)
 
 
 def shadow_audit_of(experiment: Experiment) -> ShadowAudit:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from diffence_jax.audit.frontier import FrontierRow, is_dominated
+from diffence_jax.audit.frontier import Drawing, FrontierRow, is_dominated
 from diffence_jax.audit.typed import to_plain
 from diffence_jax.defense.policy import PUBLISHED
 from diffence_jax.disk import write_atomically
@@ -100,7 +100,8 @@ def write_frontier(rows: Sequence[FrontierRow], folder: Path) -> None:
 def csv_row(row: dict) -> dict:
   """A row of the CSV: every figure a column, options as JSON."""
   options = json.dumps(row["options"], sort_keys=True) if row["options"] else ""
-  return dict(flat({**row, "options": options}))
+  drawing = row["drawing"] or dict.fromkeys(Drawing._fields, "")
+  return dict(flat({**row, "options": options, "drawing": drawing}))
 
 
 def draw_frontier(rows: Sequence[FrontierRow]) -> bytes:

@@ -8,6 +8,7 @@ from diffence_jax import metrics
 from diffence_jax.attacks import ATTACKS
 from diffence_jax.audit.frontier import (
   LIMIT,
+  Drawing,
   frontier_row,
   is_dominated,
   risk_coverage_area,
@@ -18,13 +19,16 @@ from diffence_jax.audit.shadow import in_turn_tables
 ATTACKS_IN_TURN = [
   ATTACKS.choose(name) for name in ("confidence", "lira_online", "rmia_online")
 ]
+DRAWING = Drawing(160, 4)
 
 
 def rows_of(world):
   """Predictor to its row on target samples."""
   groups = {"target": ~world.pool.is_known & ~world.pool.is_canary}
   return {
-    predictor.name: frontier_row(world.ensemble, predictor, ATTACKS_IN_TURN, groups)["target"]
+    predictor.name: frontier_row(world.ensemble, predictor, ATTACKS_IN_TURN, groups, DRAWING)[
+      "target"
+    ]
     for predictor in PREDICTORS
   }
 
@@ -133,4 +137,4 @@ def test_groups_without_members_or_non_members_are_refused(leaky):
   world, _ = leaky
   nobody = np.zeros(len(world.pool.labels), bool)
   with pytest.raises(ValueError, match="Of the 0 target samples"):
-    frontier_row(world.ensemble, PREDICTORS[0], ATTACKS_IN_TURN, {"target": nobody})
+    frontier_row(world.ensemble, PREDICTORS[0], ATTACKS_IN_TURN, {"target": nobody}, DRAWING)

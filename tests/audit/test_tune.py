@@ -8,7 +8,7 @@ import pytest
 import scipy.stats
 from audit.tuned_world import measured
 
-from diffence_jax.audit.frontier import FrontierRow, Strongest
+from diffence_jax.audit.frontier import Drawing, FrontierRow, Strongest
 from diffence_jax.audit.tune import (
   Bound,
   choose_policy,
@@ -26,8 +26,8 @@ def row_of(name, auc, nll, accuracy):
   rate = clustered_roc([[0.0, 1.0]] * 2, [[True, False]] * 2, limits=(0.01,)).tpr_at_fpr(0.01)
   strongest = Strongest("LiRA", 1, auc, rate)
   return FrontierRow(
-    name, "blend", {"weight": 0.5}, accuracy, nll, nll, 0.0, 0.0, 1, strongest, strongest,
-    Unlimited(auc, 0.0),
+    name, "blend", {"weight": 0.5}, Drawing(80, 5), accuracy, nll, nll, 0.0, 0.0, 1,
+    strongest, strongest, Unlimited(auc, 0.0),
   )  # fmt: skip
 
 
@@ -159,6 +159,8 @@ def test_overrides_choose_policy_and_options():
   assert overrides(row) == [
     "--config.purify.policies=('blend',)",
     "--config.policies.blend.weight=0.5",
+    "--config.purify.step=80",
+    "--config.purify.num_candidates=5",
   ]
-  plain = dataclasses.replace(row, policy="mine:sure", options={})
+  plain = dataclasses.replace(row, policy="mine:sure", options={}, drawing=None)
   assert overrides(plain) == ["--config.purify.policies=('mine:sure',)"]

@@ -4,7 +4,7 @@ from audit.shadow_world import make_pool, make_record
 
 from diffence_jax.attacks import ATTACKS
 from diffence_jax.audit.answers import DefendedEnsemble
-from diffence_jax.audit.frontier import frontier_row
+from diffence_jax.audit.frontier import Drawing, frontier_row
 from diffence_jax.audit.membership import membership_matrix
 from diffence_jax.audit.predictors import Predictor
 from diffence_jax.defense import POLICIES
@@ -37,5 +37,6 @@ def measured(seed, leak=1.0, num_models=NUM_MODELS):
   natural = ~pool.is_canary
   groups = {"known": pool.is_known & natural, "target": ~pool.is_known & natural}
   attacks = [ATTACKS.choose("confidence"), ATTACKS.choose("lira_online")]
-  rows = [frontier_row(ensemble, predictor, attacks, groups) for predictor in CHOSEN]
+  drawing = Drawing(160, 4)
+  rows = [frontier_row(ensemble, chosen, attacks, groups, drawing) for chosen in CHOSEN]
   return tuple([row[group] for row in rows] for group in groups)
