@@ -254,6 +254,7 @@ def test_optimised_queries_stand_beside_the_sample(tmp_path):
   assert written[1]["sent"] == SENT[1] and written[1]["auc_change"] == "0.1"
   assert shadow_optimised.TITLE not in _text()
   page = render_page(results, stored_arrays(), STAGES)
+  assert "For 8 samples it sends" in _words(page)
   assert shadow_optimised.TITLE in page and "through one re-generation" in page
 
 
