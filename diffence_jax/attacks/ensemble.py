@@ -36,6 +36,10 @@ class Ensemble:
       raise IndexError(f"There is no shadow model {model}; there are {len(self)}.")
     return self._read(model)
 
+  def relabelled(self, membership: np.ndarray) -> "Ensemble":
+    """The same models with other memberships bool[S,N], such as drawn ones."""
+    return Ensemble(membership, self._read, self.statistic)
+
   def take(self, models: np.ndarray, samples: np.ndarray | slice = slice(None)) -> "Ensemble":
     """Some of the models, i[T] or bool[S], about some of the samples."""
     chosen = np.arange(len(self))[models]

@@ -14,8 +14,8 @@ import scipy.special
 
 from diffence_jax.attacks.attack import declaration_of
 from diffence_jax.audit.answers import DefendedEnsemble
+from diffence_jax.audit.in_turn import scores_in_turn
 from diffence_jax.audit.predictors import Predictor
-from diffence_jax.audit.shadow import scores_in_turn
 from diffence_jax.metrics import (
   Estimate,
   Rate,

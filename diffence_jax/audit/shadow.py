@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -10,6 +10,9 @@ from diffence_jax import metrics
 from diffence_jax.attacks import View, run_attack
 from diffence_jax.attacks.attack import declaration_of
 from diffence_jax.audit.answers import Answers, DefendedEnsemble
+from diffence_jax.audit.chosen import ChosenRow, chosen_elsewhere
+from diffence_jax.audit.discoveries import NamedRow, who_can_be_named
+from diffence_jax.audit.in_turn import pairs_of, scores_in_turn
 from diffence_jax.audit.judge import LIMITS
 from diffence_jax.audit.worst_off import EpsilonRow, VulnerabilityRow, epsilon, vulnerability
 from diffence_jax.metrics import Estimate, Rate
@@ -92,6 +95,8 @@ class ShadowTables:
     samples: about every shadow model in turn.
     canaries: the same, on the canaries of each kind.
     vulnerability: how far single examples stand out.
+    chosen: the best single attack, chosen on other models than it is run on.
+    named: how many members an attacker can name at a false discovery rate.
     epsilon: lower bounds; empty without jax-privacy.
     reused: predictor to what was asked ("target", "shadow", "near_duplicates") to the share of
       images for which too few answers were recorded.
@@ -103,14 +108,10 @@ class ShadowTables:
   samples: tuple[InTurnRow, ...]
   canaries: tuple[CanaryRow, ...]
   vulnerability: tuple[VulnerabilityRow, ...]
+  chosen: tuple[ChosenRow, ...]
+  named: tuple[NamedRow, ...]
   epsilon: tuple[EpsilonRow, ...]
   reused: Mapping[str, Mapping[str, float]]
-
-
-def is_in_turn(choice: Choice) -> bool:
-  """Whether an attack is run with every model in turn: models that are gone answer nothing."""
-  declared = declaration_of(choice.name)
-  return declared.in_turn and "ask" not in declared.needs
 
 
 def target_view(
@@ -201,43 +202,6 @@ def target_rows(
   return rows
 
 
-def views_in_turn(ensemble: DefendedEnsemble, name: str, at: int = 0) -> Iterator[View]:
-  """Every shadow model as the target in turn, asked `queries[at]` times, against the others.
-
-  Its partner was trained on the very samples that it was not trained on: leaving out both
-  leaves as many models with as without every sample, and nothing that gives the answer away.
-  All models share re-generations: the more queries, the more of the noise do they have in
-  common, which favours the attacker a little.
-  """
-  models, pool = ensemble.at(name, at), ensemble.pool
-  pair = np.arange(len(models)) // 2
-  for target in range(len(models)):
-    yield View(
-      lambda target=target: models[target],
-      pool.labels,
-      versions=ensemble.versions,
-      statistic=lambda function, target=target: models.statistic(function)[target],
-      is_known=pool.is_known,
-      is_member=models.membership[target],
-      shadows=models.take(pair != pair[target]),
-      images=ensemble.images,
-      ids=pool.ids,
-      seed=ensemble.seed,
-      name=f"{name}/{target}",
-    )
-
-
-def scores_in_turn(
-  ensemble: DefendedEnsemble, attacks: Sequence[Choice], name: str, at: int
-) -> dict[str, np.ndarray]:
-  """Attack to its scores f64[S,N] of every model as the target, as `views_in_turn` has them."""
-  scores = {choice.name: [] for choice in attacks}
-  for view in views_in_turn(ensemble, name, at):
-    for choice in attacks:
-      scores[choice.name].append(run_attack(choice, view))
-  return {attack: np.stack(of_models) for attack, of_models in scores.items()}
-
-
 def in_turn_tables(
   ensemble: DefendedEnsemble,
   attacks: Sequence[Choice],
@@ -261,12 +225,14 @@ def in_turn_tables(
     canaries: kind to bool[N], its canaries; None without any.
 
   Returns:
-    "samples": `InTurnRow`s; "canaries": `CanaryRow`s, at one query only; "vulnerability" and
-    "epsilon": a row a predictor. And the arrays of the figures, for every predictor p the ROC
-    of the main attack with its band: "p/loo_fpr", "p/loo_tpr", "p/loo_low", "p/loo_high".
+    "samples": `InTurnRow`s; "canaries": `CanaryRow`s, at one query only; "vulnerability",
+    "chosen", "named" and "epsilon": a row a predictor. And the arrays of the figures, for every
+    predictor p the ROC of the main attack with its band: "p/loo_fpr", "p/loo_tpr",
+    "p/loo_low", "p/loo_high"; and every natural example's own AUC f64[n] with its interval:
+    "p/example_auc", "p/example_low", "p/example_high".
   """
-  tables = {"samples": [], "canaries": [], "vulnerability": [], "epsilon": []}
-  arrays, undefended = {}, {}
+  names = ("samples", "canaries", "vulnerability", "chosen", "named", "epsilon")
+  tables, arrays, undefended = {table: [] for table in names}, {}, {}
   pool, membership = ensemble.pool, ensemble.membership
   natural = ~pool.is_canary & reported
   for name in ensemble.names:
@@ -282,19 +248,33 @@ def in_turn_tables(
         for kind, chosen in {} if at else (canaries or {}).items():
           tables["canaries"].append(CanaryRow(**asked, **figures(chosen), kind=kind))
       if not at:
-        scored = scores[main_attack.name]
-        if natural.any():
-          arrays |= _band(name, scored[:, natural], membership[:, natural])
-        row = vulnerability(name, scored, membership, pool, ensemble.seed)
-        tables["vulnerability"].append(row)
+        rows, of_predictor = _at_one_query(ensemble, name, scores, main_attack, natural)
+        arrays |= of_predictor
         if has_epsilon:
-          tables["epsilon"].append(epsilon(name, scored, membership))
+          rows["epsilon"] = epsilon(name, scores[main_attack.name], membership)
+        for table, row in rows.items():
+          tables[table].append(row)
   return tables, arrays
+
+
+def _at_one_query(ensemble, name, scores, main_attack, natural):
+  """The rows of a predictor that are about one query alone, by table, and its arrays."""
+  row, aucs = vulnerability(name, ensemble, main_attack)
+  rows = {"vulnerability": row}
+  arrays = {f"{name}/example_{key}": values for key, values in aucs._asdict().items()}
+  if natural.any():
+    members = ensemble.membership[:, natural]
+    reported = {attack: scored[:, natural] for attack, scored in scores.items()}
+    main = reported[main_attack.name]
+    arrays |= _band(name, main, members)
+    rows["chosen"] = chosen_elsewhere(name, reported, members, pairs_of(members))
+    rows["named"] = who_can_be_named(name, main, members, ensemble.seed)
+  return rows, arrays
 
 
 def _figures(choice, scored, before, membership, chosen):
   """What the row of an attack has of some of the samples, bool[N]; `before` undefended."""
-  declared, models = declaration_of(choice.name), _pairs(membership)
+  declared, models = declaration_of(choice.name), pairs_of(membership)
   scores, members = scored[:, chosen], membership[:, chosen]
   roc = metrics.clustered_roc(scores, members, models=models, limits=LIMITS)
   change = None
@@ -312,10 +292,5 @@ def _figures(choice, scored, before, membership, chosen):
 
 
 def _band(name, scores, membership):
-  band = metrics.clustered_band(scores, membership, models=_pairs(membership))
+  band = metrics.clustered_band(scores, membership, models=pairs_of(membership))
   return {f"{name}/loo_{figure}": values for figure, values in band._asdict().items()}
-
-
-def _pairs(membership):
-  """Which models are not independent, i[S]: those trained on complementary halves."""
-  return np.arange(len(membership)) // 2

@@ -4,10 +4,20 @@ import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
-import scipy.stats
 
 from diffence_jax import metrics
-from diffence_jax.audit.pool import Pool
+from diffence_jax.audit.answers import DefendedEnsemble
+from diffence_jax.audit.in_turn import pairs_of, scores_in_turn
+from diffence_jax.metrics.epsilon_fdp import CURVES
+from diffence_jax.metrics.per_example import (
+  ExampleAucs,
+  Quantile,
+  auc_quantiles,
+  example_aucs,
+  model_folds,
+  permuted_in_folds,
+)
+from diffence_jax.named import Choice
 
 # A bound on epsilon takes seconds, and is of one model.
 _EPSILON_MODELS = 4
@@ -21,15 +31,13 @@ class VulnerabilityRow:
   Attributes:
     predictor: as tables write it.
     num_examples: how many there are.
-    auc_quantiles: quantile to AUC.
-    auc_quantiles_by_chance: the same with memberships drawn at random: an AUC of few models
-      scatters.
+    auc_quantiles: quantile to AUC, with its interval and what chance gives: an AUC of few
+      models scatters.
   """
 
   predictor: str
   num_examples: int
-  auc_quantiles: Mapping[str, float]
-  auc_quantiles_by_chance: Mapping[str, float]
+  auc_quantiles: Mapping[str, Quantile]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +54,8 @@ class EpsilonRow:
     first: the bound of the first run.
     lowest: the least of all.
     highest: the largest of all.
+    first_fdp: the bound of the first run by f-DP (`metrics.epsilon_lower_bound_fdp`).
+    first_gaussian: the same; a bound only if the training's trade-off is Gaussian.
   """
 
   predictor: str
@@ -54,28 +64,47 @@ class EpsilonRow:
   first: float
   lowest: float
   highest: float
+  first_fdp: float
+  first_gaussian: float
 
 
 def vulnerability(
-  name: str, scores: np.ndarray, membership: np.ndarray, pool: Pool, seed: int
-) -> VulnerabilityRow:
-  """How far single examples stand out, canaries apart.
+  name: str, ensemble: DefendedEnsemble, attack: Choice
+) -> tuple[VulnerabilityRow, ExampleAucs]:
+  """How far single examples stand out at one query, canaries apart.
+
+  The attack is run fold by fold (`metrics.per_example`), and once more with memberships that
+  are drawn at random: chance goes through the same attack.
 
   Args:
     name: of the predictor.
-    scores: f64[S,N], of every model in turn.
-    membership: bool[S,N].
-    pool: the samples.
-    seed: of the memberships that are drawn at random.
+    ensemble: the shadow models; its seed is that of the memberships drawn at random.
+    attack: which is run with every model in turn.
+
+  Returns:
+    The row, and the AUC of every example that is no canary.
+
+  Raises:
+    ValueError: no example has models with it and models without it that can be compared.
   """
-  scores, membership = scores[:, ~pool.is_canary], membership[:, ~pool.is_canary]
-  shuffled = np.random.default_rng(seed).permuted(membership, axis=0)
-
-  def describe(members):
-    quantiles = np.quantile(example_aucs(scores, members), _QUANTILES).tolist()
-    return dict(zip(map(str, _QUANTILES), quantiles, strict=True))
-
-  return VulnerabilityRow(name, scores.shape[1], describe(membership), describe(shuffled))
+  natural, membership = ~ensemble.pool.is_canary, ensemble.membership
+  folds = model_folds(pairs_of(membership), membership)
+  drawn = permuted_in_folds(membership, folds, np.random.default_rng(ensemble.seed))
+  aucs = []
+  for members in (membership, drawn):
+    scored = scores_in_turn(ensemble, [attack], name, 0, groups=folds, membership=members)
+    scores = scored[attack.name][:, natural]
+    aucs.append((scores, example_aucs(scores, members[:, natural], folds)))
+  (scores, of_examples), (_, by_chance) = aucs
+  num = int((~np.isnan(of_examples.auc)).sum())
+  if not num:
+    raise ValueError(
+      "No example has models that were trained with it beside models that were not; expected "
+      "models of both kinds."
+    )
+  quantiles = auc_quantiles(scores, membership[:, natural], folds, by_chance.auc, _QUANTILES)
+  row = VulnerabilityRow(name, num, dict(zip(map(str, _QUANTILES), quantiles, strict=True)))
+  return row, of_examples
 
 
 def epsilon(name: str, scores: np.ndarray, membership: np.ndarray) -> EpsilonRow:
@@ -90,25 +119,7 @@ def epsilon(name: str, scores: np.ndarray, membership: np.ndarray) -> EpsilonRow
     metrics.epsilon_lower_bound(of_model[members], of_model[~members])
     for of_model, members in zip(scores[:_EPSILON_MODELS], membership, strict=False)
   ]
-  return EpsilonRow(name, len(bounds), scores.shape[1], bounds[0], min(bounds), max(bounds))
-
-
-def example_aucs(scores: np.ndarray, membership: np.ndarray) -> np.ndarray:
-  """For every example the AUC f64[N] of its scores by models with it against those without.
-
-  Args:
-    scores: f64[S,N].
-    membership: bool[S,N], of every example models with it and models without.
-
-  Raises:
-    ValueError: an example has models of one side only.
-  """
-  if (one_sided := membership.all(axis=0) | ~membership.any(axis=0)).any():
-    raise ValueError(
-      f"{one_sided.sum()} examples are members of all models or of none, the first at index "
-      f"{np.argmax(one_sided)}; expected models of both kinds."
-    )
-  ranks = scipy.stats.rankdata(scores, axis=0)
-  count = membership.sum(axis=0)
-  above = np.sum(ranks * membership, axis=0) - count * (count + 1) / 2.0
-  return above / (count * (len(membership) - count))
+  first = scores[0][membership[0]], scores[0][~membership[0]]
+  by_curve = (metrics.epsilon_lower_bound_fdp(*first, curve=curve) for curve in CURVES)
+  scattered = bounds[0], min(bounds), max(bounds)
+  return EpsilonRow(name, len(bounds), scores.shape[1], *scattered, *by_curve)

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+from diffence_jax.audit.agreement import agreement
 from diffence_jax.audit.typed import to_plain
 from diffence_jax.experiment.config import as_json
 from diffence_jax.experiment.plan import Experiment
@@ -21,11 +22,16 @@ from diffence_jax.report.results import (
   ShadowResults,
 )
 
+# Examples on the private page.
+_NUM_EXPOSED = 10
+
 
 def results_of(experiment: Experiment, store: Store) -> Results:
   """The content of `results.json`, of an experiment that is computed."""
   settings, rows = experiment.settings, experiment.audit.load(store)
   classifier, diffusion = experiment.classifier, experiment.diffusion
+  pool = experiment.audit.pool
+  reported = pool.reported(settings.audit.protocol)
   sizes = {group: len(ids) for group, ids in experiment.split.groups().items()}
   image_shape = experiment.dataset.images.shape[1:]
   return Results(
@@ -59,6 +65,7 @@ def results_of(experiment: Experiment, store: Store) -> Results:
       loss=diffusion.last_loss(store),
     ),
     predictors=rows,
+    agreement=agreement(experiment.audit.load_scores(store), pool.is_member, reported),
     answer_time=_answer_time(experiment, store),
     shadow=_shadow(experiment, store),
     left_out=experiment.left_out,
@@ -66,11 +73,26 @@ def results_of(experiment: Experiment, store: Store) -> Results:
 
 
 def arrays_of(experiment: Experiment, store: Store) -> dict[str, np.ndarray]:
-  """What the plots of the report show, of an experiment that is computed."""
+  """What the plots of the report show, of an experiment that is computed.
+
+  With shadow models there are, for the private page, the examples that the undefended
+  classifier exposes most: "exposed/at" i64[E], places in the pool, with "exposed/ids",
+  "exposed/labels", "exposed/is_member" and "exposed/images" u8[E,H,W,C].
+  """
   arrays = experiment.audit.load_arrays(store) | experiment.samples.load(store)
-  if experiment.shadow_audit is not None:
-    arrays |= experiment.shadow_audit.load_arrays(store)
-  return arrays
+  if experiment.shadow_audit is None:
+    return arrays
+  arrays |= experiment.shadow_audit.load_arrays(store)
+  pool, samples = experiment.audit.pool, experiment.audit.samples
+  aucs = np.nan_to_num(arrays[f"{experiment.audit.predictors[0].name}/example_auc"])
+  at = np.argsort(-aucs, kind="stable")[:_NUM_EXPOSED]
+  return arrays | {
+    "exposed/at": at,
+    "exposed/ids": pool.ids[at],
+    "exposed/labels": pool.labels[at],
+    "exposed/is_member": pool.is_member[at],
+    "exposed/images": np.asarray(samples.take(at).images),
+  }
 
 
 def _largest_class(experiment: Experiment) -> float:

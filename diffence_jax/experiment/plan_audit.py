@@ -8,9 +8,9 @@ import numpy as np
 
 from diffence_jax.attacks.attack import ATTACKS, declaration_of
 from diffence_jax.audit.canaries import CANARIES, title_of
+from diffence_jax.audit.in_turn import is_in_turn
 from diffence_jax.audit.pool import Pool
 from diffence_jax.audit.predictors import Predictor, policy_title
-from diffence_jax.audit.shadow import is_in_turn
 from diffence_jax.defense.output import OUTPUT_DEFENSES
 from diffence_jax.defense.policy import POLICIES, PUBLISHED, UNDEFENDED
 from diffence_jax.experiment.plan_models import plan_procedure, plan_training

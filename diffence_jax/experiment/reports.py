@@ -17,7 +17,8 @@ from diffence_jax.report.pdf import write_pdf
 # All that a report may consist of; which of them there are depends on the config.
 _PDF = "report.pdf"
 FILES = (
-  "results.json", "results.csv", "curves.npz", "shadow.csv", "scores.csv", "report.html",
+  "results.json", "results.csv", "curves.npz", "shadow.csv", "scores.csv", "examples.csv",
+  "report.html",
   "private.html", _PDF,
 )  # fmt: skip
 
@@ -49,9 +50,12 @@ def write_reports(
   """
   folder = report_folder(experiment, store.workdir)
   folder.mkdir(parents=True, exist_ok=True)
-  report.write_report(results, arrays_of(experiment, store), timings, folder)
-  scores = experiment.audit.load_scores(store)
-  report.write_scores(experiment.audit.pool, scores, folder / "scores.csv")
+  arrays, pool = arrays_of(experiment, store), experiment.audit.pool
+  report.write_report(results, arrays, timings, folder)
+  report.write_scores(pool, experiment.audit.load_scores(store), folder / "scores.csv")
+  report.write_examples(
+    pool, experiment.audit.load_scores(store), arrays, folder / "examples.csv"
+  )
   # An old one is of the old page.
   (folder / _PDF).unlink(missing_ok=True)
   for name in FILES:

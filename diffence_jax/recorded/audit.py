@@ -140,6 +140,8 @@ def audit(
     main_attack=in_turn.main_title,
     in_turn=tuple(in_turn.tables["samples"]),
     vulnerability=tuple(in_turn.tables["vulnerability"]),
+    chosen=tuple(in_turn.tables["chosen"]),
+    named=tuple(in_turn.tables["named"]),
     epsilon=tuple(in_turn.tables["epsilon"]),
     slices=tuple(slices),
     slices_left_out=tuple(slices_left_out),

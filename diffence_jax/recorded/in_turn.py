@@ -8,7 +8,8 @@ import numpy as np
 
 from diffence_jax.attacks.attack import declaration_of
 from diffence_jax.attacks.ensemble import Ensemble
-from diffence_jax.audit.shadow import in_turn_tables, is_in_turn
+from diffence_jax.audit.in_turn import is_in_turn
+from diffence_jax.audit.shadow import in_turn_tables
 from diffence_jax.named import Choice
 from diffence_jax.recorded.record import LogitRecord
 
@@ -116,5 +117,5 @@ def audit_in_turn(
 
 
 def _nothing(reason):
-  tables = {name: [] for name in ("samples", "vulnerability", "epsilon")}
+  tables = {name: [] for name in ("samples", "vulnerability", "chosen", "named", "epsilon")}
   return InTurn(tables, {}, "", {_WHAT: reason})

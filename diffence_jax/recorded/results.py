@@ -6,6 +6,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from diffence_jax.audit.chosen import ChosenRow
+from diffence_jax.audit.discoveries import NamedRow
 from diffence_jax.audit.rows import PredictorRow
 from diffence_jax.audit.shadow import InTurnRow
 from diffence_jax.audit.typed import to_plain
@@ -14,7 +16,7 @@ from diffence_jax.metrics import Estimate, Rate
 from diffence_jax.report.results import typed_content
 
 # Raised when the file's fields change.
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +67,8 @@ class RecordResults:
     main_attack: of the figures over all shadow models in turn.
     in_turn: every shadow model as the target; empty where there are too few.
     vulnerability: how far single examples stand out; empty there too.
+    chosen: the best single attack, chosen on other models; empty there too.
+    named: how many members can be named at a false discovery rate; empty there too.
     epsilon: lower bounds; empty there too, and without jax-privacy.
     slices: groups of the samples; empty without.
     slices_left_out: groups of fewer than ten members or non-members.
@@ -84,6 +88,8 @@ class RecordResults:
   main_attack: str
   in_turn: tuple[InTurnRow, ...]
   vulnerability: tuple[VulnerabilityRow, ...]
+  chosen: tuple[ChosenRow, ...]
+  named: tuple[NamedRow, ...]
   epsilon: tuple[EpsilonRow, ...]
   slices: tuple[SliceRow, ...]
   slices_left_out: tuple[str, ...]

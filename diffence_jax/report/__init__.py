@@ -9,6 +9,7 @@ import numpy as np
 from diffence_jax.disk import write_atomically
 from diffence_jax.report import shadow
 from diffence_jax.report.curves import write_curves
+from diffence_jax.report.examples_csv import write_examples
 from diffence_jax.report.page import Timing, render_page, render_private_page
 from diffence_jax.report.results import Results, read_results, to_json
 from diffence_jax.report.results_csv import write_csv
@@ -23,6 +24,7 @@ __all__ = [
   "format_table",
   "read_results",
   "write_csv",
+  "write_examples",
   "write_report",
   "write_scores",
 ]

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from diffence_jax.metrics import Estimate
 from diffence_jax.report import (
   cells,
   figures,
@@ -19,6 +20,7 @@ from diffence_jax.report import (
   shadow_rows,
   summary,
   table,
+  worst_off,
 )
 from diffence_jax.report.results import Results
 from diffence_jax.report.template import render
@@ -77,6 +79,7 @@ def render_page(
     shadow_finding=shadow_finding,
     shadow_optimised=shadow_optimised,
     shadow_rows=shadow_rows,
+    worst_off=worst_off,
     settings=json.dumps(results.settings, indent=2, sort_keys=True),
     **_plots(results, arrays),
     **(_shadow_plots(results, arrays) if results.shadow else {}),
@@ -89,14 +92,34 @@ def render_private_page(results: Results, arrays: Mapping[str, np.ndarray]) -> s
   Args:
     results: of the experiment.
     arrays: `images/raw` [G,H,W,C] and `images/reconstructed` [G,R,H,W,C], u8 or f32 in [0, 1].
+      With shadow models also those of the most exposed examples, as `collect.arrays_of` has
+      them, and every predictor's `p/example_auc`, `p/example_low` and `p/example_high`.
 
   Returns:
     HTML text with all styles and images in it, the same for the same input.
   """
   grid = figures.reconstruction_grid(arrays["images/raw"], arrays["images/reconstructed"])
   return render(
-    _HERE / "private.html.jinja", results=results, reconstructions=_uri("image/png", grid)
+    _HERE / "private.html.jinja",
+    results=results,
+    reconstructions=_uri("image/png", grid),
+    exposed=_exposed(results, arrays) if results.shadow else [],
   )
+
+
+def _exposed(results, arrays):
+  """The most exposed examples: each one's image, facts, and AUC behind every predictor."""
+  names = [row.name for row in results.predictors]
+  shown = []
+  for place, at in enumerate(arrays["exposed/at"]):
+    facts = {key: arrays[f"exposed/{key}"][place] for key in ("ids", "labels", "is_member")}
+    aucs = [
+      Estimate(*(arrays[f"{name}/example_{end}"][at] for end in ("auc", "low", "high")))
+      for name in names
+    ]
+    image = figures.sample_grid(arrays["exposed/images"][place : place + 1])
+    shown.append({**facts, "aucs": aucs, "image": _uri("image/png", image)})
+  return shown
 
 
 def _plots(results, arrays):

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from diffence_jax.audit.agreement import AgreementRow
 from diffence_jax.audit.optimised import OptimisedRow
 from diffence_jax.audit.predictors import policy_title
 from diffence_jax.audit.rows import PredictorRow
@@ -188,6 +189,7 @@ class Results:
     classifier: the target.
     diffusion: the diffusion model.
     predictors: a row each, the undefended one first.
+    agreement: whom attacks find together, a row a predictor.
     answer_time: what an answer takes; None where no policy is audited.
     shadow: what shadow models show; None for an audit without.
     left_out: attack to what it needs and this run has not.
@@ -207,6 +209,7 @@ class Results:
   classifier: ClassifierFacts
   diffusion: DiffusionFacts
   predictors: tuple[PredictorRow, ...]
+  agreement: tuple[AgreementRow, ...]
   answer_time: AnswerTime | None
   shadow: ShadowResults | None
   left_out: Mapping[str, tuple[str, ...]]

@@ -169,12 +169,6 @@ def difference_cell(row: InTurnRow) -> Cell:
   return Cell(f"{change.value:+.3f}", below=interval(change), worse=change.value > 0.0)
 
 
-def quantile_name(quantile: str) -> str:
-  """A quantile as it is spoken of: "0.99" is "99% quantile"."""
-  names = {0.5: "median", 1.0: "highest"}
-  return names.get(float(quantile), f"{limit_name(float(quantile))} quantile")
-
-
 def text_lines(results: Results, width: int = WIDTH) -> list[str]:
   """The block for a terminal, plain ASCII but for names, without the finding.
 
@@ -212,25 +206,27 @@ def write_csv(results: Results, path: str | os.PathLike) -> None:
   """Writes the rows about the target, about every model in turn, and about the canaries.
 
   The column `table` tells them apart: "adaptive", "leave_one_out", "canaries", of which `kind`
-  tells the kinds apart, and "optimised", of which `sent` tells what was sent. Other columns
-  are named as those of `results.csv`.
+  tells the kinds apart, and "optimised", of which `sent` tells what was sent; and, a row a
+  predictor, "chosen" (the best single attack, chosen on other models), "named" (how many
+  members can be named), "single_examples" and "epsilon". Other columns are named as those of
+  `results.csv`.
 
   Args:
     results: as `write_report` takes it.
     path: the file, replaced if it is there.
   """
   tables = {
-    "adaptive": "adaptive",
-    "samples": "leave_one_out",
-    "canaries": "canaries",
-    "optimised": "optimised",
-  }
+    "adaptive": "adaptive", "samples": "leave_one_out", "canaries": "canaries",
+    "optimised": "optimised", "chosen": "chosen", "named": "named",
+    "vulnerability": "single_examples", "epsilon": "epsilon",
+  }  # fmt: skip
   first = ("predictor", "attack", "queries", "inputs", "shadow_models", "num_models", "kind",
            "sent")  # fmt: skip
   rows = []
   for key, table in tables.items():
     for row in getattr(results.shadow, key):
       plain = to_plain(row)
+      plain.pop("attacks", None)
       named = {name: plain.get(name) for name in first}
       # A change that there is none of has no columns of its own.
       plain = {name: value for name, value in plain.items() if value is not None}

@@ -9,7 +9,6 @@ from diffence_jax.attacks.nn import Group, train_nn_attack
 from diffence_jax.audit.judge import class_thresholds
 from diffence_jax.audit.membership import membership_matrix
 from diffence_jax.audit.predictors import Predictor, fit_predictors
-from diffence_jax.audit.worst_off import example_aucs
 from diffence_jax.defense import POLICIES
 from diffence_jax.training.feed import check_names
 
@@ -24,12 +23,6 @@ def test_labels_that_are_no_classes_have_no_threshold(labels):
     class_thresholds(SCORES, SCORES, labels, [0, 1, 2, 0], num_classes=3)
   with pytest.raises(ValueError, match="nonmember_labels are"):
     class_thresholds(SCORES, SCORES, [0, 1, 2, 0], labels, num_classes=3)
-
-
-def test_an_example_of_one_side_has_no_auc():
-  membership = np.array([[True, True], [False, True]])
-  with pytest.raises(ValueError, match=r"1 examples are members of all .* index 1"):
-    example_aucs(np.zeros((2, 2)), membership)
 
 
 def test_other_arguments_are_named():

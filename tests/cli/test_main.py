@@ -69,7 +69,8 @@ def test_a_second_config_in_the_workdir_leaves_the_first_ones_report(finished, t
   assert first.name.startswith("digits-smoke-")
   files = {file.name: file.read_bytes() for file in first.iterdir()}
   assert set(files) == {
-    "results.json", "results.csv", "curves.npz", "scores.csv", "report.html", "private.html"
+    "results.json", "results.csv", "curves.npz", "scores.csv", "examples.csv", "report.html",
+    "private.html",
   }  # fmt: skip
   assert files == {name: (workdir / name).read_bytes() for name in files}
   fewer = "--config.audit.attacks=('loss',)"

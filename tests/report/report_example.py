@@ -16,6 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from diffence_jax.audit.agreement import AgreementRow
+from diffence_jax.audit.chosen import ChosenRow
+from diffence_jax.audit.discoveries import NamedRow
 from diffence_jax.audit.rows import Highest, HighestRate, PredictorRow
 from diffence_jax.audit.shadow import InTurnRow, TargetRow
 from diffence_jax.audit.typed import to_plain
@@ -265,7 +268,8 @@ def renamed(old: str, new: str, results: Results | None = None) -> Results:
     key = "name" if isinstance(row, PredictorRow) else "predictor"
     return dataclasses.replace(row, **{key: new}) if getattr(row, key) == old else row
 
-  kinds = (PredictorRow, TargetRow, InTurnRow, VulnerabilityRow, EpsilonRow)
+  kinds = (PredictorRow, TargetRow, InTurnRow, VulnerabilityRow, EpsilonRow, AgreementRow,
+           ChosenRow, NamedRow)  # fmt: skip
   results = mapped(results or stored(), kinds, change)
   reused = {new if name == old else name: own for name, own in results.shadow.reused.items()}
   return with_shadow(results, reused=reused)

@@ -40,7 +40,9 @@ def test_no_image_of_the_data_set_is_in_the_report(results):
 def test_the_report_does_not_depend_on_images_of_the_data_set():
   arrays = stored_arrays()
   page = render_page(stored(), arrays, STAGES)
-  del arrays["images/raw"], arrays["images/reconstructed"]
+  for name in [*arrays]:
+    if name.startswith(("exposed/", "images/r")) or "/example_" in name:
+      del arrays[name]
   assert render_page(stored(), arrays, STAGES) == page
 
 
@@ -49,6 +51,23 @@ def test_the_private_page_shows_them_beside_their_regenerations(private):
   assert all(_found(private, arrays["images/raw"]))
   assert all(_found(private, arrays["images/reconstructed"].reshape(-1, 8, 8, 1)))
   assert not any(_found(private, arrays["images/samples"]))
+
+
+def test_the_private_page_ranks_the_examples_that_are_exposed_most(private):
+  arrays = stored_arrays()
+  assert all(_found(private, arrays["exposed/images"]))
+  text = Page(private).text
+  at, aucs = arrays["exposed/at"], arrays["undefended/example_auc"]
+  assert len(at) == 10 and np.all(np.diff(aucs[at]) <= 0.0)
+  assert aucs[at[-1]] >= np.sort(aucs)[-10]
+  place = 3
+  low, high = (arrays[f"undefended/example_{end}"][at[place]] for end in ("low", "high"))
+  facts = (arrays[f"exposed/{name}"][place] for name in ("ids", "labels"))
+  side = "member" if arrays["exposed/is_member"][place] else "non-member"
+  told = f"{place + 1} {' '.join(map(str, facts))} {side} {aucs[at[place]]:.2f}"
+  assert f"{told} [{low:.2f}, {high:.2f}]" in text
+  assert "too high on average" in text
+  assert "exposed most" not in Page(render_private_page(without_shadow(), arrays)).text
 
 
 def test_the_private_page_says_that_it_is_not_for_others(private):
@@ -70,8 +89,10 @@ def test_the_report_says_where_they_are():
 def test_the_private_page_needs_nothing_from_outside_and_is_the_same_every_time(private):
   tags = Page(private).tags
   assert not {"script", "link", "iframe", "object", "base"} & {tag for tag, _ in tags}
-  ((_, image),) = [(tag, a) for tag, a in tags if tag == "img"]
-  assert len(image["alt"]) > 20 and image["src"].startswith("data:image/png;base64,")
+  images = [attributes for tag, attributes in tags if tag == "img"]
+  assert len(images) == 1 + 10 and len(images[0]["alt"]) > 20
+  assert all(image["src"].startswith("data:image/png;base64,") for image in images)
+  assert all(image["alt"] for image in images)
   assert "http" not in private
   assert render_private_page(stored(), stored_arrays()) == private
 

@@ -36,7 +36,8 @@ def _results(**changes):
 
 
 def _bounds(row):
-  return dataclasses.replace(row, first=0.25, lowest=0.125, highest=1.5)
+  bounds = {"lowest": 0.125, "highest": 1.5, "first_fdp": 0.375, "first_gaussian": 2.25}
+  return dataclasses.replace(row, first=0.25, **bounds)
 
 
 def _render(results=None):
@@ -52,23 +53,28 @@ def test_page_tells_everything_that_shadow_models_show(rendered):
   page, own = Page(rendered), stored().shadow
   assert "guesses" not in page.text  # of a smoke run
   rate = own.samples[-1].tpr_at_fpr[1]
-  chance = own.vulnerability[0].auc_quantiles_by_chance["0.99"]
+  extreme = own.vulnerability[0].auc_quantiles["0.99"]
+  named, chosen = own.named[0].at["0.1"], own.chosen[0]
   for expected in (
     shadow.TARGET_TITLE, shadow.MODELS_TITLE, shadow.REPEATED_TITLE,
     "6 models, each trained on 50 of 100 samples", "LiRA online k = 16", "50% back",
     "- near duplicates", f"at {100 * rate.realised:.2f}%, {rate.count} of {rate.num}",
     "The same on the canaries", "Canaries are 4 samples", shadow_canaries.title(stored()),
     "mislabelled, with a wrong label, fitted only by memorising them.", "99% quantile",
-    f"{own.vulnerability[0].auc_quantiles['0.99']:.3f} chance {chance:.3f}",
-    "not a guarantee", "over 4 runs", "0.250", "0.125", "1.500", "not themselves bounds at 95%",
+    f"{extreme.value:.3f} chance {extreme.by_chance:.3f}",
+    f"{named.named:,.1f} {named.false_share:.1%} {named.surely:,.1f}", "FDR 10%",
+    f"{chosen.attacks[0].title} ({chosen.attacks[0].num_models} of 6",
+    f"{chosen.auc.value:.3f}",
+    "not a guarantee", "over 4 runs", "0.250", "0.125", "1.500", "0.375", "2.250",
+    "not themselves bounds at 95%",
     "leaks through the diffusion model itself", "favours the attacker slightly",
     "Only the 48 samples", "other pairs of models and other samples",
     "With 6 models they are rough", 'randomness="per_input"',
   ):  # fmt: skip
     assert expected in page.text
   details = [tag for tag, _ in page.tags].count("details")
-  # Twice every predictor, all models in turn, the canaries, and the settings.
-  assert details == 2 * len(NAMES) + 3
+  # Thrice every predictor, all models in turn, the canaries, and the settings.
+  assert details == 3 * len(NAMES) + 3
 
 
 def test_page_has_the_finding_of_a_classifier_that_has_learnt():
@@ -188,7 +194,8 @@ def test_report_writes_the_rows_of_shadow_models(tmp_path):
     "results.json", "results.csv", "curves.npz", "shadow.csv", "report.html", "private.html"
   }  # fmt: skip
   own = stored().shadow
-  rows = len(own.adaptive) + len(own.samples) + len(own.canaries)
+  tables = (own.adaptive, own.samples, own.canaries, own.chosen, own.named, own.vulnerability)
+  rows = sum(map(len, (*tables, own.epsilon)))
   assert (tmp_path / "shadow.csv").read_text().count("\n") == 1 + rows > 100
 
 

@@ -287,12 +287,29 @@ def test_sizes_of_all_models_in_turn():
   assert shadow_rows.judged_samples(stored()) == 48
 
 
+def test_csv_has_the_rows_about_the_worst_case(tmp_path):
+  own = stored().shadow
+  shadow.write_csv(stored(), tmp_path / "shadow.csv")
+  rows = {}
+  for row in _csv(tmp_path / "shadow.csv"):
+    rows.setdefault(row["table"], []).append(row)
+  sources = {"chosen": own.chosen, "named": own.named, "single_examples": own.vulnerability}
+  for table, expected in (*sources.items(), ("epsilon", own.epsilon)):
+    assert [row["predictor"] for row in rows[table]] == list(NAMES)
+    assert len(expected) == len(NAMES)
+  assert float(rows["chosen"][1]["auc_high"]) == own.chosen[1].auc.high
+  assert float(rows["named"][2]["at_0.05_surely"]) == own.named[2].at["0.05"].surely
+  found = float(rows["single_examples"][0]["auc_quantiles_0.99_by_chance"])
+  assert found == own.vulnerability[0].auc_quantiles["0.99"].by_chance
+  assert float(rows["epsilon"][3]["first_gaussian"]) == own.epsilon[3].first_gaussian
+
+
 def test_csv_has_every_row_of_three_tables(tmp_path):
   results = stored()
   shadow.write_csv(results, tmp_path / "shadow.csv")
-  rows = _csv(tmp_path / "shadow.csv")
-  sizes = {name: sum(row["table"] == name for row in rows) for name in
-           ("adaptive", "leave_one_out", "canaries")}  # fmt: skip
+  tables = ("adaptive", "leave_one_out", "canaries")
+  rows = [row for row in _csv(tmp_path / "shadow.csv") if row["table"] in tables]
+  sizes = {name: sum(row["table"] == name for row in rows) for name in tables}
   own = results.shadow
   assert list(sizes.values()) == [
     len(rows) for rows in (own.adaptive, own.samples, own.canaries)

@@ -1,7 +1,9 @@
 """The stored results are as a run makes them today, and what a run leaves is read back."""
 
 import csv
+import re
 import stat
+from pathlib import Path
 
 import numpy as np
 from page_reader import Page, pictures, shows
@@ -27,7 +29,15 @@ def test_stored_results_have_the_shape_of_a_fresh_runs(fresh_run):
   found, expected = (_shape(to_plain(own)) for own in (stored(), fresh_run.results))
   assert found == expected, _ADVICE
   assert tuple(row.name for row in fresh_run.results.predictors) == NAMES
-  for table in ("adaptive", "samples", "canaries", "vulnerability", "epsilon"):
+  for table in (
+    "adaptive",
+    "samples",
+    "canaries",
+    "vulnerability",
+    "chosen",
+    "named",
+    "epsilon",
+  ):
     rows, fresh = (getattr(own.shadow, table) for own in (stored(), fresh_run.results))
     assert len(rows) == len(fresh) > 0, _ADVICE
 
@@ -65,13 +75,42 @@ def test_the_scores_that_a_run_leaves_have_the_aucs_of_its_results(fresh_run):
     assert metrics.roc(np.array(members), np.array(nonmembers)).auc == judged[names]
 
 
+def test_the_examples_that_a_run_leaves_have_its_scores_and_their_own_aucs(fresh_run):
+  assert stat.S_IMODE((fresh_run.workdir / "examples.csv").stat().st_mode) == 0o600
+  examples = {row["id"]: row for row in _read(fresh_run, "examples.csv")}
+  for row in _read(fresh_run, "scores.csv"):
+    example = examples[row["id"]]
+    assert example[f"{row['predictor']}: {row['attack']}"] == row["score"]
+    assert (example["label"], example["member"]) == (row["label"], row["member"])
+  for predictor in fresh_run.results.shadow.vulnerability:
+    own = [float(row[f"{predictor.predictor}: own_auc"]) for row in examples.values()]
+    assert len(own) == predictor.num_examples
+    assert np.quantile(own, 0.9) == predictor.auc_quantiles["0.9"].value
+
+
+def test_the_roc_of_the_docs_is_drawn_of_a_run(fresh_run, tmp_path, monkeypatch):
+  (tmp_path / "scores.csv").symlink_to(fresh_run.workdir / "scores.csv")
+  monkeypatch.chdir(tmp_path)
+  docs = Path(__file__).parents[2] / "docs" / "report.md"
+  (example,) = re.findall(r"```python\n(.*?)```", docs.read_text(), flags=re.DOTALL)
+  names = {}
+  exec(example, names)
+  (loss,) = [
+    attack
+    for attack in fresh_run.results.undefended.attacks
+    if (attack.name, attack.threshold) == ("loss", "global")
+  ]
+  assert names["roc"].auc == loss.auc.value and (tmp_path / "roc.svg").stat().st_size > 1000
+
+
 def test_a_run_leaves_its_results_to_be_read(fresh_run):
   results = fresh_run.results
   assert read_results(fresh_run.workdir / "results.json") == results
   aucs = [row for row in _read(fresh_run, "results.csv") if row["metric"] == "auc"]
   assert len(aucs) == sum(len(p.attacks) for p in results.predictors)
   own, rows = results.shadow, _read(fresh_run, "shadow.csv")
-  assert len(rows) == len(own.adaptive) + len(own.samples) + len(own.canaries)
+  tables = (own.adaptive, own.samples, own.canaries, own.chosen, own.named, own.vulnerability)
+  assert len(rows) == sum(map(len, (*tables, own.epsilon)))
   assert finding(results) in Page((fresh_run.workdir / "report.html").read_text()).text
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from diffence_jax.attacks import run_attack
 from diffence_jax.attacks.attack import declaration_of
 from diffence_jax.audit.answers import Answers, DefendedEnsemble
+from diffence_jax.audit.in_turn import is_in_turn
 from diffence_jax.audit.pool import Pool
 from diffence_jax.audit.predictors import (
   Defended,
@@ -21,7 +22,6 @@ from diffence_jax.audit.predictors import (
 from diffence_jax.audit.shadow import (
   ShadowTables,
   in_turn_tables,
-  is_in_turn,
   target_rows,
   target_view,
 )

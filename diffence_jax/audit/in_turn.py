@@ -1,0 +1,80 @@
+"""Every shadow model as the target of the others."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from diffence_jax.attacks import View, run_attack
+from diffence_jax.attacks.attack import declaration_of
+from diffence_jax.audit.answers import DefendedEnsemble
+from diffence_jax.named import Choice
+
+
+def is_in_turn(choice: Choice) -> bool:
+  """Whether an attack is run with every model in turn: models that are gone answer nothing."""
+  declared = declaration_of(choice.name)
+  return declared.in_turn and "ask" not in declared.needs
+
+
+def pairs_of(membership: np.ndarray) -> np.ndarray:
+  """The pair i[S] that every model is of; partners stand beside each other."""
+  return np.arange(len(membership)) // 2
+
+
+def views_in_turn(
+  ensemble: DefendedEnsemble,
+  name: str,
+  at: int = 0,
+  *,
+  groups: np.ndarray | None = None,
+  membership: np.ndarray | None = None,
+) -> Iterator[View]:
+  """Every shadow model as the target in turn, asked `queries[at]` times, against the others.
+
+  Its partner was trained on the very samples that it was not trained on: leaving out both
+  leaves as many models with as without every sample, and nothing that gives the answer away.
+  All models share re-generations: the more queries, the more of the noise do they have in
+  common, which favours the attacker a little.
+
+  Args:
+    ensemble: the shadow models.
+    name: the policy that they stand behind.
+    at: the place among the numbers of queries.
+    groups: i[S], the models of a target's group are left out; None for its pair.
+    membership: bool[S,N], that attacks are told; None for the true one.
+  """
+  models, pool = ensemble.at(name, at), ensemble.pool
+  if membership is not None:
+    models = models.relabelled(membership)
+  groups = pairs_of(models.membership) if groups is None else groups
+  for target in range(len(models)):
+    yield View(
+      lambda target=target: models[target],
+      pool.labels,
+      versions=ensemble.versions,
+      statistic=lambda function, target=target: models.statistic(function)[target],
+      is_known=pool.is_known,
+      is_member=models.membership[target],
+      shadows=models.take(groups != groups[target]),
+      images=ensemble.images,
+      ids=pool.ids,
+      seed=ensemble.seed,
+      name=f"{name}/{target}",
+    )
+
+
+def scores_in_turn(
+  ensemble: DefendedEnsemble,
+  attacks: Sequence[Choice],
+  name: str,
+  at: int,
+  *,
+  groups: np.ndarray | None = None,
+  membership: np.ndarray | None = None,
+) -> dict[str, np.ndarray]:
+  """Attack to its scores f64[S,N] of every model as the target, as `views_in_turn` has them."""
+  scores = {choice.name: [] for choice in attacks}
+  for view in views_in_turn(ensemble, name, at, groups=groups, membership=membership):
+    for choice in attacks:
+      scores[choice.name].append(run_attack(choice, view))
+  return {attack: np.stack(of_models) for attack, of_models in scores.items()}
