@@ -3,7 +3,7 @@
 One example has as many scores as there are models. Leave a pair of models out in turn, and each
 score is by another fit, which goes against its own model: a member with a high answer is
 missing from the mean over members that it is judged by. Comparing such scores with each other
-gives an AUC that is too low on average (0.459 with 64 models, where nothing leaks). So models
+gives an AUC that is too low on average (0.458 with 64 models, where nothing leaks). So models
 are attacked fold by fold, each by the models of all other folds, and scores are compared within
 folds only: both of a comparison are then by one fit, which knows neither of them.
 """
