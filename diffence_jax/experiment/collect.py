@@ -84,8 +84,10 @@ def arrays_of(experiment: Experiment, store: Store) -> dict[str, np.ndarray]:
     return arrays
   arrays |= experiment.shadow_audit.load_arrays(store)
   pool, samples = experiment.audit.pool, experiment.audit.samples
-  aucs = np.nan_to_num(arrays[f"{experiment.audit.predictors[0].name}/example_auc"])
-  at = np.argsort(-aucs, kind="stable")[:_NUM_EXPOSED]
+  names = [predictor.name for predictor in experiment.audit.predictors]
+  aucs = np.nan_to_num([arrays[f"{name}/example_auc"] for name in names])
+  # Of few models many are tied: then who is exposed behind the policies too.
+  at = np.lexsort((-aucs.mean(axis=0), -aucs[0]))[:_NUM_EXPOSED]
   return arrays | {
     "exposed/at": at,
     "exposed/ids": pool.ids[at],
