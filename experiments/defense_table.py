@@ -32,8 +32,9 @@ _DEFENSES = flags.DEFINE_list(
   "defenses",
   ["undefended", "selena", "advreg", "hamp", "relaxloss", "dpsgd", "memguard"],
   "The defenses, by name, with commas between; undefended is always among them, and first. "
-  "early_stopping, label_smoothing, confidence_penalty and ccl are there too. One of your own "
-  "is module:function where it trains, output=module:function where it changes answers.",
+  "early_stopping, label_smoothing, confidence_penalty, ccl and dpsgd_tuned are there too. One "
+  "of your own is module:function where it trains, output=module:function where it changes "
+  "answers.",
 )
 
 

@@ -37,6 +37,7 @@ TITLES = {
   "relaxloss": "RelaxLoss",
   "ccl": "CCL",
   "dpsgd": "DP-SGD",
+  "dpsgd_tuned": "DP-SGD, tuned",
   "memguard": "MemGuard",
 }
 # What is needed before the queries of all defenses are recorded together.

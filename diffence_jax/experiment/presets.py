@@ -84,6 +84,8 @@ def shrink(config: ConfigDict) -> None:
   if config.diffusion.image_shape:
     config.diffusion.image_shape = (32, 32, 3)
   config.defenses.early_stopping.stop_after = 1
+  config.defenses.dpsgd_tuned.batch_size = None
+  config.defenses.dpsgd_tuned.epochs = None
   config.defenses.selena.num_teachers = 4
   config.defenses.selena.num_left_out = 2
   config.defenses.memguard.epochs = 5

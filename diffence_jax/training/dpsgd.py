@@ -1,21 +1,14 @@
-"""DP-SGD (Abadi et al., CCS 2016): clipped gradients, noise, and the epsilon that they give.
-
-Gradients and noise are those of `jax_privacy`, the accounting is that of `dp_accounting`, which
-comes with it: the extra `dp`, imported only where it is used.
-"""
+"""DP-SGD (Abadi et al., CCS 2016): clipped gradients, noise, and the epsilon that they give."""
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import scipy.special
 from flax import linen as nn
-from jax.sharding import AxisType
-from jax.sharding import PartitionSpec as P
 
 from diffence_jax import models
 from diffence_jax.batching import Batches
@@ -28,21 +21,9 @@ from diffence_jax.training.accounting import (
   epsilon,
   noise_for,
 )
-from diffence_jax.training.loop import Step, TrainState, descend, init_state
-from diffence_jax.training.recipe import (
-  Guarantee,
-  Kind,
-  Recipe,
-  TrainSettings,
-  cross_entropy,
-  state_variables,
-  train_logits,
-)
-
-# (params, examples, key) -> (gradient like params, metrics): what a step descends.
-PrivateGradient = Callable[
-  [Any, Mapping[str, jax.Array], jax.Array], tuple[Any, dict[str, jax.Array]]
-]
+from diffence_jax.training.loop import Step, TrainState, averaged, descend, init_state
+from diffence_jax.training.private_gradient import PrivateGradient, Views, private_gradient
+from diffence_jax.training.recipe import Guarantee, Kind, Recipe, TrainSettings
 
 _PUBLISHED_NOISE = 0.1
 
@@ -106,6 +87,49 @@ def dpsgd(
     ValueError: a setting is out of its range, or both `noise_multiplier` and `target_epsilon`
       are given.
   """
+  return private_recipe(
+    module,
+    settings,
+    clip_norm=clip_norm,
+    noise_multiplier=noise_multiplier,
+    delta=delta,
+    target_epsilon=target_epsilon,
+  )
+
+
+def private_recipe(
+  module: nn.Module,
+  settings: TrainSettings,
+  *,
+  clip_norm: float,
+  noise_multiplier: float | None,
+  delta: float | None,
+  target_epsilon: float | None,
+  views: Views | None = None,
+  weights: Callable[[Any], Any] | None = None,
+  ema_decay: float | None = None,
+) -> Recipe:
+  """DP-SGD, and what may be added to it without a change of what it guarantees.
+
+  Args:
+    module: as in `dpsgd`, and so are the settings that are not named here.
+    settings: as above.
+    clip_norm: as above.
+    noise_multiplier: as above.
+    delta: as above.
+    target_epsilon: as above.
+    views: as in `private_gradient`.
+    weights: as in `private_gradient`; the classifier has those.
+    ema_decay: of the moving average of the parameters, which the classifier then has: see
+      `loop.averaged`. It is made of what every step returns, so it spends nothing.
+
+  Returns:
+    The recipe.
+
+  Raises:
+    ModuleNotFoundError: as in `dpsgd`.
+    ValueError: as above.
+  """
   check_installed()
   check_positive("clip_norm", clip_norm)
   check_whole("batch_size", settings.batch_size, 1, settings.num_members)
@@ -125,13 +149,20 @@ def dpsgd(
     noise_multiplier=noise_multiplier,
     batch_size=settings.batch_size,
     microbatch_size=settings.microbatch_size,
+    views=views,
+    weights=weights,
   )
+
+  def variables(state):
+    params = state.params if ema_decay is None else state.average
+    return {"params": params if weights is None else weights(params)}
+
   return Recipe(
     module=module,
-    init=_start(module, optimizer),
-    kinds={"train": Kind(_step(gradient, optimizer), poisson(settings))},
+    init=_start(module, optimizer, average=ema_decay is not None),
+    kinds={"train": Kind(_step(gradient, optimizer, ema_decay), poisson(settings))},
     schedule=("train",) * settings.num_steps,
-    variables=state_variables,
+    variables=variables,
     guarantee=Guarantee(spent, delta, noise_multiplier),
   )
 
@@ -162,7 +193,7 @@ def _noise(
 
 
 def _start(
-  module: nn.Module, optimizer: optax.GradientTransformation
+  module: nn.Module, optimizer: optax.GradientTransformation, *, average: bool
 ) -> Callable[[jax.Array, tuple[int, ...]], TrainState]:
   """How the classifier starts, as `Recipe.init`; ValueError if it has running statistics."""
 
@@ -175,105 +206,9 @@ def _start(
         'normalisation for example, or give it a field norm: str = "batch" that can be '
         '"group" as well.'
       )
-    return init_state(variables, optimizer)
+    return init_state(variables, optimizer, average=average)
 
   return init
-
-
-def private_gradient(
-  module: nn.Module,
-  *,
-  clip_norm: float,
-  noise_multiplier: float,
-  batch_size: int,
-  microbatch_size: int | None = None,
-) -> PrivateGradient:
-  """The noisy mean of the clipped gradients of examples' cross-entropies.
-
-  Args:
-    module: a classifier without variables but its parameters.
-    clip_norm: the most a gradient's L2 norm may be.
-    noise_multiplier: standard deviation of the noise, before the division, by `clip_norm`.
-    batch_size: what the sum is divided by, however many examples there are.
-    microbatch_size: as in `TrainSettings`; a batch need not be a multiple of it.
-
-  Returns:
-    `(params, examples, key) -> (gradient, metrics)`, for examples {"images" u8[B,H,W,C],
-    "labels" i[B], "is_padding" bool[B]}. The metrics, "loss", "accuracy" and "clipped", the
-    share of gradients that were too long, are means over the examples that are no padding; 0
-    where there are none.
-  """
-  from jax_privacy import clipping, noise_addition, sharding_utils
-
-  def loss(params, example, key):
-    # An example's dropout depends on its place alone, not on how far the batch is filled up.
-    key = jax.random.fold_in(key, example["places"][0])
-    logits, _ = train_logits(module, params, {}, example["images"], key)
-    value = cross_entropy(logits, example)
-    correct = jnp.argmax(logits, axis=-1) == example["labels"]
-    metrics = {"loss": value, "accuracy": jnp.mean(correct.astype(jnp.float32))}
-    # Padding has no gradient; the package's own way to drop it takes a fifth longer.
-    return jnp.where(example["is_padding"][0], 0.0, value), metrics
-
-  # As `clipped_grad` does it, and with the norms that it finds anyway.
-  clipped = clipping.clipped_fun(
-    jax.grad(loss, has_aux=True),
-    has_aux=True,
-    l2_clip_norm=clip_norm,
-    normalize_by=batch_size,
-    batch_argnums=1,
-    return_norms=True,
-    microbatch_size=microbatch_size,
-  )
-
-  def sums(params, batch, key):
-    """The clipped sum, over batch_size, and sums of metrics, of what one device has."""
-    if microbatch_size is not None:
-      # Whole microbatches, the last ones of nothing but padding, which are left out.
-      size = len(batch["labels"])
-      whole = size + -size % microbatch_size
-      order = sharding_utils.compute_early_stopping_order(whole, microbatch_size)
-      batch = {name: values[np.minimum(order, size - 1)] for name, values in batch.items()}
-      batch["is_padding"] |= order >= size
-    left_out = {} if microbatch_size is None else {"is_padding_example": batch["is_padding"]}
-    gradient, (metrics, norms) = clipped(params, batch, key, **left_out)
-    metrics["clipped"] = (norms > clip_norm).astype(jnp.float32)
-    metrics["num"] = jnp.ones_like(norms)
-    total = lambda values: jnp.sum(jnp.where(batch["is_padding"], 0.0, values))
-    return gradient, jax.tree.map(total, metrics)
-
-  def of_batch(params, examples, key):
-    noise_key, dropout_key = jax.random.split(own_key(key))
-    batch = {name: examples[name] for name in ("images", "labels", "is_padding")}
-    batch["places"] = jnp.arange(len(batch["labels"]))
-    gradient, totals = _on_each_device(sums, batch)(params, batch, dropout_key)
-    privatizer = noise_addition.gaussian_privatizer(
-      stddev=noise_multiplier * clipped.sensitivity(), prng_key=noise_key
-    )
-    gradient, _ = privatizer.update(gradient, privatizer.init(params))
-    num = jnp.maximum(totals.pop("num"), 1.0)
-    return gradient, {name: total / num for name, total in totals.items()}
-
-  return of_batch
-
-
-def _on_each_device(sums, batch):
-  """`sums(params, batch, key)` of a batch that is split over devices, if it is: added up.
-
-  XLA must not split the computation itself: it gets the gradients of convolutions wrong when
-  there is one for every example and the examples are on several devices (jaxlib 0.10.2).
-  """
-  mesh = jax.typeof(batch["labels"]).sharding.mesh
-  if mesh.size <= 1 or AxisType.Manual in mesh.axis_types:
-    return sums
-  axes = mesh.axis_names
-  return jax.shard_map(
-    lambda *args: jax.lax.psum(sums(*args), axes),
-    mesh=mesh,
-    in_specs=(P(), P(axes), P()),
-    out_specs=P(),
-    check_vma=False,
-  )
 
 
 def poisson(settings: TrainSettings) -> Batches:
@@ -310,12 +245,16 @@ def poisson(settings: TrainSettings) -> Batches:
   return batches
 
 
-def _step(gradient: PrivateGradient, optimizer: optax.GradientTransformation) -> Step:
+def _step(
+  gradient: PrivateGradient,
+  optimizer: optax.GradientTransformation,
+  ema_decay: float | None,
+) -> Step:
   """The pure step that descends a private gradient."""
 
   def step(state, batch, key):
     key = jax.random.fold_in(own_key(key), state.step)
     gradients, metrics = gradient(state.params, batch["members"], key)
-    return descend(state, gradients, optimizer), metrics
+    return averaged(descend(state, gradients, optimizer), ema_decay), metrics
 
   return step

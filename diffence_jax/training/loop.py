@@ -72,8 +72,7 @@ def train_step(
   Args:
     loss: the loss; its key is `fold_in(key, step)`.
     optimizer: an optax transformation.
-    ema_decay: decay of the parameters' moving average, reached as (1 + t) / (10 + t) grows
-      past it, so that a short run's average forgets its random start; None keeps no average.
+    ema_decay: of the parameters' moving average, as in `averaged`.
 
   Returns:
     The step.
@@ -86,12 +85,7 @@ def train_step(
       state.params, state.model_state, batch, key
     )
     state = descend(state._replace(model_state=model_state), gradients, optimizer)
-    if ema_decay is not None:
-      t = (state.step - 1).astype(jnp.float32)
-      decay = jnp.minimum(ema_decay, (1.0 + t) / (10.0 + t))
-      average = optax.incremental_update(state.params, state.average, 1.0 - decay)
-      state = state._replace(average=average)
-    return state, {"loss": value, **metrics}
+    return averaged(state, ema_decay), {"loss": value, **metrics}
 
   return step
 
@@ -103,6 +97,23 @@ def descend(
   updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
   params = optax.apply_updates(state.params, updates)
   return state._replace(step=state.step + 1, params=params, opt_state=opt_state)
+
+
+def averaged(state: TrainState, ema_decay: float | None) -> TrainState:
+  """The state after a step, its parameters taken into their moving average.
+
+  Args:
+    state: with the parameters after the step.
+    ema_decay: decay of the average, reached as (1 + t) / (10 + t) grows past it, so that a
+      short run's average forgets its random start; 0 for the parameters themselves. None where
+      no average is kept.
+  """
+  if ema_decay is None:
+    return state
+  t = (state.step - 1).astype(jnp.float32)
+  decay = jnp.minimum(ema_decay, (1.0 + t) / (10.0 + t))
+  average = optax.incremental_update(state.params, state.average, 1.0 - decay)
+  return state._replace(average=average)
 
 
 def compile_step(step: Step) -> Step:

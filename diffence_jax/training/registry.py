@@ -22,6 +22,7 @@ DEFENSES = Registry(
     "relaxloss": "diffence_jax.training.relaxloss:relaxloss",
     "ccl": "diffence_jax.training.ccl:ccl",
     "dpsgd": "diffence_jax.training.dpsgd:dpsgd",
+    "dpsgd_tuned": "diffence_jax.training.dpsgd_tuned:dpsgd_tuned",
   },
   num_args=2,
 )

@@ -16,6 +16,7 @@ SETTINGS = TrainSettings(20, epochs=4, batch_size=8, learning_rate=1e-2, weight_
 OPTIONS = {
   "selena": {"num_teachers": 4, "num_left_out": 2},
   "early_stopping": {"stop_after": 3},
+  "dpsgd_tuned": {"target_epsilon": 1000.0, "multiplicity": 2},
 }
 NUM_CLASSES = 3
 

@@ -24,7 +24,8 @@ from diffence_jax import models, parallel
 from diffence_jax.rng import own_key
 from diffence_jax.training import TrainSettings, train_classifier, train_ensemble
 from diffence_jax.training.accounting import epsilon, noise_for
-from diffence_jax.training.dpsgd import dpsgd, poisson, private_gradient
+from diffence_jax.training.dpsgd import dpsgd, poisson
+from diffence_jax.training.private_gradient import private_gradient
 
 SETTINGS = TrainSettings(40, epochs=3, batch_size=8, learning_rate=1e-2, weight_decay=1e-3)
 
@@ -201,7 +202,7 @@ def test_examples_may_be_on_several_devices():
 import jax, numpy as np
 from flax import linen as nn
 from diffence_jax import parallel
-from diffence_jax.training.dpsgd import private_gradient
+from diffence_jax.training.private_gradient import private_gradient
 
 class Classifier(nn.Module):
   @nn.compact
