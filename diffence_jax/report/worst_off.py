@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 
 from diffence_jax.audit.agreement import LIMIT, AgreementRow
-from diffence_jax.audit.discoveries import LEVELS
+from diffence_jax.audit.chosen import ChosenRow
+from diffence_jax.audit.discoveries import LEVELS, NamedRow
+from diffence_jax.audit.shadow import InTurnRow
+from diffence_jax.audit.worst_off import EpsilonRow, VulnerabilityRow
 from diffence_jax.metrics import Rate, precision
-from diffence_jax.metrics.per_example import Quantile
 from diffence_jax.report.cells import (
   Cell,
   auc_cell,
@@ -27,35 +29,31 @@ def quantile_name(quantile: str) -> str:
   return names.get(float(quantile), f"{limit_name(float(quantile))} quantile")
 
 
-def quantile_interval(quantile: Quantile) -> str:
-  """The ends of its interval; empty where it cannot be had."""
-  return "" if quantile.low is None else f"[{quantile.low:.3f}, {quantile.high:.3f}]"
-
-
-def chosen_headings(results: Results) -> list[tuple[str, str]]:
+def chosen_headings(rows: Sequence[ChosenRow]) -> list[tuple[str, str]]:
   """The headings of `chosen_rows`."""
   return [
     ("", "predictor"),
     ("chosen on", "other models"),
     ("", "AUC"),
-    *rate_headings(results.shadow.chosen[0].tpr_at_fpr),
+    *rate_headings(rows[0].tpr_at_fpr),
     ("highest of all,", "picked on these"),
     ("its", "AUC"),
   ]
 
 
-def chosen_rows(results: Results) -> list[list[Cell]]:
-  """The best single attack chosen on other models, beside the highest; a row a predictor."""
-  rows = []
-  for row in results.shadow.chosen:
-    of_predictor = [
-      one
-      for one in results.shadow.samples
-      if (one.predictor, one.queries) == (row.predictor, 1)
-    ]
-    highest = max(of_predictor, key=lambda one: one.auc.value)
+def chosen_rows(rows: Sequence[ChosenRow], in_turn: Sequence[InTurnRow]) -> list[list[Cell]]:
+  """The best single attack chosen on other models, beside the highest; a row a predictor.
+
+  Args:
+    rows: of those that were chosen.
+    in_turn: of all attacks, every model as the target.
+  """
+  cells = []
+  for row in rows:
+    once = (one for one in in_turn if (one.predictor, one.queries) == (row.predictor, 1))
+    highest = max(once, key=lambda one: one.auc.value)
     chosen = (f"{one.title} ({one.num_models} of {row.num_models})" for one in row.attacks)
-    rows.append(
+    cells.append(
       [
         Cell(row.predictor),
         Cell(", ".join(chosen)),
@@ -65,7 +63,7 @@ def chosen_rows(results: Results) -> list[list[Cell]]:
         auc_cell(highest.auc),
       ]
     )
-  return rows
+  return cells
 
 
 def named_headings() -> list[tuple[str, str]]:
@@ -80,16 +78,32 @@ def named_headings() -> list[tuple[str, str]]:
   return headings
 
 
-def named_rows(results: Results) -> list[list[Cell]]:
+def named_rows(rows: Sequence[NamedRow]) -> list[list[Cell]]:
   """How many members can be named, a row a predictor."""
-  rows = []
-  for row in results.shadow.named:
-    cells = [Cell(row.predictor), _count(row.num_members), _count(row.num_calibration)]
+  cells = []
+  for row in rows:
+    of_row = [Cell(row.predictor), _count(row.num_members), _count(row.num_calibration)]
     for level in map(str, LEVELS):
       named = row.at[level]
-      cells += [_count(named.named), Cell(percent(named.false_share)), _count(named.surely)]
-    rows.append(cells)
-  return rows
+      of_row += [_count(named.named), Cell(percent(named.false_share)), _count(named.surely)]
+    cells.append(of_row)
+  return cells
+
+
+def quantile_headings(rows: Sequence[VulnerabilityRow]) -> list[tuple[str, str]]:
+  """The headings of `quantile_rows`."""
+  return [("", "predictor"), *(("", quantile_name(name)) for name in rows[0].auc_quantiles)]
+
+
+def quantile_rows(rows: Sequence[VulnerabilityRow]) -> list[list[Cell]]:
+  """Quantiles over examples of their own AUCs, and what chance gives; a row a predictor."""
+  return [
+    [
+      Cell(row.predictor),
+      *(Cell(f"{one.value:.3f}", below=_ends(one)) for one in row.auc_quantiles.values()),
+    ]
+    for row in rows
+  ]
 
 
 def epsilon_headings() -> list[tuple[str, str]]:
@@ -100,7 +114,7 @@ def epsilon_headings() -> list[tuple[str, str]]:
   ]  # fmt: skip
 
 
-def epsilon_rows(results: Results) -> list[list[Cell]]:
+def epsilon_rows(rows: Sequence[EpsilonRow]) -> list[list[Cell]]:
   """The lower bounds on epsilon, a row a predictor."""
   return [
     [
@@ -110,7 +124,7 @@ def epsilon_rows(results: Results) -> list[list[Cell]]:
       Cell(f"{row.num_models}"),
       Cell(f"{row.num_samples:,}"),
     ]
-    for row in results.shadow.epsilon
+    for row in rows
   ]
 
 
@@ -181,6 +195,12 @@ def agreement_limit() -> str:
 
 def _overlap(both, either):
   return percent(both / either, 0) if either else "-"
+
+
+def _ends(quantile):
+  """The ends of its interval, where it can be had, and what chance gives."""
+  ends = "" if quantile.low is None else f"[{quantile.low:.3f}, {quantile.high:.3f}] "
+  return f"{ends}chance {quantile.by_chance:.3f}"
 
 
 def _count(mean):

@@ -174,6 +174,10 @@ def test_every_defense_and_every_model_in_turn_has_its_rows(audited):
   assert constant.label_changes == 0 and constant.highest_auc.value < lira.auc.value
   assert results.left_out["LiRA online behind constant"].startswith("need shadow_logits")
   assert {row["metric"] for row in rows_of(folder, "results.csv")} >= {"auc", "in_turn_auc"}
+  page = (folder / "report.html").read_text()
+  for rows, title in ((results.chosen, "chosen on other models"), (results.named, "can name"),
+                      (results.vulnerability, "Single examples")):  # fmt: skip
+    assert [row.predictor for row in rows] == ["undefended", "halved"] and title in page
 
 
 def test_groups_have_figures_of_their_own(audited):

@@ -3,6 +3,7 @@
 import pytest
 from report_example import NAMES, stored
 
+from diffence_jax.audit.worst_off import VulnerabilityRow
 from diffence_jax.metrics.per_example import Quantile
 from diffence_jax.report import worst_off
 
@@ -34,9 +35,15 @@ def test_agreement_is_a_share_of_the_members():
 
 
 def test_every_table_has_a_row_a_predictor_and_a_heading_a_cell():
+  own = stored().shadow
   for headings, rows in (
-    (worst_off.chosen_headings(stored()), worst_off.chosen_rows(stored())),
-    (worst_off.named_headings(), worst_off.named_rows(stored())),
+    (worst_off.chosen_headings(own.chosen), worst_off.chosen_rows(own.chosen, own.samples)),
+    (worst_off.named_headings(), worst_off.named_rows(own.named)),
+    (worst_off.epsilon_headings(), worst_off.epsilon_rows(own.epsilon)),
+    (
+      worst_off.quantile_headings(own.vulnerability),
+      worst_off.quantile_rows(own.vulnerability),
+    ),
     (worst_off.agreement_headings(), worst_off.agreement_rows(stored())),
   ):
     assert [row[0].text for row in rows] == list(NAMES)
@@ -44,7 +51,9 @@ def test_every_table_has_a_row_a_predictor_and_a_heading_a_cell():
 
 
 def test_an_interval_that_cannot_be_had_is_not_printed():
-  assert worst_off.quantile_interval(Quantile(0.9, None, None, 0.5)) == ""
-  assert worst_off.quantile_interval(Quantile(0.9, 0.8, 0.95, 0.5)) == "[0.800, 0.950]"
+  quantiles = {"0.9": Quantile(0.9, 0.8, 0.95, 0.5), "1.0": Quantile(1.0, None, None, 0.75)}
+  ((_, ninety, highest),) = worst_off.quantile_rows([VulnerabilityRow("p", 9, quantiles)])
+  assert (ninety.text, ninety.below) == ("0.900", "[0.800, 0.950] chance 0.500")
+  assert (highest.text, highest.below) == ("1.000", "chance 0.750")
   assert worst_off.quantile_name("0.5") == "median"
   assert worst_off.quantile_name("0.99") == "99% quantile"
