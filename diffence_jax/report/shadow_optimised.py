@@ -1,6 +1,6 @@
 """What optimised queries reach beside the samples themselves, as a table and in words."""
 
-from diffence_jax.audit.optimised import OptimisedRow
+from diffence_jax.audit.optimised import SENT, OptimisedRow
 from diffence_jax.report.cells import Cell, auc_cell, interval, limit_name, rate_cell
 from diffence_jax.report.results import Results
 
@@ -15,7 +15,6 @@ def headings(results: Results) -> list[tuple[str, str]]:
   limit = limit_name(first.tpr_at_fpr[0].limit)
   return [
     ("", "predictor"),
-    ("", "sent"),
     (first.title, "AUC"),
     ("difference to", "the sample"),
     ("TPR at", f"{limit} FPR"),
@@ -25,7 +24,7 @@ def headings(results: Results) -> list[tuple[str, str]]:
 
 
 def rows(results: Results) -> list[list[Cell]]:
-  """The table, a row for every predictor and what is sent to it, as in `headings`."""
+  """The table, as in `headings`: every predictor sent the sample, then what else is sent."""
   numbers, table = _numbers(results), []
   for row in results.shadow.optimised:
     if row.queries > 1:
@@ -36,7 +35,8 @@ def rows(results: Results) -> list[list[Cell]]:
     for k in numbers[1:]:
       often = [other for other in _of(results, row) if other.queries == k]
       cells.append(auc_cell(often[0].auc) if often else Cell("-"))
-    table.append([Cell(row.predictor), Cell(row.sent), *cells, auc_cell(row.target_auc)])
+    name = row.predictor if row.sent == SENT[0] else f"- {row.sent}"
+    table.append([Cell(name), *cells, auc_cell(row.target_auc)])
   return table
 
 

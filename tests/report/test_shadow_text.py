@@ -242,9 +242,10 @@ def with_optimised():
 def test_optimised_queries_stand_beside_the_sample(tmp_path):
   results = with_optimised()
   rows = shadow_optimised.rows(results)
-  assert [row[1].text for row in rows] == list(SENT) * 2
-  assert rows[0][3].text == "" and rows[1][3].text == "+0.100" and rows[1][3].worse
-  assert rows[2][5].text == "-" and rows[5][5].text == "0.700"
+  others = [f"- {sent}" for sent in SENT[1:]]
+  assert [row[0].text for row in rows] == [NAMES[0], *others, NAMES[1], *others]
+  assert rows[0][2].text == "" and rows[1][2].text == "+0.100" and rows[1][2].worse
+  assert rows[2][4].text == "-" and rows[5][4].text == "0.700"
   text = "\n".join(shadow.text_lines(results))
   assert shadow_optimised.TITLE in text and "For 8 target samples" in _words(text)
   assert "AUC, k = 4" in " ".join(map(" ".join, shadow_optimised.headings(results)))
