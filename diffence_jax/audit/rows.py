@@ -76,6 +76,8 @@ class PredictorRow:
     gap: AUC of calling every rightly classified image a member: the floor of all that keep
       labels.
     excess: the highest AUC above this floor.
+    label_floor: the highest AUC behind an answer that tells the label alone, and how sure it
+      is; None where labels were changed. See `audit.label_floor`.
     attacks: every attack's row.
     highest_auc: over all attacks.
     highest_accuracy: as above.
@@ -97,6 +99,7 @@ class PredictorRow:
   js_distance: float
   gap: Estimate
   excess: float
+  label_floor: Highest | None
   attacks: tuple[AttackRow, ...]
   highest_auc: Highest
   highest_accuracy: Highest
@@ -233,7 +236,7 @@ def predictor_row(
     judged: every attack's row and ROC, "correctness" among them.
     protocol: as of `audit_predictors`.
     **facts: the other attributes of `PredictorRow`: `policy`, `interval`, `returned_raw` and
-      `labels_kept`.
+      `labels_kept`. There is no `label_floor` yet.
   """
   targets = ~pool.is_known
   nonmembers = targets & ~pool.is_member
@@ -257,6 +260,7 @@ def predictor_row(
     js_distance=metrics.jensen_shannon_distance(*phi),
     gap=gap,
     excess=best[0].auc.value - gap.value,
+    label_floor=None,
     attacks=tuple(rows),
     highest_auc=_highest(rows, lambda row: row.auc),
     highest_accuracy=_highest(rows, lambda row: row.accuracy),

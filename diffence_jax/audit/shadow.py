@@ -94,6 +94,8 @@ class ShadowTables:
     adaptive: about the target.
     samples: about every shadow model in turn.
     canaries: the same, on the canaries of each kind.
+    label_floor: the same as `samples`, behind an answer that tells the label alone, at one
+      query; see `audit.label_floor`.
     vulnerability: how far single examples stand out.
     chosen: the best single attack, chosen on other models than it is run on.
     named: how many members an attacker can name at a false discovery rate.
@@ -107,6 +109,7 @@ class ShadowTables:
   adaptive: tuple[TargetRow, ...]
   samples: tuple[InTurnRow, ...]
   canaries: tuple[CanaryRow, ...]
+  label_floor: tuple[InTurnRow, ...]
   vulnerability: tuple[VulnerabilityRow, ...]
   chosen: tuple[ChosenRow, ...]
   named: tuple[NamedRow, ...]

@@ -12,11 +12,13 @@ from diffence_jax.attacks import View, run_attack
 from diffence_jax.attacks.attack import ATTACKS, DEFAULT_ATTACKS, declaration_of
 from diffence_jax.attacks.signals import phi_and_log_p
 from diffence_jax.audit.judge import LIMITS, Fold, judge_folds
+from diffence_jax.audit.label_floor import floor_attacks, with_label_floor
 from diffence_jax.audit.rows import PredictorRow, arrays_of, compared, predictor_row
 from diffence_jax.metrics import Estimate
 from diffence_jax.named import Choice
 from diffence_jax.progress import progress_bar
 from diffence_jax.recorded.in_turn import audit_in_turn
+from diffence_jax.recorded.labels_alone import labels_alone
 from diffence_jax.recorded.record import UNDEFENDED, LogitRecord
 from diffence_jax.recorded.results import SCHEMA, RecordResults, SliceRow
 from diffence_jax.report.versions import package_versions
@@ -122,8 +124,15 @@ def audit(
       rows.append(row)
       arrays |= arrays_of(recorded.name, recorded.logits[:, 0], reported, roc)
       scores[recorded.name] = {one.choice.name: one.reported(folds) for one in attacked}
-  rows = _compared(rows)
+      if recorded.name == UNDEFENDED:
+        asking = [one for one in attacked if "ask" in declaration_of(one.choice.name).needs]
+    alone = labels_alone(record, folds)
+    reading = [one for one in floor_attacks(choices) if one not in [a.choice for a in asking]]
+    attacked = _attack(alone.predictors[0], alone, folds, reading, seed, {}, bar, None)
+    floor, _ = _row(alone.predictors[0], alone, reported, folds, [*attacked, *asking])
+  rows = _compared(with_label_floor(rows, floor.highest_auc))
   in_turn = audit_in_turn(record, choices, MAIN_ATTACK, seed=seed)
+  floor_in_turn = audit_in_turn(alone, choices, MAIN_ATTACK, seed=seed).tables["samples"]
   slices, slices_left_out = _slices(record, rows, scores)
   is_reported = ~reported.is_known
   results = RecordResults(
@@ -138,7 +147,7 @@ def audit(
     thresholds="halves" if record.is_known is None else "known",
     predictors=rows,
     main_attack=in_turn.main_title,
-    in_turn=tuple(in_turn.tables["samples"]),
+    in_turn=(*in_turn.tables["samples"], *floor_in_turn),
     vulnerability=tuple(in_turn.tables["vulnerability"]),
     chosen=tuple(in_turn.tables["chosen"]),
     named=tuple(in_turn.tables["named"]),

@@ -65,7 +65,8 @@ class RecordResults:
       if on each half of the samples for the other.
     predictors: a row each, the undefended one first.
     main_attack: of the figures over all shadow models in turn.
-    in_turn: every shadow model as the target; empty where there are too few.
+    in_turn: every shadow model as the target, last behind an answer that tells the label alone;
+      empty where there are too few.
     vulnerability: how far single examples stand out; empty there too.
     chosen: the best single attack, chosen on other models; empty there too.
     named: how many members can be named at a false discovery rate; empty there too.

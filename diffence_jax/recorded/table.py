@@ -10,10 +10,12 @@ from diffence_jax.audit.typed import to_plain
 from diffence_jax.recorded.record import LogitRecord
 from diffence_jax.recorded.results import RecordResults
 from diffence_jax.report.cells import (
+  LABEL_FLOOR_NOTE,
   WIDTH,
   Cell,
   auc_cell,
   definitions,
+  floor_cell,
   grid,
   interval,
   limit_name,
@@ -97,6 +99,7 @@ def headings(results: RecordResults) -> list[tuple[str, str]]:
     ("highest", "attack AUC"),
     ("by", "attack"),
     ("gap", "floor"),
+    ("label", "floor"),
     *rate_headings(results.undefended.highest_tpr_at_fpr),
   ]
 
@@ -112,6 +115,7 @@ def main_rows(results: RecordResults) -> list[list[Cell]]:
       auc_cell(row.highest_auc, relative_change(row.highest_auc.relative_change)),
       Cell(row.highest_auc.title),
       Cell(f"{row.gap.value:.3f}"),
+      floor_cell(row.label_floor),
       *(rate_cell(rate) for rate in row.highest_tpr_at_fpr),
     ]
     for row in results.predictors
@@ -206,6 +210,10 @@ def notes(results: RecordResults) -> list[tuple[str, str]]:
       "gap floor",
       "AUC of calling every correctly classified sample a member; no defense that keeps the "
       "labels gets below it",
+    ),
+    (
+      "label floor",
+      LABEL_FLOOR_NOTE,
     ),
     (
       "TPR at FPR",

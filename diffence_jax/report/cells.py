@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from diffence_jax.audit.rows import Highest
 from diffence_jax.disk import write_atomically
 from diffence_jax.metrics import Estimate, Rate
 from diffence_jax.report.results import Results
@@ -20,6 +21,10 @@ WIDTH = 118
 _LEAST_WIDTH = 40
 # A share's interval that is wider tells nothing: it is not printed. Files have it.
 _WIDEST = 0.5
+LABEL_FLOOR_NOTE = (
+  "highest AUC of the same attacks, but for those trained on known samples, on an answer that "
+  "tells the label alone and how often it is right: what is left at best where labels are kept"
+)
 # What spreadsheets take for the beginning of a formula.
 _FORMULA = ("=", "+", "-", "@")
 
@@ -85,6 +90,11 @@ def relative_change(change: float | None) -> str:
 def is_rise(change: str) -> bool:
   """Whether a change, as `relative_change` writes it, is one to more: of an attack, worse."""
   return change.startswith("+") and change != relative_change(0.0)
+
+
+def floor_cell(floor: Highest | None) -> Cell:
+  """The label-only floor; a dash where labels were changed."""
+  return Cell("-" if floor is None else f"{floor.value:.3f}")
 
 
 def auc_cell(auc: Estimate, change: str = "") -> Cell:

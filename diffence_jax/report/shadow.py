@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from diffence_jax.audit.label_floor import LABELS_ALONE
 from diffence_jax.audit.shadow import InTurnRow
 from diffence_jax.audit.typed import to_plain
 from diffence_jax.report import shadow_canaries, shadow_optimised
@@ -107,11 +108,17 @@ def model_headings(results: Results) -> list[tuple[str, str]]:
 
 
 def model_rows(results: Results) -> list[list[Cell]]:
-  """The table about every model in turn, one row a predictor, as in `model_headings`."""
+  """The table about every model in turn, as in `model_headings`.
+
+  A row a predictor, and one of an answer that tells the label alone.
+  """
+  tables = [(predictor.name, results.shadow.samples) for predictor in results.predictors]
+  if results.shadow.label_floor:
+    tables.append((LABELS_ALONE.name, results.shadow.label_floor))
   rows = []
-  for predictor in results.predictors:
-    name = predictor.name
-    main, *others = (_turn(results, name, attack, 1) for attack in column_attacks(results))
+  for name, table in tables:
+    figures = {row.attack: row for row in table if row.predictor == name and row.queries == 1}
+    main, *others = (figures[attack] for attack in column_attacks(results))
     rates = [rate_cell(rate) for rate in main.tpr_at_fpr]
     cells = [auc_cell(other.auc) for other in others]
     rows.append([Cell(name), auc_cell(main.auc), difference_cell(main), *cells, *rates])

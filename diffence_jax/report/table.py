@@ -5,10 +5,12 @@ from typing import Any
 
 from diffence_jax.report import shadow, shadow_finding
 from diffence_jax.report.cells import (
+  LABEL_FLOOR_NOTE,
   WIDTH,
   Cell,
   auc_cell,
   definitions,
+  floor_cell,
   grid,
   mark_notes,
   percent,
@@ -35,6 +37,7 @@ def headings(results: Results) -> list[tuple[str, str]]:
     ("", "ECE"),
     ("highest", "attack AUC"),
     ("gap", "floor"),
+    ("label", "floor"),
     ("above", "floor"),
     ("highest attack", "accuracy"),
     *rate_headings(results.undefended.highest_tpr_at_fpr),
@@ -59,6 +62,7 @@ def main_rows(results: Results) -> list[list[Cell]]:
         Cell(f"{row.ece:.3f}", worse=row.ece > first.ece),
         auc_cell(auc, relative_change(auc.relative_change)),
         Cell(f"{row.gap.value:.3f}"),
+        floor_cell(row.label_floor),
         Cell(f"{row.excess:.3f}", worse=row.excess > first.excess),
         auc_cell(accuracy, relative_change(accuracy.relative_change)),
         *(
@@ -167,6 +171,10 @@ def notes(results: Results) -> list[tuple[str, str]]:
       "gap floor",
       "AUC of calling every correctly classified image a member; no defense that keeps "
       "the labels gets below it",
+    ),
+    (
+      "label floor",
+      LABEL_FLOOR_NOTE,
     ),
     (
       "TPR at FPR",

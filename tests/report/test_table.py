@@ -42,12 +42,12 @@ def test_table_shows_the_figures_of_every_predictor():
   low, high = (_shares(rate) for rate in first.highest_tpr_at_fpr)
   assert _row(text, "undefended").split() == [
     "undefended", *_shares(first.test_accuracy), "0", f"{first.ece:.3f}", "0.740", "0.520",
-    "0.220", "0.692", f"{low[0]}*", f"{high[0]}*",
+    f"{first.label_floor.value:.3f}", "0.220", "0.692", f"{low[0]}*", f"{high[0]}*",
   ]  # fmt: skip
   low, high = (_shares(rate) for rate in second.highest_tpr_at_fpr)
   assert _row(text, "scenario 1").split()[1:] == [
     "1", *_shares(second.test_accuracy), "0", f"{second.ece:.3f}", "0.580", "-21.6%", "0.520",
-    "0.060", "0.564", "-21.6%", f"{low[0]}*", f"{high[0]}*",
+    f"{second.label_floor.value:.3f}", "0.060", "0.564", "-21.6%", f"{low[0]}*", f"{high[0]}*",
   ]  # fmt: skip
   below = text.splitlines()[text.splitlines().index(_row(text, "scenario 1")) + 1]
   assert "[0.540, 0.620]" in below
@@ -62,9 +62,10 @@ def test_table_of_a_run_has_its_own_figures(name):
   auc, accuracy = row.highest_auc, row.highest_accuracy
   changes = [] if row is stored().undefended else [f"{100 * auc.relative_change:+.1f}%"]
   more = [] if row is stored().undefended else [f"{100 * accuracy.relative_change:+.1f}%"]
+  floor = "-" if name == "average" else f"{row.label_floor.value:.3f}"
   assert line == [
     *_shares(row.test_accuracy), str(row.label_changes), f"{row.ece:.3f}", f"{auc.value:.3f}",
-    *changes, f"{row.gap.value:.3f}", f"{row.excess:.3f}", f"{accuracy.value:.3f}", *more,
+    *changes, f"{row.gap.value:.3f}", floor, f"{row.excess:.3f}", f"{accuracy.value:.3f}", *more,
     *(f"{share}*" for share in _shares(*row.highest_tpr_at_fpr)),
   ]  # fmt: skip
 

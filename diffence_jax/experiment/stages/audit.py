@@ -1,6 +1,7 @@
 """The stage that attacks every predictor and measures what it costs."""
 
 import dataclasses
+import functools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 
 from diffence_jax.attacks import View, run_attack
 from diffence_jax.attacks.attack import declaration_of
+from diffence_jax.audit.label_floor import LABELS_ALONE, floor_attacks, with_label_floor
 from diffence_jax.audit.pool import Pool
 from diffence_jax.audit.predictors import Defended, Predictor
 from diffence_jax.audit.rows import PredictorRow, Scored, audit_predictors, score_name
@@ -42,7 +44,7 @@ class Audit(Stage):
   """
 
   name: ClassVar[str] = "audit"
-  version: ClassVar[int] = 3
+  version: ClassVar[int] = 4
 
   pool: Pool
   samples: Samples
@@ -60,14 +62,15 @@ class Audit(Stage):
     """Writes `predictors.json`, `arrays.npz` for the figures, and `scores.npz`."""
     del compute
     record = self.queries.load(store, self.num_candidates)
-    rows, arrays, scores = audit_predictors(
-      self.load_predictors(store),
-      record,
-      self.pool,
-      self.attacks,
-      self._scorer(store, record.raw),
-      protocol=self.protocol,
+    score = self._scorer(store, record.raw)
+    audit = functools.partial(
+      audit_predictors, record=record, pool=self.pool, score=score, protocol=self.protocol
     )
+    rows, arrays, scores = audit(self.load_predictors(store), attacks=self.attacks)
+    # A defense of the answers would have to keep the label, too.
+    alone = dataclasses.replace(self, predictors=(LABELS_ALONE,), output=None)
+    floor, *_ = audit(alone.load_predictors(store), attacks=floor_attacks(self.attacks))
+    rows = with_label_floor(rows, floor[0].highest_auc)
     np.savez_compressed(folder / "arrays.npz", **arrays)
     np.savez_compressed(folder / "scores.npz", **scores)
     text = json.dumps(to_plain(rows), allow_nan=False)

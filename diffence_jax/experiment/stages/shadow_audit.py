@@ -11,6 +11,7 @@ from diffence_jax.attacks import run_attack
 from diffence_jax.attacks.attack import declaration_of
 from diffence_jax.audit.answers import Answers, DefendedEnsemble
 from diffence_jax.audit.in_turn import is_in_turn
+from diffence_jax.audit.label_floor import LABELS_ALONE, floor_attacks
 from diffence_jax.audit.pool import Pool
 from diffence_jax.audit.predictors import (
   Defended,
@@ -19,6 +20,7 @@ from diffence_jax.audit.predictors import (
   answers_defense,
   fit_predictors,
 )
+from diffence_jax.audit.rows import score_name
 from diffence_jax.audit.shadow import (
   ShadowTables,
   in_turn_tables,
@@ -127,12 +129,8 @@ class ShadowAudit(Stage):
       reported=self.pool.reported(self.protocol),
       has_epsilon=self.has_epsilon,
     )
-    scores = {
-      f"{name}/{choice.name}": run_attack(choice, target_view(answers, ensemble, name, 0))
-      for name, answers in target.items()
-      for choice in self.attacks
-      if "shadows" in declaration_of(choice.name).needs
-    }
+    scores = self._target_scores(target, ensemble, self.attacks)
+    floor, of_labels = self._label_floor(store, known, record, in_turn)
     shares = {name: {"target": answers.reused, "shadow": ensemble.reused(name)}
               for name, answers in target.items()}  # fmt: skip
     for name, answers in near.items():
@@ -142,11 +140,12 @@ class ShadowAudit(Stage):
       main_title=declaration_of(self.main_attack.name).title,
       adaptive=tuple(rows),
       **{name: tuple(table) for name, table in tables.items()},
+      label_floor=floor,
       reused=shares,
     )
     (folder / "tables.json").write_text(json.dumps(to_plain(shadow_tables), allow_nan=False))
     np.savez_compressed(folder / "arrays.npz", **arrays)
-    np.savez_compressed(folder / "scores.npz", **scores)
+    np.savez_compressed(folder / "scores.npz", **scores, **of_labels)
 
   def load(self, store: Store) -> ShadowTables:
     """What a finished stage found."""
@@ -187,6 +186,31 @@ class ShadowAudit(Stage):
       )
       answers[defended.name] = Answers(repeated.logits, labels, repeated.reused)
     return answers
+
+  def _target_scores(self, target, ensemble, attacks) -> dict[str, np.ndarray]:
+    """The scores f64[N] of attacks that need shadow models, by "predictor/attack"."""
+    return {
+      score_name(name, choice.name): run_attack(choice, target_view(answers, ensemble, name, 0))
+      for name, answers in target.items()
+      for choice in attacks
+      if "shadows" in declaration_of(choice.name).needs
+    }
+
+  def _label_floor(self, store, known, record, in_turn):
+    """The rows over all models in turn and the target's scores, both of the labels alone."""
+    # A defense of the answers would have to keep the label, too.
+    stage = dataclasses.replace(self, predictors=(LABELS_ALONE,), output=None, num_queries=(1,))
+    ensemble = stage.ensemble(store)
+    tables, _ = in_turn_tables(
+      ensemble,
+      in_turn,
+      self.main_attack,
+      reported=self.pool.reported(self.protocol),
+      has_epsilon=False,
+    )
+    target = stage._answers(fit_target(stage, known), record)
+    scores = self._target_scores(target, ensemble, floor_attacks(self.attacks))
+    return tuple(tables["samples"]), scores
 
   def _near_answers(self, store, known, record) -> dict[str, Answers]:
     """The answers of the policies that select, to near-duplicates; empty without."""
