@@ -132,7 +132,7 @@ def audit(
     floor, _ = _row(alone.predictors[0], alone, reported, folds, [*attacked, *asking])
   rows = _compared(with_label_floor(rows, floor.highest_auc))
   in_turn = audit_in_turn(record, choices, MAIN_ATTACK, seed=seed)
-  floor_in_turn = audit_in_turn(alone, choices, MAIN_ATTACK, seed=seed).tables["samples"]
+  of_labels = audit_in_turn(alone, choices, MAIN_ATTACK, seed=seed, has_epsilon=False)
   slices, slices_left_out = _slices(record, rows, scores)
   is_reported = ~reported.is_known
   results = RecordResults(
@@ -147,7 +147,7 @@ def audit(
     thresholds="halves" if record.is_known is None else "known",
     predictors=rows,
     main_attack=in_turn.main_title,
-    in_turn=(*in_turn.tables["samples"], *floor_in_turn),
+    in_turn=(*in_turn.tables["samples"], *of_labels.tables["samples"]),
     vulnerability=tuple(in_turn.tables["vulnerability"]),
     chosen=tuple(in_turn.tables["chosen"]),
     named=tuple(in_turn.tables["named"]),

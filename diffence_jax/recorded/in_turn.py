@@ -77,7 +77,12 @@ class InTurn(NamedTuple):
 
 
 def audit_in_turn(
-  record: LogitRecord, choices: Sequence[Choice], main_attack: str, *, seed: int
+  record: LogitRecord,
+  choices: Sequence[Choice],
+  main_attack: str,
+  *,
+  seed: int,
+  has_epsilon: bool = True,
 ) -> InTurn:
   """Attacks every shadow model by the others.
 
@@ -86,6 +91,7 @@ def audit_in_turn(
     choices: attacks; those that are quick enough and that the record allows are run.
     main_attack: of figures, single examples and bounds, if it is run; else the last that is.
     seed: of what attacks draw.
+    has_epsilon: whether there are bounds on epsilon, where jax-privacy is there.
   """
   num_models = len(record.shadow_membership) if record.ensembles else 0
   if num_models < LEAST_MODELS:
@@ -109,7 +115,7 @@ def audit_in_turn(
       attacks,
       main,
       reported=models.pool.reported("disjoint"),
-      has_epsilon=importlib.util.find_spec("jax_privacy") is not None,
+      has_epsilon=has_epsilon and importlib.util.find_spec("jax_privacy") is not None,
     )
   except ValueError as error:
     return _nothing(str(error))

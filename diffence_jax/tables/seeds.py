@@ -15,7 +15,7 @@ from diffence_jax.tables.runs import Run
 
 HTML, CSV, JSON = "seeds.html", "seeds.csv", "seeds.json"
 # Figures that cannot leave [0, 1], at whose ends their intervals are cut.
-_SHARES = ("test_accuracy", "highest_auc", "gap", "ece")
+_SHARES = ("test_accuracy", "highest_auc", "gap", "label_floor", "ece")
 # Figures that cannot fall below 0.
 _AMOUNTS = ("label_changes", "nll", "milliseconds")
 
@@ -81,6 +81,8 @@ def _figures(run: Run, row: PredictorRow) -> dict[str, float]:
     "ece": row.ece,
   }
   figures |= {_rate_name(rate.limit): rate.value for rate in row.highest_tpr_at_fpr}
+  if row.label_floor is not None:
+    figures["label_floor"] = row.label_floor.value
   if row is not run.rows[0]:
     figures["change"] = row.highest_auc.value - run.rows[0].highest_auc.value
   time = run.milliseconds(row)

@@ -65,7 +65,8 @@ def test_table_of_a_run_has_its_own_figures(name):
   floor = "-" if name == "average" else f"{row.label_floor.value:.3f}"
   assert line == [
     *_shares(row.test_accuracy), str(row.label_changes), f"{row.ece:.3f}", f"{auc.value:.3f}",
-    *changes, f"{row.gap.value:.3f}", floor, f"{row.excess:.3f}", f"{accuracy.value:.3f}", *more,
+    *changes, f"{row.gap.value:.3f}", floor, f"{row.excess:.3f}", f"{accuracy.value:.3f}",
+    *more,
     *(f"{share}*" for share in _shares(*row.highest_tpr_at_fpr)),
   ]  # fmt: skip
 
