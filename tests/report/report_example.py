@@ -257,7 +257,7 @@ def with_attack(
     return dataclasses.replace(row, attacks=(*row.attacks, own))
 
   results = with_predictors(results or stored(), change)
-  tables = ("adaptive", "samples", "canaries")
+  tables = ("adaptive", "samples", "label_floor", "canaries")
   return with_shadow(results, **{key: more(getattr(results.shadow, key)) for key in tables})
 
 
