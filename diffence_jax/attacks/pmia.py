@@ -42,6 +42,8 @@ def pmia(
   * "behaviour": the `num_proxies` next to it in the order of the mean phi over OUT models, half
     of them on either side, and more on one side at the ends of the order.
 
+  An example whose proxies are in fewer than two places of these models has all others instead.
+
   The paper's are the idea, the posterior odds test, and proxies that are all samples, those of
   the class, or alike. Of it we have the abstract and the authors' program, which takes medians
   where we take means, the OUT side's variance of every example's own, and for alike the image
@@ -61,8 +63,8 @@ def pmia(
     f64[N], finite, higher for likelier members.
 
   Raises:
-    ValueError: as `lira` offline; an option is out of its range; or an example has fewer than
-      two proxies, counted once for every model that was trained with it and not the example.
+    ValueError: as `lira` offline; an option is out of its range; or the models without an
+      example were trained with fewer than two others, counted once a model.
   """
   check_pmia(proxies=proxies, num_proxies=num_proxies, variance=variance)
   least = 2 if variance == "per_example" else 1
@@ -75,7 +77,7 @@ def pmia(
     windows = np.arange(len(target)), 0, len(target)
   else:
     windows = _neighbours(outside.means.mean(axis=1), num_proxies)
-  inside = _fit(shadow, membership, largest_finite(target, shadow), windows, proxies)
+  inside = _fit(shadow, membership, largest_finite(target, shadow), windows)
   mean_out, variance_out = gaussian(outside, variance)
   variance_in = inside.bounded(inside.variances)
   log_ratios = np.log(variance_out / variance_in)
@@ -142,9 +144,13 @@ def _neighbours(values, num_proxies):
   return order, first, first + width
 
 
-def _fit(shadow, membership, limit, windows, proxies) -> Side:
+def _fit(shadow, membership, limit, windows) -> Side:
   """The phi of every example's proxies, by differences of running sums, model by model."""
   order, first, last = windows
+  first, last = (np.broadcast_to(ends, len(order)) for ends in (first, last))
+  num_in = np.array([np.append(0, np.cumsum(inside[order])) for inside in membership])
+  counts = np.sum((num_in[:, last] - num_in[:, first]) * ~membership, axis=0)
+  first, last = np.where(counts < 2, 0, first), np.where(counts < 2, len(order), last)
   # Sums of squares are of what is about 0, so that they do not cancel.
   centre = np.mean([np.clip(row, -limit, limit).mean(axis=0) for row in shadow], axis=0)
   sums = np.zeros((membership.shape[1], 1 + 2 * shadow.shape[2]))
@@ -158,9 +164,8 @@ def _fit(shadow, membership, limit, windows, proxies) -> Side:
   few = np.flatnonzero(counts[:, 0] < 2)
   if few.size:
     raise ValueError(
-      f"{few.size} of {len(counts)} examples have fewer than two proxies of {proxies!r} in "
-      f"models without them, the first at index {few[0]}; expected more shadow models, or "
-      "proxies that are more ('global', a larger num_proxies)."
+      f"{few.size} of {len(counts)} examples have fewer than two proxies in the models without "
+      f"them, the first at index {few[0]}; expected more shadow models."
     )
   variances = np.maximum(squares - sums**2 / counts, 0.0) / (counts - 1.0)
   return Side(counts, centre + sums / counts, variances, variances.mean(axis=0))

@@ -260,6 +260,28 @@ def in_turn_tables(
   return tables, arrays
 
 
+def samples_in_turn(
+  ensemble: DefendedEnsemble, name: str, attacks: Sequence[Choice], reported: np.ndarray
+) -> list[InTurnRow]:
+  """The rows "samples" of one predictor alone, at the first number of queries.
+
+  Args:
+    ensemble: the shadow models.
+    name: of the predictor; no change to another's is told.
+    attacks: those that are run.
+    reported: bool[N], as of `in_turn_tables`.
+  """
+  natural, membership = ~ensemble.pool.is_canary & reported, ensemble.membership
+  if not natural.any():
+    return []
+  scores = scores_in_turn(ensemble, attacks, name, 0)
+  asked = {"predictor": name, "queries": ensemble.queries[0]}
+  return [
+    InTurnRow(**asked, **_figures(choice, scored, scored, membership, natural))
+    for choice, scored in zip(attacks, scores.values(), strict=True)
+  ]
+
+
 def _at_one_query(ensemble, name, scores, main_attack, natural):
   """The rows of a predictor that are about one query alone, by table, and its arrays."""
   row, aucs = vulnerability(name, ensemble, main_attack)

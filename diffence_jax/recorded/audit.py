@@ -17,7 +17,7 @@ from diffence_jax.audit.rows import PredictorRow, arrays_of, compared, predictor
 from diffence_jax.metrics import Estimate
 from diffence_jax.named import Choice
 from diffence_jax.progress import progress_bar
-from diffence_jax.recorded.in_turn import audit_in_turn
+from diffence_jax.recorded.in_turn import audit_in_turn, labels_in_turn
 from diffence_jax.recorded.labels_alone import labels_alone
 from diffence_jax.recorded.record import UNDEFENDED, LogitRecord
 from diffence_jax.recorded.results import SCHEMA, RecordResults, SliceRow
@@ -132,7 +132,7 @@ def audit(
     floor, _ = _row(alone.predictors[0], alone, reported, folds, [*attacked, *asking])
   rows = _compared(with_label_floor(rows, floor.highest_auc))
   in_turn = audit_in_turn(record, choices, MAIN_ATTACK, seed=seed)
-  of_labels = audit_in_turn(alone, choices, MAIN_ATTACK, seed=seed, has_epsilon=False)
+  of_labels = labels_in_turn(alone, in_turn, choices, seed=seed)
   slices, slices_left_out = _slices(record, rows, scores)
   is_reported = ~reported.is_known
   results = RecordResults(
@@ -147,7 +147,7 @@ def audit(
     thresholds="halves" if record.is_known is None else "known",
     predictors=rows,
     main_attack=in_turn.main_title,
-    in_turn=(*in_turn.tables["samples"], *of_labels.tables["samples"]),
+    in_turn=(*in_turn.tables["samples"], *of_labels),
     vulnerability=tuple(in_turn.tables["vulnerability"]),
     chosen=tuple(in_turn.tables["chosen"]),
     named=tuple(in_turn.tables["named"]),

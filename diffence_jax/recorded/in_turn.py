@@ -9,7 +9,8 @@ import numpy as np
 from diffence_jax.attacks.attack import declaration_of
 from diffence_jax.attacks.ensemble import Ensemble
 from diffence_jax.audit.in_turn import is_in_turn
-from diffence_jax.audit.shadow import in_turn_tables
+from diffence_jax.audit.label_floor import LABELS_ALONE
+from diffence_jax.audit.shadow import InTurnRow, in_turn_tables, samples_in_turn
 from diffence_jax.named import Choice
 from diffence_jax.recorded.record import LogitRecord
 
@@ -77,12 +78,7 @@ class InTurn(NamedTuple):
 
 
 def audit_in_turn(
-  record: LogitRecord,
-  choices: Sequence[Choice],
-  main_attack: str,
-  *,
-  seed: int,
-  has_epsilon: bool = True,
+  record: LogitRecord, choices: Sequence[Choice], main_attack: str, *, seed: int
 ) -> InTurn:
   """Attacks every shadow model by the others.
 
@@ -91,7 +87,6 @@ def audit_in_turn(
     choices: attacks; those that are quick enough and that the record allows are run.
     main_attack: of figures, single examples and bounds, if it is run; else the last that is.
     seed: of what attacks draw.
-    has_epsilon: whether there are bounds on epsilon, where jax-privacy is there.
   """
   num_models = len(record.shadow_membership) if record.ensembles else 0
   if num_models < LEAST_MODELS:
@@ -115,11 +110,33 @@ def audit_in_turn(
       attacks,
       main,
       reported=models.pool.reported("disjoint"),
-      has_epsilon=has_epsilon and importlib.util.find_spec("jax_privacy") is not None,
+      has_epsilon=importlib.util.find_spec("jax_privacy") is not None,
     )
   except ValueError as error:
     return _nothing(str(error))
   return InTurn(tables, arrays, declaration_of(main.name).title, left_out)
+
+
+def labels_in_turn(
+  alone: LogitRecord, in_turn: InTurn, choices: Sequence[Choice], *, seed: int
+) -> list[InTurnRow]:
+  """The attacks that were run over all models in turn, on the labels alone.
+
+  Args:
+    alone: of the labels, as `labels_alone` returns it.
+    in_turn: what came of `audit_in_turn` of the whole record.
+    choices: those that it was given.
+    seed: the same.
+
+  Returns:
+    Their rows; none where there were none, or no shadow model of the undefended classifier.
+  """
+  ran = {row.attack for row in in_turn.tables["samples"]}
+  if not ran or not alone.ensembles:
+    return []
+  models = ModelsInTurn(alone, seed)
+  attacks = [choice for choice in choices if choice.name in ran]
+  return samples_in_turn(models, LABELS_ALONE.name, attacks, models.pool.reported("disjoint"))
 
 
 def _nothing(reason):

@@ -24,6 +24,7 @@ from diffence_jax.audit.rows import score_name
 from diffence_jax.audit.shadow import (
   ShadowTables,
   in_turn_tables,
+  samples_in_turn,
   target_rows,
   target_view,
 )
@@ -201,16 +202,11 @@ class ShadowAudit(Stage):
     # A defense of the answers would have to keep the label, too.
     stage = dataclasses.replace(self, predictors=(LABELS_ALONE,), output=None, num_queries=(1,))
     ensemble = stage.ensemble(store)
-    tables, _ = in_turn_tables(
-      ensemble,
-      in_turn,
-      self.main_attack,
-      reported=self.pool.reported(self.protocol),
-      has_epsilon=False,
-    )
+    reported = self.pool.reported(self.protocol)
+    rows = samples_in_turn(ensemble, LABELS_ALONE.name, in_turn, reported)
     target = stage._answers(fit_target(stage, known), record)
     scores = self._target_scores(target, ensemble, floor_attacks(self.attacks))
-    return tuple(tables["samples"]), scores
+    return tuple(rows), scores
 
   def _near_answers(self, store, known, record) -> dict[str, Answers]:
     """The answers of the policies that select, to near-duplicates; empty without."""
