@@ -33,8 +33,8 @@ def write_record(folder: Path, **fields) -> Path:
     "schema": recorded.SCHEMA, "versions": {"diffence_jax": "0.1.0"}, "seed": 0,
     "num_samples": 96, "num_classes": 10, "num_members": 24, "num_nonmembers": 24,
     "num_models": 0, "thresholds": "known", "predictors": report_example.stored().predictors,
-    "main_attack": "", "in_turn": (), "vulnerability": (), "epsilon": (), "slices": (),
-    "slices_left_out": (), "left_out": {},
+    "main_attack": "", "in_turn": (), "vulnerability": (), "chosen": (), "named": (),
+    "epsilon": (), "slices": (), "slices_left_out": (), "left_out": {},
   }  # fmt: skip
   folder.mkdir(parents=True)
   content = recorded.RecordResults(**given | fields)
