@@ -9,7 +9,7 @@ from diffence_jax.attacks.attack import (
 )
 from diffence_jax.attacks.base import base
 from diffence_jax.attacks.bavaria import bavaria
-from diffence_jax.attacks.ensemble import Ensemble, ensemble_of
+from diffence_jax.attacks.ensemble import Ensemble, Networks, ensemble_of
 from diffence_jax.attacks.hop_skip_jump import HopSkipJump, hop_skip_jump
 from diffence_jax.attacks.label_only import augmentation_robustness, noise_robustness
 from diffence_jax.attacks.lira import lira
@@ -25,6 +25,7 @@ from diffence_jax.attacks.threshold import (
   loss,
   modified_entropy,
 )
+from diffence_jax.attacks.transfer import transferred_changes
 from diffence_jax.metrics.predictions import hinge, log_probability, true_label_phi
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
   "Ensemble",
   "HopSkipJump",
   "NNAttack",
+  "Networks",
   "View",
   "attack",
   "augmentation_robustness",
@@ -55,5 +57,6 @@ __all__ = [
   "rmia",
   "run_attack",
   "train_nn_attack",
+  "transferred_changes",
   "true_label_phi",
 ]

@@ -18,7 +18,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from diffence_jax.attacks.ensemble import Ensemble, Statistic
+from diffence_jax.attacks.ensemble import Ensemble, Networks, Statistic
 from diffence_jax.data import Images
 from diffence_jax.metrics.predictions import bounded
 from diffence_jax.named import Choice, Registry, option_key
@@ -29,6 +29,7 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
   "shadows": ("shadow_logits", "membership"),
   "images": ("images",),
   "ask": ("ask",),
+  "networks": ("networks",),
 }
 
 
@@ -112,6 +113,7 @@ class View:
     images: u8[N,H,W,C]; where "images" is declared. Those on disk are read when asked for.
     ask: `images f32[n,H,W,C] in [0,1] -> labels i32[n]`, traceable by JAX unless it has a true
       attribute `runs_on_host`: what label the attacked model gives; where "ask" is declared.
+    networks: the shadow models as functions, `Networks`; where "networks" is declared.
     ids: i64[N], stable ids of the samples, for randomness that belongs to them.
     seed: of the attack's randomness.
     name: of the attacked predictor, for streams of randomness of its own.
@@ -129,6 +131,7 @@ class View:
     shadows: Ensemble | None = None,
     images: Images | None = None,
     ask: Callable[[jax.Array], jax.Array] | None = None,
+    networks: Networks | None = None,
     ids: np.ndarray | None = None,
     seed: int = 0,
     name: str = "",
@@ -145,6 +148,7 @@ class View:
       shadows: the shadow models.
       images: u8[N,H,W,C].
       ask: images to labels.
+      networks: of the shadow models.
       ids: i64[N]; None for positions.
       seed: of randomness.
       name: of the predictor.
@@ -160,6 +164,7 @@ class View:
       "membership": None if shadows is None else shadows.membership,
       "images": images,
       "ask": ask,
+      "networks": networks,
     }
 
   def __getattr__(self, name: str) -> Any:
@@ -215,6 +220,7 @@ class View:
       self.labels[rows],
       versions=self.versions,
       ask=self._all["ask"],
+      networks=self._all["networks"] and self._all["networks"].take(rows),
       ids=self.ids[rows],
       seed=self.seed,
       name=self.name,
@@ -305,6 +311,7 @@ ATTACKS = Registry(
     "quantile_regression": f"{_HERE}.quantile:attack_quantile",
     "augmentation_robustness": f"{_HERE}.label_only:attack_augmentation",
     "noise_robustness": f"{_HERE}.label_only:attack_noise",
+    "transfer": f"{_HERE}.transfer:attack_transfer",
     "hop_skip_jump": f"{_HERE}.hop_skip_jump:attack_boundary",
   },
   num_args=1,
@@ -313,7 +320,7 @@ ATTACKS = Registry(
 # Beside others of their kind; they run where `audit.attacks` names them.
 _ON_REQUEST = (
   "bavaria_online", "bavaria_offline", "base_online", "base_offline", "pmia",
-  "multi_signal", "boosted",
+  "multi_signal", "boosted", "transfer",
 )  # fmt: skip
 # What `audit.attacks` is unless it is set.
 DEFAULT_ATTACKS = tuple(name for name in ATTACKS.known if name not in _ON_REQUEST)

@@ -1,8 +1,11 @@
 """Shadow models as attacks see them: what they answered, and whom they were trained with."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
+
+from diffence_jax.predictor import Predict
 
 # What is read off one model: `(logits f32[N,Q,K], labels i[N], versions A) -> f[N,...]`.
 Statistic = Callable[[np.ndarray, np.ndarray, int], np.ndarray]
@@ -48,6 +51,23 @@ class Ensemble:
       lambda model: self._read(chosen[model])[samples],
       lambda function: self.statistic(function)[chosen][:, samples],
     )
+
+
+class Networks(NamedTuple):
+  """Shadow models themselves, for attacks that need their gradients.
+
+  Attributes:
+    load: model to a predictor, a pytree that JAX can differentiate, as `models.predictor`
+      binds it.
+    membership: bool[S,N], True where a model was trained with the sample.
+  """
+
+  load: Callable[[int], Predict]
+  membership: np.ndarray
+
+  def take(self, samples: np.ndarray) -> "Networks":
+    """The same models, of some samples."""
+    return self._replace(membership=self.membership[:, samples])
 
 
 def ensemble_of(

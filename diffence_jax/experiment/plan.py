@@ -156,7 +156,9 @@ def plan(config: ConfigDict | Mapping[str, Any], dataset: Dataset | None = None)
   shadow_stages = plan_shadow_stages(settings, everyone, asked, groups, classifier, recording)
   shadow_audit = plan_shadow_audit(settings, pool, attacks, judged, shadow_stages)
   optimised = plan_optimised(settings, asked, classifier, recording, shadow_audit)
-  label_only = plan_label_only(settings, classifier, asked, pool.natural, attacks)
+  label_only = plan_label_only(
+    settings, classifier, asked, pool.natural, attacks, shadow_stages
+  )
   audit = Audit(
     pool=pool.natural,
     samples=asked,

@@ -87,6 +87,14 @@ def plan_attacks(
     declared, lacking = declaration_of(name), []
     if "shadows" in declared.needs and not settings.shadow.num_models:
       lacking.append("shadow models (shadow.num_models)")
+    if "networks" in declared.needs:
+      if not settings.shadow.num_models or plan_procedure(settings) is not None:
+        lacking.append("shadow models of Flax (shadow.num_models)")
+      if "ask" not in declared.needs:
+        raise ValueError(
+          f"The attack {name!r} needs 'networks' and not 'ask'; an experiment runs what needs "
+          "networks beside what asks. Declare both."
+        )
     if "ask" in declared.needs and not settings.audit.num_label_only:
       lacking.append("many queries about single images (audit.num_label_only)")
     if {"ask", "shadows"} <= set(declared.needs):
@@ -132,6 +140,7 @@ def plan_label_only(
   asked: Samples,
   pool: Pool,
   attacks: Sequence[Choice],
+  stages: Sequence[Stage],
 ) -> LabelOnly | None:
   """The stage of the attacks that ask many questions about each image; None without such.
 
@@ -141,6 +150,7 @@ def plan_label_only(
     asked: the samples of the pool.
     pool: without canaries.
     attacks: all that are run.
+    stages: those of `plan_shadow_stages`.
   """
   asking = tuple(c for c in attacks if "ask" in declaration_of(c.name).needs)
   if not asking:
@@ -150,7 +160,11 @@ def plan_label_only(
     np.flatnonzero(known & side)[: settings.audit.num_label_only]
     for known in groups for side in (pool.is_member, ~pool.is_member)
   ]))  # fmt: skip
-  return LabelOnly(classifier, asked.take(rows), pool.take(rows), asking, settings.seed)
+  shadow = next((stage for stage in stages if isinstance(stage, ShadowModels)), None)
+  if not any("networks" in declaration_of(c.name).needs for c in asking):
+    shadow = None
+  asked, pool = asked.take(rows), pool.take(rows)
+  return LabelOnly(classifier, asked, pool, asking, shadow, settings.seed)
 
 
 def plan_shadow_stages(

@@ -29,6 +29,7 @@ LEAST_IN_SLICE = 10
 # By what an attack needs; first what a record cannot have.
 _REMEDIES = {
   "ask": "a classifier that can be asked, and the images (diffence audit --predict=...)",
+  "networks": "the networks of shadow models, as an experiment has them",
   "images": "the images (diffence audit --predict=...)",
   "shadows": "shadow_logits and shadow_membership",
   "known": "more samples marked in is_known, of either side",

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
+from attacks.memorizers import memorizer, networks_of
 
 from diffence_jax import metrics
 from diffence_jax.attacks import ATTACKS, View, attack, ensemble_of, run_attack
@@ -15,6 +16,7 @@ from diffence_jax.attacks.attack import NEEDS, declaration_of
 OPTIONS = {
   "nn": {"epochs": 40},
   "noise_robustness": {"sigma": 0.15, "num_draws": 16},
+  "transfer": {"num_queries": 3, "num_sizes": 8},
   "hop_skip_jump": {
     "num_iterations": 1,
     "initial_evaluations": 10,
@@ -28,12 +30,12 @@ THAT_ASK = [name for name in CHOICES if "ask" in declaration_of(name).needs]
 THAT_READ = [name for name in CHOICES if name not in THAT_ASK]
 NUM, NUM_CLASSES, NUM_MODELS, QUERIES = 400, 3, 8, 2
 # What a view has of every need.
-FIELDS = {"is_known": "known", "shadow_logits": "shadows", "images": "images", "ask": "ask"}
-
-
-def ask(images):
-  """The class whose band of rows is brightest: three bands of two rows."""
-  return jnp.argmax(images.reshape(images.shape[0], NUM_CLASSES, -1).sum(axis=-1), axis=-1)
+FIELDS = {
+  "is_known": "known", "shadow_logits": "shadows", "images": "images", "ask": "ask",
+  "networks": "networks",
+}  # fmt: skip
+# Three bands of two rows: what a label is.
+BANDS = np.repeat(np.eye(NUM_CLASSES), 8, axis=0)
 
 
 @functools.cache
@@ -41,7 +43,8 @@ def world(leak):
   """All that a view takes, by name: members are surer, and are shown more clearly, by `leak`.
 
   Half of each side is known. The images' bands are gray and rough, the label's is brighter,
-  mostly, and a member's more so: its label survives more.
+  mostly, and a member's more so: its label survives more, as it does where a classifier
+  leans to the labels that it was trained on.
   """
   rng = np.random.default_rng(5)
   member, known = np.arange(NUM) % 2 == 0, np.arange(NUM) % 4 < 2
@@ -58,6 +61,9 @@ def world(leak):
   margin = np.clip(rng.normal(4.0, 5.0, NUM) + 5.0 * leak * member, -20.0, 60.0)
   bands = 100.0 + margin[:, None] * one_hot
   images = np.repeat(bands, 2, axis=1)[:, :, None, None] + rng.integers(0, 30, (NUM, 6, 4, 1))
+  images = images.astype(np.uint8)
+  # The class whose band is brightest, and what is remembered.
+  target = memorizer(BANDS, images, labels, member, 0.2 * leak)
   return {
     "logits": answers(member),
     "labels": labels,
@@ -65,8 +71,9 @@ def world(leak):
     "is_member": member,
     "shadow_logits": answers(membership),
     "membership": membership,
-    "images": images.astype(np.uint8),
-    "ask": ask,
+    "images": images,
+    "ask": lambda asked: jnp.argmax(target(None, asked), axis=-1),
+    "networks": networks_of(BANDS, images, labels, membership, 0.2 * leak),
     "ids": rng.permutation(10 * NUM)[:NUM],
   }
 
@@ -76,7 +83,7 @@ def view_of(given):
   shadows = None
   if given.get("shadow_logits") is not None:
     shadows = ensemble_of(given["shadow_logits"], given["membership"], given["labels"])
-  names = ("labels", "is_known", "is_member", "images", "ask", "ids")
+  names = ("labels", "is_known", "is_member", "images", "ask", "ids", "networks")
   return View(
     given["logits"], shadows=shadows, seed=3, name="p", **{n: given.get(n) for n in names}
   )
@@ -142,6 +149,8 @@ def test_scores_follow_the_samples_and_all_that_belongs_to_them(name):
   moved = {
     field: value
     if callable(value)
+    else value.take(order)
+    if field == "networks"
     else value[:, order]
     if field in ("shadow_logits", "membership")
     else value[order]

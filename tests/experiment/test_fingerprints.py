@@ -86,6 +86,8 @@ OPTIONS = {
   "attacks.rmia_offline.interpolation": 0.4,
   "attacks.lira_online.variance": "shrunk",
   "attacks.lira_offline.variance": "shrunk",
+  "attacks.pmia.proxies": "class",
+  "attacks.pmia.variance": "global",
   "attacks.augmentation_robustness.kind": "flip",
   "canaries.out_of_distribution.source": "own_source:few",
 }

@@ -132,6 +132,22 @@ def test_what_asks_is_run_on_the_target_alone():
     plan(shadow=SHADOW, audit={"num_label_only": 3, "attacks": attacks})
 
 
+@attack("differentiates", needs=("networks",))
+def differentiates(view):
+  """Cannot be run: networks are there beside what asks."""
+
+
+def test_shadow_networks_are_there_for_what_needs_them_and_asks():
+  audit = {"num_label_only": 3, "attacks": ("transfer", "noise_robustness")}
+  experiment = plan(shadow=SHADOW, audit=audit)
+  assert experiment.stages["label_only"].shadow is experiment.stages["shadow"]
+  without = plan(shadow=SHADOW, audit={**audit, "attacks": ("noise_robustness",)})
+  assert without.stages["label_only"].shadow is None
+  assert "shadow.num_models" in plan(audit=audit).left_out["transfer"][0]
+  with pytest.raises(ValueError, match="needs 'networks' and not 'ask'"):
+    plan(shadow=SHADOW, audit={"attacks": (f"{__name__}:differentiates",)})
+
+
 def test_predictors_are_named_for_what_they_are():
   names = lambda **own: [p.name for p in plan(**own).audit.predictors]
   expected = ["undefended", "scenario 1", "scenario 2", "scenario 3", "average"]

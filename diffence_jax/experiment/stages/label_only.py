@@ -8,10 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffence_jax import models
-from diffence_jax.attacks import View, run_attack
+from diffence_jax.attacks import Networks, View, run_attack
 from diffence_jax.audit.pool import Pool
 from diffence_jax.experiment.samples import Samples
 from diffence_jax.experiment.stage import Compute, Stage
+from diffence_jax.experiment.stages.classifier import bound_classifier
+from diffence_jax.experiment.stages.shadow_models import ShadowModels
 from diffence_jax.experiment.stages.target import Target
 from diffence_jax.experiment.store import Store
 from diffence_jax.named import Choice
@@ -27,6 +29,7 @@ class LabelOnly(Stage):
     samples: what is asked about.
     pool: the same samples, and who is a member.
     attacks: those that ask.
+    shadow: the shadow models, for those that need their networks; None where none does.
     seed: of the run.
   """
 
@@ -36,6 +39,7 @@ class LabelOnly(Stage):
   samples: Samples
   pool: Pool
   attacks: tuple[Choice, ...]
+  shadow: ShadowModels | None
   seed: int
 
   def compute(self, folder: Path, store: Store, compute: Compute) -> None:
@@ -52,11 +56,23 @@ class LabelOnly(Stage):
       is_member=self.pool.is_member,
       images=images,
       ask=ask,
+      networks=self.shadow and self._networks(store),
       ids=self.pool.ids,
       seed=self.seed,
     )
     scores = {choice.name: run_attack(choice, view) for choice in self.attacks}
     np.savez(folder / "scores.npz", **scores)
+
+  def _networks(self, store: Store) -> Networks:
+    """The shadow models, of the samples that are asked about."""
+    shadow = self.shadow
+    module = bound_classifier(shadow.recipe, shadow.pool.image_shape).module
+    place = {number: at for at, number in enumerate(shadow.pool.ids.tolist())}
+    columns = [place[number] for number in self.pool.ids.tolist()]
+    return Networks(
+      lambda model: models.predictor(module, shadow.models[model].load(store)),
+      shadow.membership(store)[:, columns],
+    )
 
   def load(self, store: Store) -> dict[str, np.ndarray]:
     """Attack to scores f64[n] of `samples`, of a stage that is computed."""
