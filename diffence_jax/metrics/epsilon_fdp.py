@@ -50,8 +50,8 @@ def epsilon_lower_bound_fdp(
     epsilon with a chance of at most 1 - `confidence`, whatever the mechanism.
   * "gaussian": that of the Gaussian mechanism which is just (epsilon, delta)-private. It is a
     bound *only if* the training's curve is Gaussian, as that of DP-SGD nearly is. Of another
-    mechanism it may lie above epsilon: of randomised response at epsilon 1 it is 1.3 with
-    3,000 canaries. It is what jax-privacy's `epsilon_one_run_fdp` computes.
+    mechanism it may lie above epsilon: of randomised response at epsilon 1 it is 1.2 with
+    1,000 canaries. It is what jax-privacy's `epsilon_one_run_fdp` computes.
 
   Else it is used, and fails, as `epsilon_lower_bound`: the same coins, the median over the same
   number of splits, each at half the significance. The number of guesses is chosen among eight
