@@ -29,6 +29,7 @@ from diffence_jax.metrics.intervals import (
   proportion,
   t_interval,
 )
+from diffence_jax.metrics.loss_tail import loss_tail
 from diffence_jax.metrics.precision import precision
 from diffence_jax.metrics.roc import Rate, Roc, roc
 from diffence_jax.metrics.unlimited import Unlimited, unlimited_auc
@@ -55,6 +56,7 @@ __all__ = [
   "false_discovery_bound",
   "jensen_shannon_distance",
   "label_changes",
+  "loss_tail",
   "negative_log_likelihood",
   "precision",
   "proportion",

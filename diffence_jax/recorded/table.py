@@ -19,6 +19,7 @@ from diffence_jax.report.cells import (
   grid,
   interval,
   limit_name,
+  loss_tail_notes,
   mark_notes,
   no_formula,
   of_100,
@@ -219,6 +220,7 @@ def notes(results: RecordResults) -> list[tuple[str, str]]:
       "TPR at FPR",
       "members found while at most this share of non-members is taken for members",
     ),
+    *loss_tail_notes(results.undefended),
     *mark_notes([rate.enough for rate in rates]),
   ]
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from diffence_jax.audit.rows import Highest
+from diffence_jax.audit.rows import Highest, PredictorRow
 from diffence_jax.disk import write_atomically
 from diffence_jax.metrics import Estimate, Rate
 from diffence_jax.report.results import Results
@@ -90,6 +90,25 @@ def relative_change(change: float | None) -> str:
 def is_rise(change: str) -> bool:
   """Whether a change, as `relative_change` writes it, is one to more: of an attack, worse."""
   return change.startswith("+") and change != relative_change(0.0)
+
+
+def loss_tail_notes(row: PredictorRow) -> list[tuple[str, str]]:
+  """What the loss attack's TNR foretells of LiRA's TPR; none where it was not run.
+
+  The TNR is that of `metrics.loss_tail`, which says whose finding it is.
+  """
+  attacks = {(attack.name, attack.threshold): attack for attack in row.attacks}
+  if ("loss", "global") not in attacks:
+    return []
+  tail = attacks["loss", "global"].tnr_at_fnr[-1]
+  text = (
+    f"{percent(tail.value)} of {row.name}'s non-members have a loss above that of all but "
+    f"{limit_name(tail.limit)} of its members; this has been seen to be near the TPR at "
+    f"{limit_name(tail.limit)} FPR that LiRA finds (Dodd et al. 2025)"
+  )
+  if lira := attacks.get(("lira_online", "global")):
+    text += f", here {rate_text(lira.tpr_at_fpr[-1].value, lira.tpr_at_fpr[-1].enough)}"
+  return [("loss tail", text)]
 
 
 def floor_cell(floor: Highest | None) -> Cell:

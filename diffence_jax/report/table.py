@@ -12,6 +12,7 @@ from diffence_jax.report.cells import (
   definitions,
   floor_cell,
   grid,
+  loss_tail_notes,
   mark_notes,
   percent,
   percent_interval,
@@ -182,7 +183,7 @@ def notes(results: Results) -> list[tuple[str, str]]:
     ),
   ]
   rates = (rate.enough for row in results.predictors for rate in row.highest_tpr_at_fpr)
-  return pairs + mark_notes(rates) + _left_out(results)
+  return pairs + loss_tail_notes(results.undefended) + mark_notes(rates) + _left_out(results)
 
 
 def format_table(results: Results, width: int = WIDTH) -> str:
