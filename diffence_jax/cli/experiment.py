@@ -35,10 +35,12 @@ Protects an image classifier with Diffence and measures what that gains.
   --pdf                      the report as report.pdf too, printed by a Chromium at hand
   --dry_run                  print the stages, which of them are cached, and what the rest
                              will cost; compute nothing
-  --distributed=auto         share the work among the processes of a SLURM job or a TPU pod;
-                             elsewhere --distributed=HOST:PORT,NUMBER,COUNT, the address of
-                             process 0, this one's number and how many there are. All of them
-                             run the same command on the same shared workdir
+  --share                    share the work with other processes that run the same command on
+                             the same workdir, on this host or on others; they may come late,
+                             or die: the rest takes over what they have not finished
+  --distributed=auto         the same on a TPU pod, whose devices have to be started together;
+                             or --distributed=HOST:PORT,NUMBER,COUNT, the address of process 0,
+                             this one's number and how many there are
   --version                  the version of diffence_jax
   --help                     this text
 
@@ -87,10 +89,11 @@ def run(argv: Sequence[str]) -> None:
     say("\n\n".join(describe(experiment, workdir) for experiment in experiments))
     return
   compiled.keep_in(workdir)
+  share = values.share or values.distributed is not None
   if seeds is not None:
-    _run_seeds(experiments, workdir, values.pdf)
+    _run_seeds(experiments, workdir, values.pdf, share)
     return
-  results = carry_out(experiments[0], workdir)
+  results = carry_out(experiments[0], workdir, share=share)
   if parallel.is_first():
     width = columns()
     say(format_table(results, width), red=wrapped(caution(results), width))
@@ -100,20 +103,22 @@ def run(argv: Sequence[str]) -> None:
 
 
 def _define_flags(values: flags.FlagValues) -> None:
-  flags.DEFINE_string("distributed", None, "To share the work.", flag_values=values)
+  flags.DEFINE_bool("share", False, "To share the work.", flag_values=values)
+  flags.DEFINE_string("distributed", None, "To start devices.", flag_values=values)
   flags.DEFINE_string("seeds", None, "To run at several.", flag_values=values)
   flags.DEFINE_bool("pdf", False, "Print the report.", flag_values=values)
   flags.DEFINE_bool("dry_run", False, "Print the stages only.", flag_values=values)
 
 
-def _run_seeds(experiments, workdir, pdf):
+def _run_seeds(experiments, workdir, pdf, share):
+  from diffence_jax import parallel
   from diffence_jax.experiment.seeds import run_seeds
   from diffence_jax.report.cells import wrapped
   from diffence_jax.report.pdf import renew_pdf
   from diffence_jax.tables.seeds import HTML, cautions, format_seeds
 
-  runs, folder = run_seeds(experiments, workdir)
-  if runs:
+  runs, folder = run_seeds(experiments, workdir, share=share)
+  if parallel.is_first():
     width = columns()
     red = [line for text in cautions(runs) for line in wrapped(text, width)]
     say(format_seeds(runs, width), red=red)

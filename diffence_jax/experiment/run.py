@@ -5,15 +5,16 @@ import functools
 import json
 import os
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
-from diffence_jax import parallel
 from diffence_jax.compiling import compiled_quickly
 from diffence_jax.disk import private_files, write_atomically
+from diffence_jax.experiment.claims import PATIENCE, Alone, Claims, alone_at, clear_claims
 from diffence_jax.experiment.collect import results_of
 from diffence_jax.experiment.config import as_json
 from diffence_jax.experiment.plan import Experiment, plan
@@ -25,6 +26,7 @@ from diffence_jax.report.versions import package_versions
 
 # Whose versions are recorded beside what they computed.
 _PACKAGES = ("diffence_jax", "jax", "jaxlib", "flax", "optax", "numpy", "scipy")
+_ALONE = Alone()
 
 
 def run(config: ConfigDict | Mapping[str, Any], workdir: str | os.PathLike) -> Results:
@@ -48,22 +50,30 @@ def run(config: ConfigDict | Mapping[str, Any], workdir: str | os.PathLike) -> R
   return carry_out(plan(config), workdir)
 
 
-def carry_out(experiment: Experiment, workdir: str | os.PathLike) -> Results:
-  """`run` of an experiment that is planned."""
+def carry_out(
+  experiment: Experiment, workdir: str | os.PathLike, *, share: bool = False
+) -> Results:
+  """`run` of an experiment that is planned.
+
+  Args:
+    experiment: as `plan` makes it.
+    workdir: as `run` takes it.
+    share: whether other processes work in the workdir at the same time: each computes what
+      nobody else does, waits for the rest, and writes the same report.
+  """
   store = open_store(workdir)
-  workdir = store.workdir
-  is_first = parallel.is_first()
-  # Of several processes the first one computes and writes; the others compute their share of
-  # what is independent, and else wait for what appears in the workdir.
-  with private_files(), locked(workdir) if is_first else contextlib.nullcontext():
-    if is_first:
+  workdir, claims = store.workdir, Claims() if share else Alone()
+  with private_files(), locked(workdir, shared=share):
+    with alone_at(claims, workdir / "reports" / "start"):
       store.prepare()
       started = {"settings": as_json(experiment.settings), **store.record}
       write_atomically(workdir / "run.json", json.dumps(started, indent=2))
-      _say(_data_line(experiment))
-    timings = compute(experiment, store)
+    _say(_data_line(experiment))
+    if not share:
+      clear_claims(workdir)
+    timings = compute(experiment, store, claims=claims)
     results = results_of(experiment, store)
-    if is_first:
+    with alone_at(claims, workdir / "reports" / "report"):
       write_reports(experiment, store, results, timings)
   return results
 
@@ -92,7 +102,10 @@ def usual_jax() -> Iterator[None]:
 
 
 def compute(
-  experiment: Experiment, store: Store, names: Sequence[str] | None = None
+  experiment: Experiment,
+  store: Store,
+  names: Sequence[str] | None = None,
+  claims: Alone | Claims = _ALONE,
 ) -> list[Timing]:
   """Computes stages that are not in the store yet, and verifies those that are.
 
@@ -100,17 +113,21 @@ def compute(
     experiment: as `plan` makes it.
     store: as `open_store` makes it; the workdir is to be locked.
     names: of the stages; None for all.
+    claims: of this process, where it shares the workdir.
 
   Returns:
     What every stage took, in order.
   """
   stages = {n: s for n, s in experiment.stages.items() if names is None or n in names}
-  return compute_stages(stages, store, experiment.settings.compute)
+  return compute_stages(stages, store, experiment.settings.compute, claims)
 
 
 @usual_jax()
 def compute_stages(
-  stages: Mapping[str, Stage], store: Store, settings: Compute
+  stages: Mapping[str, Stage],
+  store: Store,
+  settings: Compute,
+  claims: Alone | Claims = _ALONE,
 ) -> list[Timing]:
   """Computes stages that are not in the store yet, and verifies those that are.
 
@@ -118,6 +135,7 @@ def compute_stages(
     stages: name to stage, in the order they run.
     store: as `compute` takes it.
     settings: how they are computed.
+    claims: as `compute` takes them.
 
   Returns:
     What every stage took, in order.
@@ -128,12 +146,16 @@ def compute_stages(
       cached = store.is_done(stage)
       _say(f"{name:<15} {stage.fingerprint}  {'cached' if cached else 'running'}")
       if not cached:
-        _compute_items(stage, store, settings)
-      if parallel.is_first():
-        given = {"store": store.for_inputs_of(stage), "compute": settings}
-        store.compute(stage, functools.partial(stage.compute, **given))
-      else:
-        store.wait(stage)
+        _compute_items(stage, store, settings, claims)
+      given = {"store": store.for_inputs_of(stage), "compute": settings}
+      write = functools.partial(stage.compute, **given)
+      while not store.is_done(stage):
+        with claims.claimed([store.path(stage)]) as mine:
+          if mine:
+            store.compute(stage, write)
+          else:
+            time.sleep(PATIENCE)
+      store.verify(stage)
       seconds = store.manifest(stage)["seconds"]
       timings.append(Timing(name, stage.fingerprint, seconds, cached))
   return timings
@@ -158,14 +180,21 @@ def describe(experiment: Experiment, workdir: str | os.PathLike) -> str:
   return "\n".join(lines)
 
 
-def _compute_items(stage: Stage, store: Store, settings: Compute) -> None:
-  """Computes this process's share of what is independent, and waits for the others' shares."""
-  mine = stage.items[jax.process_index() :: jax.process_count()]
-  missing = [item for item in mine if not store.is_done(item)]
-  if missing:
-    stage.compute_items(missing, store, settings)
+def _compute_items(
+  stage: Stage, store: Store, settings: Compute, claims: Alone | Claims
+) -> None:
+  """Computes what nobody else does of what is independent, and waits for the rest."""
+  while missing := [item for item in stage.items if not store.is_done(item)]:
+    paths = {store.path(item): item for item in missing}
+    with claims.claimed(list(paths), claims.share(len(paths))) as mine:
+      # Another may have finished one between the look and the claim.
+      share = [paths[path] for path in mine if not store.is_done(paths[path])]
+      if share:
+        stage.compute_items(share, store, settings)
+      elif not mine:
+        time.sleep(PATIENCE)
   for item in stage.items:
-    store.wait(item)
+    store.verify(item)
 
 
 def _data_line(experiment: Experiment) -> str:

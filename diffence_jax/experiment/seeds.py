@@ -7,9 +7,10 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from diffence_jax import data, parallel
+from diffence_jax import data
 from diffence_jax.data import SOURCES
 from diffence_jax.disk import private_files
+from diffence_jax.experiment.claims import Alone, Claims, alone_at
 from diffence_jax.experiment.config import validate
 from diffence_jax.experiment.plan import Experiment, plan
 from diffence_jax.experiment.reports import report_folder
@@ -46,17 +47,17 @@ def plan_seeds(config: ConfigDict, seeds: Sequence[int]) -> list[Experiment]:
 
 
 def run_seeds(
-  experiments: Sequence[Experiment], workdir: str | os.PathLike
+  experiments: Sequence[Experiment], workdir: str | os.PathLike, *, share: bool = False
 ) -> tuple[list[Run], Path]:
   """Runs all that is not there yet; each seed has its report, and all together one more.
 
   Args:
     experiments: as `plan_seeds` makes them.
     workdir: of all; what does not depend on the seed is computed once.
+    share: whether other processes work in it at the same time.
 
   Returns:
     The runs, and the folder of the report over seeds: `reports/<name>-seeds-<fingerprint>`.
-    Of several processes the first one writes; the others return no runs.
 
   Raises:
     ArtifactError: the workdir is in use, or something in it is damaged.
@@ -66,13 +67,11 @@ def run_seeds(
   for experiment, folder in zip(experiments, folders, strict=True):
     seed = experiment.settings.seed
     print(f"seed {seed}", file=sys.stderr, flush=True)
-    results = carry_out(experiment, workdir)
-    if parallel.is_first():
-      runs.append(Run(f"seed {seed}", results, read_curves(folder / FILE)))
+    results = carry_out(experiment, workdir, share=share)
+    runs.append(Run(f"seed {seed}", results, read_curves(folder / FILE)))
   name, _, _ = folders[0].name.rpartition("-")
   all_of_them = fingerprint({"reports": [folder.name for folder in folders]})
   together = folders[0].with_name(f"{name}-seeds-{all_of_them}")
-  if runs:
-    with private_files():
-      write_seeds(runs, together)
+  with private_files(), alone_at(Claims() if share else Alone(), together):
+    write_seeds(runs, together)
   return runs, together

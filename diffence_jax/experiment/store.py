@@ -20,8 +20,6 @@ _MANIFEST = "manifest.json"
 # What tells workdirs of this version from those of others.
 _FORMAT_FILE = "format.json"
 _FORMAT = 2
-# Seconds between two looks at whether another process is done.
-_PATIENCE = 0.5
 
 
 class Store:
@@ -148,13 +146,6 @@ class Store:
     }
     disk.commit(partial, path, _MANIFEST, about)
 
-  def wait(self, stage: Stage) -> Path:
-    """Returns the verified artifact of `stage` as soon as another process has computed it."""
-    while not self.is_done(stage):
-      time.sleep(_PATIENCE)
-    self.verify(stage)
-    return self.path(stage)
-
   def manifest(self, stage: Stage) -> dict[str, Any]:
     """What was recorded when the artifact of `stage` was committed.
 
@@ -182,8 +173,12 @@ class Store:
 
 
 @contextlib.contextmanager
-def locked(workdir: str | os.PathLike) -> Iterator[None]:
+def locked(workdir: str | os.PathLike, *, shared: bool = False) -> Iterator[None]:
   """Keeps other runs out of `workdir`; a killed run's lock goes with it.
+
+  Args:
+    workdir: the folder.
+    shared: whether others that share it, by `claims`, are let in.
 
   Raises:
     ArtifactError: another run holds the lock, or the folder cannot be written or locked.
@@ -196,23 +191,25 @@ def locked(workdir: str | os.PathLike) -> Iterator[None]:
   except OSError as error:
     raise ArtifactError(f"The workdir {workdir} cannot be written: {error}.") from error
   try:
-    _lock(handle, workdir)
+    _lock(handle, workdir, shared)
     yield
   finally:
     os.close(handle)
 
 
-def _lock(handle: int, workdir: Path) -> None:
+def _lock(handle: int, workdir: Path, shared: bool) -> None:
   try:
-    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
   except BlockingIOError as error:
     raise ArtifactError(
       f"Another run is using the workdir {workdir}; wait for it or choose another."
     ) from error
   except OSError as error:  # ENOSYS, ENOLCK: network file systems that are mounted without
+    if shared:  # claims do without
+      return
     raise ArtifactError(
       f"The file system of the workdir {workdir} has no locks ({error}); choose a workdir on "
-      "another one, or mount it with locks."
+      "another one, mount it with locks, or run with --share, which does without."
     ) from error
 
 

@@ -128,7 +128,7 @@ def test_a_cache_that_cannot_be_written_is_a_warning(tmp_path):
 def test_the_command_keeps_them_in_its_workdir(tmp_path, monkeypatch):
   kept = []
 
-  def computing(experiment, workdir):
+  def computing(experiment, workdir, share):
     assert experiment.stages and kept == [workdir] == [str(tmp_path)]
     raise ValueError("enough")
 

@@ -114,7 +114,7 @@ def test_reports_of_seeds_stand_beside_each_other(tmp_path, monkeypatch):
   assert experiments[0].dataset is experiments[1].dataset
   assert len({experiment.stages["split"].fingerprint for experiment in experiments}) == 2
 
-  def carry_out(experiment, workdir):
+  def carry_out(experiment, workdir, share):
     results = real(seed=experiment.settings.seed)
     write_run(report_folder(experiment, workdir), results)
     return results

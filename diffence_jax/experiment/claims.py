@@ -1,0 +1,196 @@
+"""Who computes what, where several processes work in one workdir.
+
+A process claims an artifact by a file beside it, `<fingerprint>.claim`, which it touches as
+long as it lives. A claim whose file has not changed for `_STALE` seconds, by the watcher's own
+clock, or whose process has died on this very host, may be taken over. That works without locks,
+on every file system on which a new file is made by one process only. A process that finds its
+claim taken over, after a pause, ends: an artifact is written by one process only.
+"""
+
+import contextlib
+import json
+import math
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from diffence_jax import disk
+
+# Seconds between two touches of a claim; and without one after which it may be taken over.
+_BEAT, _STALE = 3.0, 30.0
+# Seconds between two looks at what others do.
+PATIENCE = 0.5
+# Of what is left a process claims one part in so many at a time, so that all end together.
+_SHARE = 4
+
+
+class Alone:
+  """The claims of a process that has the workdir to itself: all it wants."""
+
+  @contextlib.contextmanager
+  def claimed(self, paths: Sequence[Path], at_most: int | None = None) -> Iterator[list[Path]]:
+    """Gives all of them, or the first so many."""
+    yield list(paths)[:at_most]
+
+  def share(self, num: int) -> int:
+    """How many of so many to claim at a time."""
+    return num
+
+
+class Claims:
+  """The claims of one of several processes."""
+
+  def __init__(self, *, beat: float = _BEAT, stale: float = _STALE):
+    """Claims nothing yet.
+
+    Args:
+      beat: seconds between two touches.
+      stale: seconds without one after which another's claim may be taken over.
+    """
+    self._beat, self._stale = beat, stale
+    key = os.urandom(8).hex()
+    self._owner = {"host": _host(), "pid": os.getpid(), "key": key}
+    # Another's claim to the moment since when it has not changed, and what it was then.
+    self._seen: dict[Path, tuple[float, tuple[int, bytes]]] = {}
+
+  def share(self, num: int) -> int:
+    """How many of so many to claim at a time."""
+    return math.ceil(num / _SHARE)
+
+  @contextlib.contextmanager
+  def claimed(self, paths: Sequence[Path], at_most: int | None = None) -> Iterator[list[Path]]:
+    """Claims artifacts that nobody else has claimed, and holds them meanwhile.
+
+    Args:
+      paths: where the artifacts are, or will be.
+      at_most: how many; None for all.
+
+    Yields:
+      Those that are this process's now; maybe none.
+    """
+    mine, ended = [], threading.Event()
+    beating = threading.Thread(target=self._touch, args=(mine, ended), daemon=True)
+    try:
+      for path in paths:
+        if at_most is not None and len(mine) == at_most:
+          break
+        if self._take(_claim(path)):
+          mine.append(path)
+      beating.start()
+      yield list(mine)
+    finally:
+      ended.set()
+      if beating.ident is not None:
+        beating.join()
+      for path in mine:
+        if self._is_mine(_claim(path)):
+          _claim(path).unlink(missing_ok=True)
+
+  def _take(self, claim: Path) -> bool:
+    """Whether a claim is this process's now."""
+    claim.parent.mkdir(parents=True, exist_ok=True)
+    content = json.dumps(self._owner).encode()
+    try:
+      handle = disk.create(claim, 0o600)
+    except FileExistsError:
+      return self._is_stale(claim) and self._take_over(claim, content)
+    with open(handle, "wb") as file:
+      file.write(content)
+    return True
+
+  def _is_stale(self, claim: Path) -> bool:
+    """Whether whoever made a claim gives no sign of life."""
+    try:
+      state = claim.stat().st_mtime_ns, claim.read_bytes()
+    except FileNotFoundError:  # given back in this moment: the next look takes it
+      return False
+    if _has_died(state[1]):
+      return True
+    since, before = self._seen.get(claim, (0.0, None))
+    if state != before:
+      self._seen[claim] = time.monotonic(), state
+      return False
+    return time.monotonic() - since > self._stale
+
+  def _take_over(self, claim: Path, content: bytes) -> bool:
+    ours = claim.with_name(f"{claim.name}.{self._owner['key']}")
+    disk.write_atomically(ours, content)
+    os.replace(ours, claim)
+    self._seen.pop(claim, None)
+    time.sleep(min(PATIENCE, self._beat))  # who does the same replaces it now
+    return self._is_mine(claim)
+
+  def _is_mine(self, claim: Path) -> bool:
+    try:
+      return json.loads(claim.read_bytes()) == self._owner
+    except (FileNotFoundError, ValueError):
+      return False
+
+  def _touch(self, paths: Sequence[Path], ended: threading.Event) -> None:
+    while not ended.wait(self._beat):
+      for claim in map(_claim, paths):
+        if claim.is_file() and not self._is_mine(claim):
+          _give_up(claim)
+        with contextlib.suppress(OSError):  # the file system is away for a while
+          os.utime(claim)
+
+
+@contextlib.contextmanager
+def alone_at(claims: Alone | Claims, path: Path) -> Iterator[None]:
+  """Waits until a claim is this process's, and holds it meanwhile."""
+  while True:
+    with claims.claimed([path]) as mine:
+      if mine:
+        yield
+        return
+    time.sleep(PATIENCE)
+
+
+def clear_claims(workdir: Path) -> None:
+  """Removes what killed processes have left, for one that has the workdir to itself."""
+  for claim in workdir.glob("*/*.claim*"):
+    claim.unlink(missing_ok=True)
+
+
+def _claim(path: Path) -> Path:
+  return path.with_name(f"{path.name}.claim")
+
+
+def _host() -> str:
+  """This host, and on it what process numbers are counted in: containers each have theirs."""
+  try:
+    return f"{socket.gethostname()} {os.readlink('/proc/self/ns/pid')}"
+  except OSError:
+    return socket.gethostname()
+
+
+def _has_died(content: bytes) -> bool:
+  """Whether a claim is of a process of this host that is no more."""
+  try:
+    owner = json.loads(content)
+    if owner["host"] != _host():
+      return False
+    os.kill(owner["pid"], 0)
+  except ProcessLookupError:
+    return True
+  except (ValueError, KeyError, TypeError, OSError):  # half written, or somebody else's process
+    return False
+  return False
+
+
+def _give_up(claim: Path) -> None:
+  """Ends this process, which was paused so long that another computes what it was at.
+
+  At once: the two may not write into one folder.
+  """
+  print(
+    f"diffence: another process has taken over {claim.stem}, as this one gave no sign of life "
+    "for so long; it ends here, and the same command goes on.",
+    file=sys.stderr,
+    flush=True,
+  )
+  os._exit(os.EX_TEMPFAIL)
