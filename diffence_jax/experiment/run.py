@@ -12,6 +12,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from diffence_jax import parallel
 from diffence_jax.compiling import compiled_quickly
 from diffence_jax.disk import private_files, write_atomically
 from diffence_jax.experiment.claims import PATIENCE, Alone, Claims, alone_at, clear_claims
@@ -149,8 +150,10 @@ def compute_stages(
         _compute_items(stage, store, settings, claims)
       given = {"store": store.for_inputs_of(stage), "compute": settings}
       write = functools.partial(stage.compute, **given)
+      # Of processes that JAX has started together only the first one can write checkpoints.
+      wanted = [store.path(stage)] if parallel.is_first() else []
       while not store.is_done(stage):
-        with claims.claimed([store.path(stage)]) as mine:
+        with claims.claimed(wanted) as mine:
           if mine:
             store.compute(stage, write)
           else:
