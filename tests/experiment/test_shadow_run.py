@@ -132,7 +132,8 @@ def test_processes_that_share_find_what_one_finds(alone, shared):
 def test_each_process_tells_what_was_found(shared):
   first, late = shared[1]
   assert "undefended" in first and first == late
-  assert not list(shared[0].glob("*/*.claim*"))
+  # The one that was killed may have left claims to what it had finished.
+  assert all(claim.with_suffix("").is_dir() for claim in shared[0].glob("*/*.claim*"))
 
 
 def test_if_one_process_gives_up_so_does_the_other(tmp_path):
