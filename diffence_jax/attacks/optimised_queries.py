@@ -19,7 +19,8 @@ from diffence_jax import rng
 from diffence_jax.batching import batches, even_size, to_bytes, to_float
 from diffence_jax.checks import check_whole
 
-# Samples that are optimised together; no more of what comes out than rounding depends on it.
+# Samples that are optimised together. They share their noise: queries through a re-generation
+# depend on it.
 _BATCH = 32
 # Steps together may go so many radii: signed steps reach any corner (Madry et al. 2018).
 _REACH = 2.5

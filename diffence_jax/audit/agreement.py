@@ -48,7 +48,7 @@ def agreement(
   for predictor, attack, values in scores:
     of_predictor = hits.setdefault(predictor, {})
     if not np.isnan(values[reported]).any():
-      of_predictor[declaration_of(attack).title] = found(values[members], values[others])
+      of_predictor[attack] = found(values[members], values[others])
   return tuple(_row(predictor, of_attacks) for predictor, of_attacks in hits.items())
 
 
@@ -65,7 +65,7 @@ def _row(predictor, of_attacks):
   return AgreementRow(
     predictor=predictor,
     num_members=hits.shape[1],
-    titles=tuple(of_attacks),
+    titles=tuple(declaration_of(attack).title for attack in of_attacks),
     both=tuple(map(tuple, (hits @ hits.T).tolist())),
     by_any=int((times > 0).sum()),
     by_half=int((2 * times >= len(hits)).sum()),

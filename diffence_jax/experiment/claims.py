@@ -74,18 +74,17 @@ class Claims:
     """
     mine, ended = [], threading.Event()
     beating = threading.Thread(target=self._touch, args=(mine, ended), daemon=True)
+    beating.start()  # to take over many takes long
     try:
       for path in paths:
         if at_most is not None and len(mine) == at_most:
           break
         if self._take(_claim(path)):
           mine.append(path)
-      beating.start()
       yield list(mine)
     finally:
       ended.set()
-      if beating.ident is not None:
-        beating.join()
+      beating.join()
       for path in mine:
         if self._is_mine(_claim(path)):
           _claim(path).unlink(missing_ok=True)
@@ -106,7 +105,7 @@ class Claims:
     """Whether whoever made a claim gives no sign of life."""
     try:
       state = claim.stat().st_mtime_ns, claim.read_bytes()
-    except FileNotFoundError:  # given back in this moment: the next look takes it
+    except OSError:  # given back in this moment, or the file system is away: look again later
       return False
     if _has_died(state[1]):
       return True
@@ -119,6 +118,9 @@ class Claims:
   def _take_over(self, claim: Path, content: bytes) -> bool:
     ours = claim.with_name(f"{claim.name}.{self._owner['key']}")
     disk.write_atomically(ours, content)
+    if not self._is_stale(claim):  # somebody was quicker while this was written
+      ours.unlink()
+      return False
     os.replace(ours, claim)
     self._seen.pop(claim, None)
     time.sleep(min(PATIENCE, self._beat))  # who does the same replaces it now
@@ -132,10 +134,10 @@ class Claims:
 
   def _touch(self, paths: Sequence[Path], ended: threading.Event) -> None:
     while not ended.wait(self._beat):
-      for claim in map(_claim, paths):
-        if claim.is_file() and not self._is_mine(claim):
-          _give_up(claim)
+      for claim in map(_claim, tuple(paths)):
         with contextlib.suppress(OSError):  # the file system is away for a while
+          if claim.is_file() and not self._is_mine(claim):
+            _give_up(claim)
           os.utime(claim)
 
 

@@ -154,7 +154,8 @@ def auc_quantiles(
 def _ends(aucs, without, value, quantile):
   """The ends of a quantile's interval, from the AUCs f64[K,N] without each fold."""
   num_folds, num = without.shape
-  shares = np.mean(without <= value, axis=1)
+  # Of examples that are compared in that fold alone nothing is left without it.
+  shares = np.nanmean(np.where(np.isnan(without), np.nan, without <= value), axis=1)
   of_folds = (num_folds - 1) / num_folds * np.sum((shares - shares.mean()) ** 2)
   of_examples = quantile * (1.0 - quantile) / num
   variance = of_folds + of_examples

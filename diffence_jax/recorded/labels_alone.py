@@ -7,16 +7,16 @@ import numpy as np
 
 from diffence_jax.audit.judge import Fold
 from diffence_jax.audit.label_floor import LABELS_ALONE
-from diffence_jax.defense.blend import fit_constants
+from diffence_jax.defense.blend import constants, fit_constants
 from diffence_jax.recorded.record import LogitRecord, Recorded, ShadowOutputs
 
 
 class ShadowLabels:
   """The labels f32[S,N,1,K] of shadow models, which are read model by model."""
 
-  def __init__(self, outputs: ShadowOutputs, record: LogitRecord):
+  def __init__(self, outputs: ShadowOutputs, record: LogitRecord, folds: Sequence[Fold]):
     """Takes the answers; each model's accuracies are those among its known non-members."""
-    self._outputs, self._record = outputs, record
+    self._outputs, self._record, self._folds = outputs, record, folds
 
   def __len__(self) -> int:
     return len(self._outputs)
@@ -24,9 +24,7 @@ class ShadowLabels:
   def __getitem__(self, model: int) -> np.ndarray:
     logits, record = self._outputs[model][:, 0], self._record
     nonmembers = ~record.shadow_membership[model]
-    if record.is_known is not None:
-      nonmembers = nonmembers & record.is_known
-    return _told(logits, record.labels, nonmembers)[:, None]
+    return _told_by_folds(logits, record.labels, nonmembers, self._folds)[:, None]
 
   def __iter__(self) -> Iterator[np.ndarray]:
     return (self[model] for model in range(len(self)))
@@ -43,17 +41,25 @@ def labels_alone(record: LogitRecord, folds: Sequence[Fold]) -> LogitRecord:
     The same samples, and one classifier, called as `LABELS_ALONE`, that was asked once.
   """
   first = record.predictors[0]
-  logits = np.empty_like(first.logits[:, 0])
-  for at, fold in enumerate(folds):
-    told = _told(first.logits[:, 0], record.labels, fold.pool.is_known & ~record.is_member)
-    rows = fold.is_reported if at else slice(None)
-    logits[rows] = told[rows]
-  shadows = None if first.shadows is None else ShadowLabels(first.shadows, record)
+  logits = _told_by_folds(first.logits[:, 0], record.labels, ~record.is_member, folds)
+  shadows = None if first.shadows is None else ShadowLabels(first.shadows, record, folds)
   alone = Recorded(LABELS_ALONE.name, logits[:, None], shadows)
   return dataclasses.replace(record, predictors=(alone,))
 
 
+def _told_by_folds(logits, labels, nonmembers, folds) -> np.ndarray:
+  """f32[N,K]: of each label its accuracy among those of the non-members that a fold knows."""
+  answers = np.empty_like(logits)
+  for at, fold in enumerate(folds):
+    rows = fold.is_reported if at else slice(None)
+    answers[rows] = _told(logits, labels, fold.pool.is_known & nonmembers)[rows]
+  return answers
+
+
 def _told(logits, labels, nonmembers) -> np.ndarray:
-  """f32[N,K]: of each label its accuracy among some of the samples, bool[N]."""
-  table = fit_constants(logits[nonmembers], labels[nonmembers])
+  """f32[N,K]: of each label its accuracy among some samples, bool[N]; of none, a half."""
+  num_classes = logits.shape[-1]
+  table = constants(np.full(num_classes, 0.5), num_classes)
+  if nonmembers.any():
+    table = fit_constants(logits[nonmembers], labels[nonmembers])
   return table[np.argmax(logits, axis=-1)]
