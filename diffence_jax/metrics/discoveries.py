@@ -73,11 +73,9 @@ def false_discovery_bound(
 
   With a chance of at least `confidence` the bound holds for all choices at once, those made
   after seeing the scores among them. It is Simes' bound (Goeman & Solari 2011; Blanchard,
-  Neuvial & Roquain 2020, equation 3), the least over k of
-
-    |{i called: p_i > (1 - confidence) k / N}| + k - 1,
-
-  and holds for conformal p-values, which are positively dependent.
+  Neuvial & Roquain 2020, equation 3), the least over k of the sum of k - 1 and
+  the number of those called whose p-value is above (1 - confidence) k / N. It holds for
+  conformal p-values, which are positively dependent.
 
   Args:
     p_values: f[N], in [0, 1], of all samples that were looked at.
