@@ -13,7 +13,7 @@ import shutil
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from diffence_jax.checks import check_instance
 
@@ -70,6 +70,16 @@ def replaced(path: Path) -> Iterator[Path]:
   except BaseException:
     temporary.unlink(missing_ok=True)
     raise
+
+
+@contextlib.contextmanager
+def private_text(path: Path) -> Iterator[TextIO]:
+  """Opens a text file to write that its owner alone can read, there whole or not at all."""
+  with (
+    replaced(path) as temporary,
+    open(create(temporary, 0o600), "w", newline="", encoding="utf-8") as file,
+  ):
+    yield file
 
 
 @contextlib.contextmanager
@@ -183,6 +193,42 @@ def read_checked(path: Path) -> bytes | None:
     return content
   warnings.warn(f"{path} is damaged; what it held is computed anew.", stacklevel=2)
   return None
+
+
+def check_free(path: str | os.PathLike) -> None:
+  """Raises FileExistsError where there is something at `path`."""
+  if os.path.lexists(path):
+    raise FileExistsError(
+      f"{path} is there already, and is not overwritten. Delete it, or choose another folder."
+    )
+
+
+@contextlib.contextmanager
+def new_folder(path: Path, manifest: str) -> Iterator[tuple[Path, dict[str, Any]]]:
+  """Gives a folder to write files into, which is then a new one, whole or not at all.
+
+  Args:
+    path: the new folder; the one that it is to lie in is there.
+    manifest: the name of the manifest's file.
+
+  Yields:
+    The folder to write into; and a dict, empty yet, of what the manifest says besides.
+
+  Raises:
+    FileExistsError: there is something at `path`.
+  """
+  check_free(path)
+  partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+  shutil.rmtree(partial, ignore_errors=True)  # of a killed process that had the number
+  partial.mkdir()
+  about: dict[str, Any] = {}
+  try:
+    yield partial, about
+    check_free(path)  # renaming would replace an empty folder made in the meantime
+    commit(partial, path, manifest, about)
+  except BaseException:
+    shutil.rmtree(partial, ignore_errors=True)
+    raise
 
 
 def commit(partial: Path, path: Path, manifest: str, about: Mapping[str, Any]) -> None:

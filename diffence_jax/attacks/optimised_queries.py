@@ -18,6 +18,7 @@ import numpy as np
 from diffence_jax import rng
 from diffence_jax.batching import batches, even_size, to_bytes, to_float
 from diffence_jax.checks import check_whole
+from diffence_jax.defense.select import scaled_logit
 
 # Samples that are optimised together. They share their noise: queries through a re-generation
 # depend on it.
@@ -118,15 +119,9 @@ def _slope(answer, key, images, labels, weights, *, num_draws):
   """The objective's gradient f32[n,H,W,C], times the number of draws: its sign matters."""
 
   def gap(images):
-    phi = _true_label_phi(answer(key, jnp.repeat(images, num_draws, axis=0)),
-                          jnp.repeat(labels, num_draws))  # fmt: skip
+    logits = answer(key, jnp.repeat(images, num_draws, axis=0))
+    true = jnp.repeat(labels, num_draws)[:, None]
+    phi = scaled_logit(logits, jnp.broadcast_to(true, logits.shape[:-1]))
     return jnp.sum(phi * jnp.repeat(weights, num_draws, axis=0))
 
   return jax.grad(gap)(images)
-
-
-def _true_label_phi(logits, labels):
-  """Phi f[n,S] of logits f[n,S,K]: the true label's logit minus the others' logsumexp."""
-  is_true = jax.nn.one_hot(labels, logits.shape[-1], dtype=bool)[:, None]
-  true = jnp.sum(jnp.where(is_true, logits, 0.0), axis=-1)
-  return true - jax.nn.logsumexp(jnp.where(is_true, -jnp.inf, logits), axis=-1)

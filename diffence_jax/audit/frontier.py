@@ -14,7 +14,7 @@ import scipy.special
 
 from diffence_jax.attacks.attack import declaration_of
 from diffence_jax.audit.answers import DefendedEnsemble
-from diffence_jax.audit.in_turn import scores_in_turn
+from diffence_jax.audit.in_turn import pairs_of, scores_in_turn
 from diffence_jax.audit.predictors import Predictor
 from diffence_jax.metrics import (
   Estimate,
@@ -195,7 +195,7 @@ def _check_groups(groups, membership):
 
 def _useful(read, ensemble, samples):
   """The figures of usefulness of `FrontierRow`, of what `usefulness` read f64[S,N,3+T]."""
-  membership, pairs = ensemble.membership, np.arange(len(read)) // 2
+  membership, pairs = ensemble.membership, pairs_of(ensemble.membership)
   judged = samples & ~membership
   nll = read[..., _FIRST_NLL:]
   fitted = ensemble.pool.is_known & ~membership
@@ -222,7 +222,7 @@ def _private(scores, inverse, ensemble, samples):
     ensemble: the shadow models.
     samples: bool[N].
   """
-  members, pairs = ensemble.membership[:, samples], np.arange(len(ensemble.membership)) // 2
+  members, pairs = ensemble.membership[:, samples], pairs_of(ensemble.membership)
   reached, limits = [], []
   for attack in scores[0]:
     of_attack = [of_queries[attack][:, samples] for of_queries in scores]

@@ -1,12 +1,15 @@
 """Every shadow model as the target of the others."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
+from diffence_jax import metrics
 from diffence_jax.attacks import View, run_attack
 from diffence_jax.attacks.attack import declaration_of
 from diffence_jax.audit.answers import DefendedEnsemble
+from diffence_jax.audit.judge import LIMITS
 from diffence_jax.named import Choice
 
 
@@ -78,3 +81,36 @@ def scores_in_turn(
     for choice in attacks:
       scores[choice.name].append(run_attack(choice, view))
   return {attack: np.stack(of_models) for attack, of_models in scores.items()}
+
+
+def figures_in_turn(
+  choice: Choice,
+  scores: np.ndarray,
+  before: np.ndarray,
+  membership: np.ndarray,
+  samples: np.ndarray,
+) -> dict[str, Any]:
+  """What a row of an attack over all models tells, by the names of its fields.
+
+  Args:
+    choice: the attack.
+    scores: f64[S,N], of every model in turn.
+    before: f64[S,N], those that the AUC's change is to; `scores` itself for no change.
+    membership: bool[S,N].
+    samples: bool[N], those that the figures are about.
+  """
+  declared, models = declaration_of(choice.name), pairs_of(membership)
+  scored, members = scores[:, samples], membership[:, samples]
+  roc = metrics.clustered_roc(scored, members, models=models, limits=LIMITS)
+  change = None
+  if before is not scores:
+    change = metrics.clustered_difference(scored, before[:, samples], members, models=models)
+  return {
+    "attack": choice.name,
+    "title": declared.title,
+    "family": declared.family,
+    "num_models": len(membership),
+    "auc": roc.auc,
+    "auc_change": change,
+    "tpr_at_fpr": tuple(roc.tpr_at_fpr(limit) for limit in LIMITS),
+  }

@@ -4,14 +4,11 @@ import dataclasses
 from collections.abc import Mapping
 from typing import NamedTuple
 
-import numpy as np
-
 from diffence_jax import metrics
 from diffence_jax.attacks import run_attack
-from diffence_jax.attacks.attack import declaration_of
 from diffence_jax.audit.answers import Answers, DefendedEnsemble
-from diffence_jax.audit.judge import LIMITS
-from diffence_jax.audit.shadow import scores_in_turn, target_view
+from diffence_jax.audit.in_turn import figures_in_turn, scores_in_turn
+from diffence_jax.audit.shadow import target_view
 from diffence_jax.metrics import Estimate, Rate
 from diffence_jax.named import Choice
 
@@ -76,38 +73,26 @@ def optimised_rows(asked: Mapping[str, Asked], attack: Choice) -> list[Optimised
   Returns:
     The rows.
   """
-  rows, declared = [], declaration_of(attack.name)
+  rows = []
   first = next(iter(asked.values())).ensemble
-  judged = ~first.pool.is_known
-  membership, is_member = first.membership[:, judged], first.pool.is_member[judged]
-  pairs = np.arange(len(membership)) // 2
+  membership, judged = first.membership, ~first.pool.is_known
+  is_member = first.pool.is_member[judged]
   for name in first.names:
     for at in range(first.num_queries(name)):
       before = None
       for sent, (ensemble, target) in asked.items():
-        scores = scores_in_turn(ensemble, [attack], name, at)[attack.name][:, judged]
-        roc = metrics.clustered_roc(scores, membership, models=pairs, limits=LIMITS)
-        change = None
-        if before is None:
-          before = scores
-        else:
-          change = metrics.clustered_difference(scores, before, membership, models=pairs)
+        scores = scores_in_turn(ensemble, [attack], name, at)[attack.name]
+        before = scores if before is None else before
         of_target = run_attack(attack, target_view(target[name], ensemble, name, at))[judged]
         on_target = metrics.roc(of_target[is_member], of_target[~is_member])
         rows.append(
           OptimisedRow(
             predictor=name,
-            attack=attack.name,
-            title=declared.title,
-            family=declared.family,
             sent=sent,
             queries=ensemble.queries[at],
             num_samples=int(judged.sum()),
-            num_models=len(membership),
-            auc=roc.auc,
-            auc_change=change,
-            tpr_at_fpr=tuple(roc.tpr_at_fpr(limit) for limit in LIMITS),
             target_auc=Estimate(on_target.auc, *on_target.auc_interval),
+            **figures_in_turn(attack, scores, before, membership, judged),
           )
         )
   return rows

@@ -12,7 +12,7 @@ from diffence_jax.attacks.attack import declaration_of
 from diffence_jax.audit.answers import Answers, DefendedEnsemble
 from diffence_jax.audit.chosen import ChosenRow, chosen_elsewhere
 from diffence_jax.audit.discoveries import NamedRow, who_can_be_named
-from diffence_jax.audit.in_turn import pairs_of, scores_in_turn
+from diffence_jax.audit.in_turn import figures_in_turn, pairs_of, scores_in_turn
 from diffence_jax.audit.judge import LIMITS
 from diffence_jax.audit.worst_off import EpsilonRow, VulnerabilityRow, epsilon, vulnerability
 from diffence_jax.metrics import Estimate, Rate
@@ -244,7 +244,7 @@ def in_turn_tables(
       for choice in attacks:
         scored = scores[choice.name]
         before = undefended.setdefault(choice.name, scored)
-        figures = functools.partial(_figures, choice, scored, before, membership)
+        figures = functools.partial(figures_in_turn, choice, scored, before, membership)
         asked = {"predictor": name, "queries": ensemble.queries[at]}
         if natural.any():
           tables["samples"].append(InTurnRow(**asked, **figures(natural)))
@@ -277,7 +277,7 @@ def samples_in_turn(
   scores = scores_in_turn(ensemble, attacks, name, 0)
   asked = {"predictor": name, "queries": ensemble.queries[0]}
   return [
-    InTurnRow(**asked, **_figures(choice, scored, scored, membership, natural))
+    InTurnRow(**asked, **figures_in_turn(choice, scored, scored, membership, natural))
     for choice, scored in zip(attacks, scores.values(), strict=True)
   ]
 
@@ -295,25 +295,6 @@ def _at_one_query(ensemble, name, scores, main_attack, natural):
     rows["chosen"] = chosen_elsewhere(name, reported, members, pairs_of(members))
     rows["named"] = who_can_be_named(name, main, members, ensemble.seed)
   return rows, arrays
-
-
-def _figures(choice, scored, before, membership, chosen):
-  """What the row of an attack has of some of the samples, bool[N]; `before` undefended."""
-  declared, models = declaration_of(choice.name), pairs_of(membership)
-  scores, members = scored[:, chosen], membership[:, chosen]
-  roc = metrics.clustered_roc(scores, members, models=models, limits=LIMITS)
-  change = None
-  if before is not scored:
-    change = metrics.clustered_difference(scores, before[:, chosen], members, models=models)
-  return {
-    "attack": choice.name,
-    "title": declared.title,
-    "family": declared.family,
-    "num_models": len(membership),
-    "auc": roc.auc,
-    "auc_change": change,
-    "tpr_at_fpr": tuple(roc.tpr_at_fpr(limit) for limit in LIMITS),
-  }
 
 
 def _band(name, scores, membership):

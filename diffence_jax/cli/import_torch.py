@@ -59,14 +59,14 @@ def run(argv: Sequence[str]) -> None:
   # Nothing here is for an accelerator, which may be busy.
   os.environ.setdefault("JAX_PLATFORMS", "cpu")
   # After parsing: importing jax takes a second that a misspelt flag need not wait for.
-  from diffence_jax.disk import file_digest
+  from diffence_jax.disk import check_free, file_digest
   from diffence_jax.interop import diffusers
   from diffence_jax.interop.files import files_of
   from diffence_jax.interop.from_torch import LAYOUTS, read_network
   from diffence_jax.models import num_parameters
   from diffence_jax.models import saved as saved_model
 
-  saved_model.check_free(given.output)
+  check_free(given.output)
   _say(f"reading {given.file}")
   network = read_network(given.kind, given.file, **settings)
   is_folder = given.file.is_dir()

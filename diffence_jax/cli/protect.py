@@ -67,12 +67,12 @@ def run(argv: Sequence[str]) -> None:
   options, output = parse_settings(given.set), Path(given.output).expanduser()
   # After parsing: importing jax takes a second that a misspelt flag need not wait for.
   from diffence_jax.data.sides import read_side
+  from diffence_jax.disk import check_free
   from diffence_jax.interop import export
   from diffence_jax.interop.bundle import save_bundle
   from diffence_jax.interop.classifier import load_classifier
   from diffence_jax.interop.export import check_folder_of
   from diffence_jax.interop.protection import fit_protection, shape_of
-  from diffence_jax.models.saved import check_free
   from diffence_jax.predictor import runs_on_host
 
   check_folder_of(output)  # before anything is fitted
@@ -90,9 +90,8 @@ def run(argv: Sequence[str]) -> None:
   settings["classes"] = given.classes.split(",") if given.classes else None
   done = fit_protection(classifier, given.diffusion, *sides, options=options, **settings)
   if on_host:
-    drawn = {name: settings[name] for name in ("num_candidates", "step", "chunk_size")}
-    about = {"num_classes": classifier.num_classes, "image_shape": shape, "settings": drawn}
-    save_bundle(output, done.policy, given.diffusion, **about)
+    about = {"num_classes": classifier.num_classes, "image_shape": shape}
+    save_bundle(output, done.policy, given.diffusion, **about, settings=settings)
   else:
     platforms = {} if classifier.platforms is None else {"platforms": classifier.platforms}
     export(output, done.protected, shape, **platforms)

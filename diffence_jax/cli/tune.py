@@ -95,7 +95,7 @@ def run(argv: Sequence[str]) -> None:
     say(SMOKE, red=[SMOKE])
   say("\n".join(_lines(bound, widening, known[at], target[at], output, columns())))
   if values.program is not None:
-    finished = finish_choice(values.config, known[at], store)
+    finished = finish_choice(values.config, known[at], experiments[0], store)
     say(export_policy(finished, known[at].policy, Path(values.program).expanduser()))
 
 

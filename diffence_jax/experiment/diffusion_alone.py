@@ -11,14 +11,14 @@ from ml_collections import ConfigDict
 from diffence_jax import data
 from diffence_jax.checks import check_choice
 from diffence_jax.data import SOURCES
-from diffence_jax.disk import private_files
+from diffence_jax.disk import check_free, private_files
 from diffence_jax.experiment.config import validate
 from diffence_jax.experiment.plan import plan
 from diffence_jax.experiment.plan_models import plan_diffusion
 from diffence_jax.experiment.run import compute_stages, open_store
 from diffence_jax.experiment.samples import samples_of
 from diffence_jax.experiment.store import locked
-from diffence_jax.models.saved import check_free, save_model
+from diffence_jax.models.saved import save_model
 
 SAMPLES = ("config", "all")
 

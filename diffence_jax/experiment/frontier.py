@@ -81,8 +81,10 @@ def plan_grid(
   ]
   experiments = []
   for drawing in sorted(grid, key=lambda drawing: drawing != own):
-    other = _redrawn(config, drawing, recorded)
-    experiments.append(first if drawing == own else plan(other, first.dataset))
+    same = drawing == own
+    experiments.append(
+      first if same else plan(_redrawn(config, drawing, recorded), first.dataset)
+    )
   return experiments
 
 
@@ -205,15 +207,17 @@ def measure_frontier(
   return {group: tuple(of_group) for group, of_group in rows.items()}
 
 
-def finish_choice(config: ConfigDict, row: FrontierRow, store: Store) -> FinishedRun:
+def finish_choice(
+  config: ConfigDict, row: FrontierRow, experiment: Experiment, store: Store
+) -> FinishedRun:
   """The run that answers as a row does, its policy fitted on known samples.
 
   Args:
     config: as `plan_grid` takes it.
     row: of the frontier.
+    experiment: one that `plan_grid` made of the config.
     store: as `open_store` makes it; what the target answers is recorded if it is not yet.
   """
-  experiment = plan(config)
   drawing = row.drawing or drawing_of(experiment)
   chosen = _redrawn(config, drawing, experiment.queries.num_recorded)
   chosen.purify.policies = (row.policy,)

@@ -52,10 +52,9 @@ def write_reports(
   folder.mkdir(parents=True, exist_ok=True)
   arrays, pool = arrays_of(experiment, store), experiment.audit.pool
   report.write_report(results, arrays, timings, folder)
-  report.write_scores(pool, experiment.audit.load_scores(store), folder / "scores.csv")
-  report.write_examples(
-    pool, experiment.audit.load_scores(store), arrays, folder / "examples.csv"
-  )
+  scores = tuple(experiment.audit.load_scores(store))
+  report.write_scores(pool, scores, folder / "scores.csv")
+  report.write_examples(pool, scores, arrays, folder / "examples.csv")
   # An old one is of the old page.
   (folder / _PDF).unlink(missing_ok=True)
   for name in FILES:

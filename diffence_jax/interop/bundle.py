@@ -24,7 +24,6 @@ from diffence_jax.defense.protect import ProtectedPredict
 from diffence_jax.interop.classifier import as_classifier
 from diffence_jax.interop.export import PLATFORMS, without_paths
 from diffence_jax.interop.protection import load_denoiser
-from diffence_jax.models.saved import check_free
 
 _MANIFEST, _POLICY, _DIFFUSION = "bundle.json", "policy.stablehlo", "diffusion"
 _FORMAT = 1
@@ -49,22 +48,19 @@ def save_bundle(
     diffusion: the folder of the saved denoiser, which is copied.
     num_classes: K of the classifier.
     image_shape: (H,W,C).
-    settings: how candidates are drawn, of `protect`: "num_candidates", "step", "chunk_size".
+    settings: how candidates are drawn, of `protect`: "num_candidates", "step" and "chunk_size";
+      others are not looked at.
 
   Raises:
     FileExistsError: `path` is there already.
     ValueError: the policy cannot be traced.
   """
   path = Path(path).absolute()
-  check_free(path)
-  partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-  shutil.rmtree(partial, ignore_errors=True)  # of a killed process that had the number
-  partial.mkdir()
-  try:
+  with disk.new_folder(path, _MANIFEST) as (partial, about):
     shutil.copytree(diffusion, partial / _DIFFUSION)
     program = _trace(policy, settings["num_candidates"], num_classes)
     disk.write_atomically(partial / _POLICY, program.serialize())
-    about = {
+    about |= {
       "format": _FORMAT,
       "num_classes": num_classes,
       "image_shape": list(image_shape),
@@ -72,11 +68,6 @@ def save_bundle(
       "draws": policy.draws,
       "settings": {name: settings[name] for name in _SETTINGS},
     }
-    check_free(path)  # renaming would replace an empty folder made in the meantime
-    disk.commit(partial, path, _MANIFEST, about)
-  except BaseException:
-    shutil.rmtree(partial, ignore_errors=True)
-    raise
 
 
 def load_protected(path: str | os.PathLike, predict: Callable[..., Any]) -> ProtectedPredict:

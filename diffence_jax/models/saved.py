@@ -12,7 +12,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -147,7 +146,7 @@ def save_model(
       dtype is not one that NumPy has.
   """
   path = Path(path).absolute()
-  check_free(path)
+  disk.check_free(path)
   role, name = _registered(module)
   check_instance("variables", variables, Mapping)
   check_whole("image_channels", image_channels, 1, 1024)
@@ -161,10 +160,7 @@ def save_model(
     if np.dtype(array.dtype).kind == "V":  # .npz would keep the bytes and forget the type
       raise ValueError(f"{leaf} is {array.dtype}; expected a dtype of NumPy, such as float32.")
   path.parent.mkdir(parents=True, exist_ok=True)
-  partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-  shutil.rmtree(partial, ignore_errors=True)  # of a killed process that had the number
-  partial.mkdir()
-  try:
+  with disk.new_folder(path, _MANIFEST) as (partial, about):
     save_arrays(partial / _VARIABLES, variables)
     manifest = Manifest(
       role=role,
@@ -177,12 +173,7 @@ def save_model(
       files={_VARIABLES: file_digest(partial / _VARIABLES)},
       schedule=None if schedule is None else dict(schedule),
     )
-    about = {"format": _FORMAT, "digest": manifest.checksum, **manifest._asdict()}
-    check_free(path)  # renaming would replace an empty folder made in the meantime
-    disk.commit(partial, path, _MANIFEST, about)
-  except BaseException:
-    shutil.rmtree(partial, ignore_errors=True)
-    raise
+    about |= {"format": _FORMAT, "digest": manifest.checksum, **manifest._asdict()}
   return manifest
 
 
@@ -246,14 +237,6 @@ def read_manifest(path: str | os.PathLike) -> Manifest:
   if manifest.checksum != digest:
     raise disk.damaged(file, "is not what was written", _REMEDY)
   return manifest
-
-
-def check_free(path: str | os.PathLike) -> None:
-  """Raises FileExistsError where there is something at `path`."""
-  if os.path.lexists(path):
-    raise FileExistsError(
-      f"{path} is there already, and is not overwritten. Delete it, or choose another folder."
-    )
 
 
 def _sha256(value: Any) -> str:

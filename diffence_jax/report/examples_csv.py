@@ -1,7 +1,6 @@
 """`examples.csv`: what is known of every sample, one a row. Private."""
 
 import csv
-import io
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -9,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from diffence_jax.audit.pool import Pool
-from diffence_jax.disk import create, replaced
+from diffence_jax.disk import private_text
 from diffence_jax.report.cells import no_formula
 
 # Of an array of every predictor to a column of it.
@@ -53,12 +52,7 @@ def write_examples(
   }
   groups = np.where(pool.is_known, "known", "target").tolist()
   facts = (pool.ids.tolist(), pool.labels.tolist(), pool.is_member.astype(int).tolist(), groups)
-  text = io.StringIO(newline="")
-  writer = csv.writer(text, lineterminator="\n")
-  writer.writerow(["id", "label", "member", "group", *map(no_formula, named)])
-  writer.writerows(zip(*facts, *named.values(), strict=True))
-  with (
-    replaced(Path(path)) as temporary,
-    open(create(temporary, 0o600), "w", newline="", encoding="utf-8") as file,
-  ):
-    file.write(text.getvalue())
+  with private_text(Path(path)) as file:
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["id", "label", "member", "group", *map(no_formula, named)])
+    writer.writerows(zip(*facts, *named.values(), strict=True))

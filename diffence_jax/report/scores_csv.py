@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from diffence_jax.audit.pool import Pool
-from diffence_jax.disk import create, replaced
+from diffence_jax.disk import private_text
 from diffence_jax.report.cells import no_formula
 
 COLUMNS = ("id", "label", "member", "group", "predictor", "attack", "score")
@@ -49,10 +49,7 @@ def write_score_lines(
     scores: as of `write_scores`.
     path: the file, replaced if it is there; there whole or not at all.
   """
-  with (
-    replaced(Path(path)) as temporary,
-    open(create(temporary, 0o600), "w", newline="", encoding="utf-8") as file,
-  ):
+  with private_text(Path(path)) as file:
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(columns)
     for predictor, attack, values in scores:

@@ -60,7 +60,7 @@ def test_a_grid_is_measured_before_the_same_shadow_models(workdir, monkeypatch):
   assert by_name["blend 0.4, T=160, N=3"].once == alone.once
   assert by_name["blend 0.4, T=80, N=3"].once != alone.once
   chosen = by_name["blend 0.4, T=80, N=2"]
-  finished = frontier.finish_choice(config, chosen, store)
+  finished = frontier.finish_choice(config, chosen, experiments[0], store)
   assert finished.settings["step"] == 80 and finished.settings["num_candidates"] == 2
   images = np.asarray(finished.experiment.dataset.images[:20], np.float32) / 255
   answers = finished.protect("blend")(jax.random.key(0), images)

@@ -8,8 +8,10 @@ import pytest
 from recorded.test_audit import CLASSES, make_record
 
 from diffence_jax.attacks import ATTACKS
+from diffence_jax.audit.judge import Fold
 from diffence_jax.audit.label_floor import LABELS_ALONE, floor_attacks, with_label_floor
 from diffence_jax.recorded.audit import audit
+from diffence_jax.recorded.labels_alone import labels_alone
 from diffence_jax.recorded.record import read_record
 
 QUICK = ("loss", "lira_online")
@@ -90,3 +92,31 @@ def test_a_predictor_that_changes_labels_has_none(known_record):
 def test_what_is_trained_on_known_samples_is_not_run_on_labels():
   choices = [ATTACKS.choose(name) for name in ("nn", "loss", "quantile_regression", "pmia")]
   assert floor_attacks(choices) == (choices[1], choices[3])
+
+
+def told_by_models(record, folds):
+  """What the classifier and its shadow models tell, f32[1+S,N,K]."""
+  (alone,) = labels_alone(read_record(record), folds).predictors
+  return np.stack([alone.logits[:, 0], *(answers[:, 0] for answers in alone.shadows)])
+
+
+def test_no_model_is_told_how_right_it_is_on_what_it_answers():
+  record = make_record(num=60, num_models=8)
+  pool, first = read_record(record).pool, np.arange(60) % 2 == 0
+  folds = [Fold(np.empty(0), pool._replace(is_known=~half), half) for half in (first, ~first)]
+  told = told_by_models(record, folds)
+  changed = record | {
+    "labels": np.where(first, (record["labels"] + 1) % CLASSES, record["labels"])
+  }
+  again = told_by_models(changed, folds)
+  np.testing.assert_array_equal(again[:, first], told[:, first])
+  assert (again[:, ~first] != told[:, ~first]).any(axis=(1, 2)).all()
+
+
+def test_of_a_model_without_known_non_members_labels_tell_themselves_alone():
+  record = make_record(num=60, num_models=8)
+  record["is_known"] = record["shadow_membership"][0].copy()
+  pool = read_record(record).pool
+  told = told_by_models(record, [Fold(np.empty(0), pool, ~pool.is_known)])[1]
+  np.testing.assert_array_equal(told.argmax(axis=1), record["shadow_logits"][0].argmax(axis=1))
+  np.testing.assert_allclose(np.exp(told.max(axis=1)), 0.5, rtol=1e-6)
