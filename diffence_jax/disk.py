@@ -31,6 +31,11 @@ def file_digest(path: str | os.PathLike) -> str:
     return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
+def content_digest(value: Any) -> str:
+  """SHA-256, in hexadecimal, of a value that JSON has."""
+  return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
 def sync(path: str | os.PathLike) -> None:
   """Waits until a file, or what a folder lists, is on disk."""
   handle = os.open(path, os.O_RDONLY)

@@ -68,6 +68,7 @@ def save_bundle(
       "draws": policy.draws,
       "settings": {name: settings[name] for name in _SETTINGS},
     }
+    about["digest"] = disk.content_digest(about)
 
 
 def load_protected(path: str | os.PathLike, predict: Callable[..., Any]) -> ProtectedPredict:
@@ -99,12 +100,11 @@ def load_protected(path: str | os.PathLike, predict: Callable[..., Any]) -> Prot
       f"{_FORMAT}. Update it, or run diffence protect again."
     )
   disk.verify(path, about, _REMEDY)
-  try:
-    shape, num_classes = tuple(about["image_shape"]), about["num_classes"]
-    settings = {name: about["settings"][name] for name in _SETTINGS}
-    kind = {name: about[name] for name in ("keeps_labels", "draws")}
-  except (KeyError, TypeError) as error:
-    raise disk.damaged(path / _MANIFEST, "lacks something", _REMEDY) from error
+  told = {name: value for name, value in about.items() if name not in ("digest", "files")}
+  if about.get("digest") != disk.content_digest(told):
+    raise disk.damaged(path / _MANIFEST, "is not what was written", _REMEDY)
+  shape, num_classes = tuple(about["image_shape"]), about["num_classes"]
+  kind = {name: about[name] for name in ("keeps_labels", "draws")}
   classifier = as_classifier(predict, shape)
   if classifier.num_classes != num_classes:
     raise ValueError(
@@ -114,7 +114,7 @@ def load_protected(path: str | os.PathLike, predict: Callable[..., Any]) -> Prot
   program = jax.export.deserialize(bytearray((path / _POLICY).read_bytes()))
   policy = AggregatePolicy(program.call, **kind)
   denoise, schedule = load_denoiser(path / _DIFFUSION, classifier.predict, shape)
-  return protect(classifier.predict, denoise, schedule, policy=policy, **settings)
+  return protect(classifier.predict, denoise, schedule, policy=policy, **about["settings"])
 
 
 def _trace(policy, num_candidates, num_classes):

@@ -9,8 +9,6 @@ read one variable at a time, so that two gigabytes take two in memory and not fo
 """
 
 import dataclasses
-import hashlib
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -68,12 +66,16 @@ class Manifest(NamedTuple):
   def digest(self) -> str:
     """SHA-256, in hexadecimal, of the network and its variables, wherever they came from."""
     about = [self.role, self.name, self.fields, self.image_channels, self.shapes, self.files]
-    return _sha256(about)
+    return disk.content_digest(about)
 
   @property
   def checksum(self) -> str:
     """What the manifest is known again by: the digest, and the schedule where there is one."""
-    return self.digest if self.schedule is None else _sha256([self.digest, self.schedule])
+    return (
+      self.digest
+      if self.schedule is None
+      else disk.content_digest([self.digest, self.schedule])
+    )
 
   @property
   def variable_shapes(self) -> dict[str, Any]:
@@ -237,10 +239,6 @@ def read_manifest(path: str | os.PathLike) -> Manifest:
   if manifest.checksum != digest:
     raise disk.damaged(file, "is not what was written", _REMEDY)
   return manifest
-
-
-def _sha256(value: Any) -> str:
-  return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def _registered(module: nn.Module) -> tuple[str, str]:

@@ -133,6 +133,12 @@ def test_a_bundle_protects_a_classifier_that_runs_on_the_host(
   assert np.abs(logits - answer(images)).max() > 1e-3
   with pytest.raises(ValueError, match="of 3 classes"):
     dj.load_protected(output, lambda images: images.reshape(len(images), -1)[:, :4])
+  manifest = output / "bundle.json"
+  written = manifest.read_text()
+  manifest.write_text(written.replace('"step": 100', '"step": 900'))
+  with pytest.raises(ValueError, match="is not what was written"):
+    dj.load_protected(output, answer)
+  manifest.write_text(written)
   program = output / "policy.stablehlo"
   program.write_bytes(program.read_bytes()[:-1])
   with pytest.raises(ValueError, match="is not what was written"):
