@@ -24,6 +24,7 @@ repeated 64 times; of RMIA 0.79; 0.61, 0.59 and 0.61; 0.64, 0.66 and 0.68.
 
 from ml_collections import ConfigDict
 
+from diffence_jax.attacks import ATTACKS
 from diffence_jax.experiment.config import base_config
 from diffence_jax.experiment.presets import check_variant, shrink
 
@@ -72,6 +73,8 @@ def get_config(variant: str = "") -> ConfigDict:
     config.shadow.num_recorded = 80
     config.shadow.near_duplicates = True
     config.audit.num_label_only = 100
+  if variant == "audit":
+    config.audit.attacks = tuple(ATTACKS.known)  # those that run on request too
   if variant.endswith("smoke"):
     shrink(config)
   return config

@@ -22,6 +22,7 @@ Cost: about an hour on two CPU cores. `fashion_mnist_small.py:audit_smoke` is it
 
 from ml_collections import ConfigDict
 
+from diffence_jax.attacks import ATTACKS
 from diffence_jax.experiment.config import base_config
 from diffence_jax.experiment.presets import check_variant, shrink
 
@@ -68,6 +69,8 @@ def get_config(variant: str = "") -> ConfigDict:
     config.shadow.num_recorded = 16
     config.shadow.near_duplicates = True
     config.audit.num_label_only = 50
+  if variant == "audit":
+    config.audit.attacks = tuple(ATTACKS.known)  # those that run on request too
   if variant.endswith("smoke"):
     shrink(config)
   return config

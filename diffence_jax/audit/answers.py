@@ -154,6 +154,27 @@ class DefendedEnsemble:
     predictor = self._predictors[self.names.index(name)]
     return self._answers(model, record, *self._fitted(model, record, [predictor]))
 
+  def statistic_of_others(
+    self, function: Statistic, name: str, read_others: Callable[[int], ModelRecord]
+  ) -> np.ndarray:
+    """What is read off the answers, behind a policy, to other images than the samples.
+
+    Args:
+      function: the statistic; of labels it is given zeros.
+      name: of the policy.
+      read_others: model to its recorded answers to M other images.
+
+    Returns:
+      f32[S,M,...], of one query.
+    """
+    predictor, read = self._predictors[self.names.index(name)], []
+    for model in range(len(self.membership)):
+      (defended,) = self._fitted(model, self._read(model), [predictor])
+      asked = {"num_candidates": self._num_candidates, "num_queries": 1}
+      logits = defended.answer_repeatedly(read_others(model), **asked).logits[:, 0]
+      read.append(np.asarray(function(logits, np.zeros(len(logits), int), 1), np.float32))
+    return np.stack(read)
+
   @functools.cached_property
   def _draws(self) -> dict[str, bool]:
     """Predictor to whether its policy looks at candidates."""

@@ -6,7 +6,7 @@ policies: only the rule of what is answered differs.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,13 +15,14 @@ import scipy.special
 from diffence_jax.attacks.attack import declaration_of
 from diffence_jax.audit.answers import DefendedEnsemble
 from diffence_jax.audit.in_turn import pairs_of, scores_in_turn
-from diffence_jax.audit.predictors import Predictor
+from diffence_jax.audit.predictors import ModelRecord, Predictor
 from diffence_jax.metrics import (
   Estimate,
   Rate,
   Unlimited,
   clustered_mean,
   clustered_roc,
+  roc,
   unlimited_auc,
 )
 from diffence_jax.metrics.calibration import calibration_gap
@@ -86,6 +87,9 @@ class FrontierRow:
     once: with one query.
     often: with any number of queries that was tried.
     unlimited: what the AUC goes to with ever more queries, the highest of all attacks.
+    out_of_distribution: how well images of another data set are told by the largest probability
+      of their answer (Hendrycks and Gimpel 2017): the AUC against non-members, the mean over
+      models. None where there are none.
   """
 
   name: str
@@ -101,6 +105,7 @@ class FrontierRow:
   once: Strongest
   often: Strongest
   unlimited: Unlimited
+  out_of_distribution: float | None = None
 
 
 def usefulness(logits: np.ndarray, labels: np.ndarray, versions: int) -> np.ndarray:
@@ -147,6 +152,7 @@ def frontier_row(
   attacks: Sequence[Choice],
   groups: Mapping[str, np.ndarray],
   drawing: Drawing,
+  read_others: Callable[[int], ModelRecord] | None = None,
 ) -> dict[str, FrontierRow]:
   """Measures a predictor on groups of samples.
 
@@ -156,6 +162,7 @@ def frontier_row(
     attacks: those that can be run with every model in turn.
     groups: a group's name to bool[N], the samples that its figures are about.
     drawing: how the candidates of the ensemble are drawn.
+    read_others: model to its recorded answers to images of another data set; None for none.
 
   Returns:
     A group's name to its row.
@@ -168,6 +175,10 @@ def frontier_row(
   numbers = range(ensemble.num_queries(predictor.name))
   read = [ensemble.at(predictor.name, at).statistic(usefulness) for at in numbers]
   scores = [scores_in_turn(ensemble, attacks, predictor.name, at) for at in numbers]
+  others = (
+    read_others
+    and ensemble.statistic_of_others(usefulness, predictor.name, read_others)[..., _SURE]
+  )
   return {
     group: FrontierRow(
       name=predictor.name,
@@ -175,7 +186,7 @@ def frontier_row(
       options=dict(predictor.policy.options),
       drawing=drawing if ensemble.draws(predictor.name) else None,
       most_queries=max(ensemble.queries),
-      **_useful(read[0].astype(np.float64), ensemble, samples),
+      **_useful(read[0].astype(np.float64), others, ensemble, samples),
       **_private(scores, [values[..., _INVERSE] for values in read], ensemble, samples),
     )
     for group, samples in groups.items()
@@ -193,8 +204,15 @@ def _check_groups(groups, membership):
       )
 
 
-def _useful(read, ensemble, samples):
-  """The figures of usefulness of `FrontierRow`, of what `usefulness` read f64[S,N,3+T]."""
+def _useful(read, others, ensemble, samples):
+  """The figures of usefulness of `FrontierRow`.
+
+  Args:
+    read: f64[S,N,3+T], what `usefulness` read.
+    others: f[S,M], the largest probabilities of other images; None for none.
+    ensemble: the shadow models.
+    samples: bool[N].
+  """
   membership, pairs = ensemble.membership, pairs_of(ensemble.membership)
   judged = samples & ~membership
   nll = read[..., _FIRST_NLL:]
@@ -210,6 +228,11 @@ def _useful(read, ensemble, samples):
     "calibrated_nll": clustered_mean(calibrated, judged, models=pairs),
     "ece": float(np.mean([calibration_gap(p, is_right) for is_right, p in by_model])),
     "risk_coverage": float(np.mean([risk_coverage_area(*model) for model in by_model])),
+    "out_of_distribution": None
+    if others is None
+    else float(
+      np.mean([roc(p, other).auc for (_, p), other in zip(by_model, others, strict=True)])
+    ),
   }
 
 

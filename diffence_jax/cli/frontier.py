@@ -23,6 +23,9 @@ what each leaves to the strongest attack, and how useful its answers are.
   --steps=80,160,240     diffusion steps T of noise, to be compared; the config's alone unless
                          it is given. Each other one is recorded once, in the workdir
   --candidates=5,10      candidates N of a query, in the same way; read off the same records
+  --out_of_distribution=SOURCE
+                         also how well images of another data set, photographs or another
+                         source without options, are told by how sure the answers are
   --output=FOLDER        for frontier.json, frontier.csv and frontier.svg; WORKDIR/frontier
                          unless it is given
   --help                 this text
@@ -48,7 +51,7 @@ def run(argv: Sequence[str]) -> None:
   if asks_for_help(argv):
     print(_HELP, end="")
     return
-  values = parse(argv, define_grid, ("config", "workdir"))
+  values = parse(argv, _define_flags, ("config", "workdir"))
   output = output_folder(values, "frontier")
   # Only now: importing jax takes a second.
   from diffence_jax.disk import make_private, private_files
@@ -60,8 +63,9 @@ def run(argv: Sequence[str]) -> None:
   from diffence_jax.report.summary import SMOKE
 
   experiments, store = plan_grid(values.config, **grid_of(values)), open_store(values.workdir)
-  record_grid(experiments, store)
-  rows = measure_grid(experiments, store)["target"]
+  others = values.out_of_distribution
+  record_grid(experiments, store, others)
+  rows = measure_grid(experiments, store, others=others)["target"]
   with private_files():
     make_private(output)
     write_frontier(rows, output)
@@ -71,6 +75,11 @@ def run(argv: Sequence[str]) -> None:
     say("\n".join(caution) + "\n", red=caution)
   say(format_frontier(rows, width))
   say(f"\nThe plot: {output}/frontier.svg")
+
+
+def _define_flags(values: flags.FlagValues) -> None:
+  define_grid(values)
+  flags.DEFINE_string("out_of_distribution", None, "A data source.", flag_values=values)
 
 
 def define_grid(values: flags.FlagValues) -> None:

@@ -9,22 +9,28 @@ import dataclasses
 import itertools
 from collections.abc import Collection, Sequence
 
+import numpy as np
 from ml_collections import ConfigDict
 
+from diffence_jax import rng
 from diffence_jax.attacks import ATTACKS
+from diffence_jax.audit.canaries import CANARIES, make_canaries
 from diffence_jax.audit.frontier import Drawing, FrontierRow, frontier_row
 from diffence_jax.audit.predictors import Predictor, policy_title
+from diffence_jax.data import Dataset
 from diffence_jax.defense.policy import POLICIES, PUBLISHED, UNDEFENDED
 from diffence_jax.disk import private_files
 from diffence_jax.experiment.finished import FinishedRun
 from diffence_jax.experiment.plan import Experiment, plan
-from diffence_jax.experiment.run import compute, usual_jax
+from diffence_jax.experiment.run import compute, compute_stages, usual_jax
+from diffence_jax.experiment.samples import Samples
 from diffence_jax.experiment.sections import Settings
 from diffence_jax.experiment.stages.queries import Queries
 from diffence_jax.experiment.stages.shadow_audit import ShadowAudit
 from diffence_jax.experiment.stages.shadow_queries import ShadowQueries
 from diffence_jax.experiment.store import Store, locked
 from diffence_jax.named import option_key
+from diffence_jax.rng import MAX_ID
 
 # One by thresholds and two with shadow models; trees and networks over these take much longer.
 ATTACKS_IN_TURN = ("confidence", "lira_online", "rmia_online")
@@ -101,18 +107,64 @@ def drawing_of(experiment: Experiment) -> Drawing:
   return Drawing(experiment.purification.step, experiment.settings.purify.num_candidates)
 
 
-def record_grid(experiments: Sequence[Experiment], store: Store) -> None:
+def other_images(experiment: Experiment, source: str) -> ShadowQueries:
+  """The stage that records what the shadow models answer to images of another data set.
+
+  They are as many as the target's non-members, of the samples' shape.
+
+  Args:
+    experiment: as `plan_grid` makes it.
+    source: as `audit.canaries.out_of_distribution` takes it.
+
+  Raises:
+    ValueError: there is no such data set, it is the experiment's, or has too few images; or the
+      shadow models are not kept.
+  """
+  stage = shadow_audit_of(experiment)
+  if source == experiment.settings.data.source:
+    raise ValueError(
+      f"--out_of_distribution is {source!r}, as data.source is; expected another data set, "
+      "such as 'digits' or 'photographs'."
+    )
+  if not isinstance(stage.shadow_queries, ShadowQueries):
+    raise ValueError(
+      "--out_of_distribution asks shadow models again, and those of a procedure of your own "
+      "are not kept; leave it out."
+    )
+  natural = stage.pool.natural
+  num = int(np.sum(~natural.is_known & ~natural.is_member))
+  shape, num_classes = experiment.queries.samples.image_shape, experiment.dataset.num_classes
+  kind = CANARIES.choose("out_of_distribution", {"source": source})
+  blank = np.zeros((num, *shape), np.uint8)
+  draw = np.random.default_rng(rng.numpy_seed(experiment.settings.seed, "other_images"))
+  images, labels = make_canaries(kind, blank, np.zeros(num, np.int32), num_classes, draw)
+  # No sample's ids: their noise is their own.
+  ids = MAX_ID - np.arange(num)
+  dataset = Dataset(images, labels, ids, num_classes, np.zeros(num, np.int8))
+  return dataclasses.replace(
+    stage.shadow_queries,
+    samples=Samples(dataset, ids, labels),
+    num_recorded=experiment.settings.purify.num_candidates,
+    augmentation="none",
+  )
+
+
+def record_grid(
+  experiments: Sequence[Experiment], store: Store, others: str | None = None
+) -> None:
   """Records what the shadow models of a finished run answer to other re-generations.
 
   Args:
     experiments: as `plan_grid` makes them.
     store: as `open_store` makes it.
+    others: a data set whose images they are asked about too; see `other_images`.
 
   Raises:
     FileNotFoundError: the run has not trained its shadow models.
     ValueError: they are of a procedure of the user's own, which have to be trained again.
     ArtifactError: the workdir is in use, or something in it is damaged.
   """
+  beside = [other_images(experiment, others) for experiment in experiments] if others else []
   missing = []
   for experiment in experiments:
     record = shadow_audit_of(experiment).shadow_queries
@@ -125,15 +177,21 @@ def record_grid(experiments: Sequence[Experiment], store: Store) -> None:
       )
     store.open(record.shadow)
     missing.append(experiment)
-  if missing:
+  beside = [stage for stage in beside if not store.is_done(stage)]
+  if missing or beside:
     with private_files(), locked(store.workdir):
       for experiment in missing:
         compute(experiment, store, (ShadowQueries.name,))
+      for stage in beside:
+        compute_stages({stage.name: stage}, store, experiments[0].settings.compute)
 
 
 @usual_jax()
 def measure_grid(
-  experiments: Sequence[Experiment], store: Store, groups: Sequence[str] = ("target",)
+  experiments: Sequence[Experiment],
+  store: Store,
+  groups: Sequence[str] = ("target",),
+  others: str | None = None,
 ) -> dict[str, tuple[FrontierRow, ...]]:
   """`measure_frontier` of several experiments; what draws no candidates is measured once.
 
@@ -141,6 +199,7 @@ def measure_grid(
     experiments: as `plan_grid` makes them, recorded.
     store: as `measure_frontier` takes it.
     groups: as above.
+    others: as `record_grid` took it.
 
   Returns:
     A group to its rows; where there are several experiments, names tell T and N.
@@ -148,7 +207,7 @@ def measure_grid(
   rows = {group: [] for group in groups}
   for experiment in experiments:
     still = {row.name for row in rows[groups[0]] if row.drawing is None}
-    measured = measure_frontier(experiment, store, groups, leave_out=still)
+    measured = measure_frontier(experiment, store, groups, leave_out=still, others=others)
     for group, of_group in measured.items():
       rows[group] += of_group if len(experiments) == 1 else map(_named, of_group)
   return {group: tuple(of_group) for group, of_group in rows.items()}
@@ -168,6 +227,7 @@ def measure_frontier(
   store: Store,
   groups: Sequence[str] = ("target",),
   leave_out: Collection[str] = (),
+  others: str | None = None,
 ) -> dict[str, tuple[FrontierRow, ...]]:
   """Measures all policies on the record of a finished audit.
 
@@ -177,6 +237,7 @@ def measure_frontier(
     groups: "target", the samples that reports are about; "known", those that policies were
       fitted on.
     leave_out: names of rows that are not wanted.
+    others: a data set that images are told from by how sure the answers are, recorded.
 
   Returns:
     A group to its rows.
@@ -189,8 +250,14 @@ def measure_frontier(
   stage = shadow_audit_of(experiment)
   predictors = compared_predictors(experiment.settings, stage.predictors[0])
   # Before anything is computed: all that is read.
-  for needed in (stage.shadow_queries.shadow, stage.shadow_queries):
-    store.open(needed)
+  needed = [stage.shadow_queries.shadow, stage.shadow_queries]
+  read_others = None
+  if others:
+    beside = other_images(experiment, others)
+    needed.append(beside)
+    read_others = lambda model: beside.load_model(store, model)
+  for artifact in needed:
+    store.open(artifact)
   pool = stage.pool
   samples = {"target": pool.reported(stage.protocol), "known": pool.is_known & ~pool.is_canary}
   chosen = {group: samples[group] for group in groups}
@@ -202,7 +269,8 @@ def measure_frontier(
       continue
     # One at a time: what is read off all models' answers stays in memory.
     ensemble = dataclasses.replace(stage, predictors=(predictor,)).ensemble(store)
-    for group, row in frontier_row(ensemble, predictor, attacks, chosen, drawing).items():
+    measured = frontier_row(ensemble, predictor, attacks, chosen, drawing, read_others)
+    for group, row in measured.items():
       rows[group].append(row)
   return {group: tuple(of_group) for group, of_group in rows.items()}
 

@@ -32,14 +32,25 @@ def format_frontier(rows: Sequence[FrontierRow], width: int = WIDTH) -> str:
     rows: at least one.
     width: of a line.
   """
+  told = rows[0].out_of_distribution is not None
   lines = [
-    [Cell(row.name + ("" if is_dominated(row, rows) else " +")), *_figures(row)] for row in rows
+    [
+      Cell(row.name + ("" if is_dominated(row, rows) else " +")),
+      *_figures(row),
+      *([Cell(f"{row.out_of_distribution:.3f}")] if told else []),
+    ]
+    for row in rows
   ]
   notes = [
     ("+", "no other is at least as useful (calibrated NLL) and leaves as little (AUC)"),
     *mark_notes([row.once.tpr.enough for row in rows]),
   ]
-  table = grid(_headings("policy", rows), lines, width)
+  headings = [*_headings("policy", rows), *([("others", "told apart")] if told else [])]
+  if told:
+    notes.append(
+      ("others", "AUC of telling another data set's images by the largest probability")
+    )
+  table = grid(headings, lines, width)
   return "\n".join([*table, "", *definitions(notes, width)])
 
 

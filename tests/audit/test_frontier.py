@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.special
 from audit.shadow_world import ASKED, NUM_MODELS, PREDICTORS, make_world
 
 from diffence_jax import metrics
@@ -14,6 +15,7 @@ from diffence_jax.audit.frontier import (
   risk_coverage_area,
   usefulness,
 )
+from diffence_jax.audit.predictors import ModelRecord
 from diffence_jax.audit.shadow import in_turn_tables
 
 ATTACKS_IN_TURN = [
@@ -92,6 +94,34 @@ def test_usefulness_is_that_of_the_metrics_model_by_model(leaky):
     for estimate in (row.accuracy, row.nll, row.calibrated_nll):
       assert estimate.low < estimate.value < estimate.high
     assert len(figures) == NUM_MODELS
+
+
+def test_other_images_are_told_by_how_sure_the_answers_are(leaky):
+  world, rows = leaky
+  judged = ~world.pool.is_known & ~world.pool.is_canary
+  read = world.ensemble._read
+
+  def told(read_others, name):
+    (predictor,) = [predictor for predictor in PREDICTORS if predictor.name == name]
+    groups = {"target": judged}
+    arguments = world.ensemble, predictor, ATTACKS_IN_TURN[:1], groups, DRAWING
+    return frontier_row(*arguments, read_others)["target"].out_of_distribution
+
+  flat = lambda model: ModelRecord(*(np.zeros_like(values[:5]) for values in read(model)))
+  for name in rows:
+    assert told(flat, name) == 1.0
+  # Others that are like the samples, and a little surer: the AUC is what a slow count says.
+  louder = lambda model: ModelRecord(*(1.5 * values[judged] for values in read(model)))
+  by_model = []
+  for model, members in enumerate(world.membership):
+    inside, outside = (
+      scipy.special.softmax(raw[:, 0], axis=1).max(axis=1)
+      for raw in (read(model).raw[judged & ~members], louder(model).raw)
+    )
+    inside, outside = inside[:, None], outside[None]
+    by_model.append(np.mean((inside > outside) + 0.5 * (inside == outside)))
+  np.testing.assert_allclose(told(louder, "undefended"), np.mean(by_model), atol=1e-3)
+  assert rows["undefended"].out_of_distribution is None
 
 
 def test_the_risk_coverage_area_is_the_mean_error_among_the_surest():

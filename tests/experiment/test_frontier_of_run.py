@@ -69,6 +69,17 @@ def test_a_grid_is_measured_before_the_same_shadow_models(workdir, monkeypatch):
   assert np.abs(np.asarray(answers) - np.asarray(alone)).max() > 1e-3
 
 
+def test_another_data_set_is_asked_about_too(workdir, tmp_path, monkeypatch, capsys):
+  monkeypatch.setattr(frontier, "compared_predictors", few_predictors)
+  command = ["frontier", AUDIT, f"--workdir={workdir}", f"--output={tmp_path}"]
+  assert main.run(["diffence", *command, "--out_of_distribution=photographs"]) == 0
+  assert "told apart" in capsys.readouterr().out
+  rows = json.loads((tmp_path / "frontier.json").read_text())
+  assert all(0.0 <= row["out_of_distribution"] <= 1.0 for row in rows)
+  stage = frontier.other_images(frontier.plan_grid(config_of(workdir))[0], "photographs")
+  assert stage.load_model(open_store(workdir), 0).candidates.shape[0] == len(stage.samples)
+
+
 def test_what_is_chosen_is_written_as_flags_and_as_a_program(
   workdir, tmp_path, monkeypatch, capsys
 ):
@@ -92,6 +103,8 @@ def test_what_is_chosen_is_written_as_flags_and_as_a_program(
     (["--steps=80,x"], "expected whole numbers"),
     (["--steps=5000"], "step is 5000"),
     (["--candidates=6"], "shadow.num_recorded is 5"),
+    (["--out_of_distribution=digits"], "expected another data set"),
+    (["--out_of_distribution=photograph"], "photographs"),
   ],
 )
 def test_what_is_no_grid_is_refused(workdir, arguments, message):
