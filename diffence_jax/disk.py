@@ -104,6 +104,14 @@ def make_private(workdir: Path) -> None:
     workdir.chmod(0o700)
 
 
+def remove_folder(folder: Path) -> None:
+  """Removes a folder; should this be killed, what is left of it has another name."""
+  removed = folder.with_name(f"{folder.name}.removed")
+  shutil.rmtree(removed, ignore_errors=True)
+  folder.rename(removed)
+  shutil.rmtree(removed, ignore_errors=True)
+
+
 def link_or_copy(source: Path, path: Path) -> None:
   """Puts a file at another place too, in place of what is there.
 

@@ -4,7 +4,7 @@ All defenses and all attacks score this one record, so it is made once, in batch
 killed run does not make again.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,9 @@ from diffence_jax.defense.pairs import check_finite
 from diffence_jax.diffusion import Schedule, denoiser_beside
 from diffence_jax.predictor import Bound, are_finite, check_largest, runs_on_host
 from diffence_jax.progress import progress_bar
+
+# The files of a record, without their ending.
+RECORDED = ("raw", "candidates")
 
 
 def make_record_step(
@@ -117,7 +120,7 @@ def record_queries(
     schedule: its noise schedule.
     read_images: rows i64[B] to images u8[B,H,W,C], such as the `__getitem__` of an array.
     ids: i64[N], the samples' stable ids.
-    batch_size: the most images between two commits of the record, rounded up to the mesh.
+    batch_size: as `make_recorder` takes it.
     mesh: batches are split over it.
     directory: for the record; what a killed run recorded there is not recorded again.
     num_models: S, for an ensemble; None for a classifier alone.
@@ -127,15 +130,58 @@ def record_queries(
     FloatingPointError: candidates are not finite.
     ValueError: the classifier's answers are not.
   """
+  record = make_recorder(
+    key, classifier, denoiser, schedule, read_images, ids,
+    batch_size=batch_size, mesh=mesh, num_models=num_models, **purify,
+  )  # fmt: skip
+  with progress_bar(len(ids), "queries", "image") as bar:
+    for count in record(directory, 0, len(ids)):
+      bar.update(count)
+
+
+def make_recorder(
+  key: jax.Array,
+  classifier: Bound,
+  denoiser: Bound,
+  schedule: Schedule,
+  read_images: Callable[[np.ndarray], np.ndarray],
+  ids: np.ndarray,
+  *,
+  batch_size: int,
+  mesh: Mesh,
+  num_models: int | None = None,
+  **purify: Any,
+) -> Callable[[Path, int, int], Iterator[int]]:
+  """Builds what records some of the rows of a record at a time, compiled once for all.
+
+  Args:
+    key: this and all others as `record_queries` takes them.
+    classifier: the classifier, or an ensemble.
+    denoiser: the noise-prediction network.
+    schedule: its noise schedule.
+    read_images: reads rows.
+    ids: i64[N], of all rows.
+    batch_size: the most images between two commits of the record. All batches are of one size,
+      with N / batch_size of them; it is rounded up to the mesh.
+    mesh: batches are split over it.
+    num_models: S, for an ensemble.
+    **purify: settings of `candidate_logits`.
+
+  Returns:
+    `(directory, start, stop)` to how many rows are done, one after another: it writes the rows
+    from `start` to `stop` as `record_queries` does all.
+  """
   batch_size = even_size(len(ids), batch_size, mesh.size)
   is_stacked = num_models is not None and models.is_conditional(denoiser.module)
   record_step = make_record_step(
     classifier.module, denoiser.module, mesh, is_stacked=is_stacked, **purify
   )
   shared = parallel.replicate(mesh, (key, classifier.variables, denoiser.variables, schedule))
-  writer = RecordWriter(directory, len(ids), axis=0 if num_models is None else 1)
-  with progress_bar(len(ids), "queries", "image", writer.done) as bar:
-    for rows, count in batches(len(ids), batch_size, writer.done):
+
+  def record(directory, start, stop):
+    writer = RecordWriter(directory, stop - start, axis=rows_axis(num_models))
+    yield writer.done
+    for rows, count in batches(stop, batch_size, start + writer.done):
       batch = to_float(read_images(rows)), ids[rows].astype(np.int32)
       results = jax.device_get(record_step(shared, parallel.shard_batch(mesh, batch)))
       results = [result[:count] for result in results]
@@ -143,8 +189,15 @@ def record_queries(
         results = [_by_model(result, num_models) for result in results]
       check_largest(results[0].max(axis=-1), "of the classifier's answers")
       check_finite(are_finite(results[1]))
-      writer.write(dict(zip(("raw", "candidates"), results, strict=True)))
-      bar.update(count)
+      writer.write(dict(zip(RECORDED, results, strict=True)))
+      yield count
+
+  return record
+
+
+def rows_axis(num_models: int | None) -> int:
+  """The axis of a record that its rows lie along."""
+  return 0 if num_models is None else 1
 
 
 def _by_model(logits, num_models):

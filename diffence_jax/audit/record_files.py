@@ -3,8 +3,9 @@
 import hashlib
 import json
 import os
+import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +108,27 @@ class RecordWriter:
       digest.update(f"{name} {record.dtype} {record.shape}".encode())
       digest.update(rows)
     return digest.hexdigest()
+
+
+def join_records(
+  directory: Path, parts: Sequence[Path], names: Sequence[str], num_rows: int, *, axis: int = 0
+) -> None:
+  """Writes records that follow one another as one; no more than one is read at a time.
+
+  Args:
+    directory: for the files; a record that is half written there is written anew.
+    parts: folders, each with as many rows of every array.
+    names: of the files, without their ending.
+    num_rows: in all.
+    axis: of the rows in every array.
+  """
+  shutil.rmtree(directory / RESUME, ignore_errors=True)
+  writer = RecordWriter(directory, num_rows, axis=axis)
+  for part in parts:
+    read = lambda name, part=part: np.load(
+      part / f"{name}.npy", mmap_mode="r", allow_pickle=False
+    )
+    writer.write({name: read(name) for name in names})
 
 
 def read_model(path: Path, model: int | None) -> np.ndarray:

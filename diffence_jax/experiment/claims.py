@@ -154,8 +154,9 @@ def alone_at(claims: Alone | Claims, path: Path) -> Iterator[None]:
 
 def clear_claims(workdir: Path) -> None:
   """Removes what killed processes have left, for one that has the workdir to itself."""
-  for claim in workdir.glob("*/*.claim*"):
-    claim.unlink(missing_ok=True)
+  for pattern in ("*/*.claim*", "*/*.parts/*.claim*"):
+    for claim in workdir.glob(pattern):
+      claim.unlink(missing_ok=True)
 
 
 def _claim(path: Path) -> Path:

@@ -1,25 +1,23 @@
 """Runs an experiment, stage by stage, and leaves a report."""
 
 import contextlib
-import functools
 import json
 import os
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
-from diffence_jax import parallel
 from diffence_jax.compiling import compiled_quickly
 from diffence_jax.disk import private_files, write_atomically
-from diffence_jax.experiment.claims import PATIENCE, Alone, Claims, alone_at, clear_claims
+from diffence_jax.experiment.claims import Alone, Claims, alone_at, clear_claims
 from diffence_jax.experiment.collect import results_of
 from diffence_jax.experiment.config import as_json
 from diffence_jax.experiment.plan import Experiment, plan
 from diffence_jax.experiment.reports import write_reports
+from diffence_jax.experiment.sharing import compute_stage
 from diffence_jax.experiment.stage import Compute, Stage
 from diffence_jax.experiment.store import Store, locked
 from diffence_jax.report import Results, Timing
@@ -146,19 +144,7 @@ def compute_stages(
     for name, stage in stages.items():
       cached = store.is_done(stage)
       _say(f"{name:<15} {stage.fingerprint}  {'cached' if cached else 'running'}")
-      if not cached:
-        _compute_items(stage, store, settings, claims)
-      given = {"store": store.for_inputs_of(stage), "compute": settings}
-      write = functools.partial(stage.compute, **given)
-      # Of processes that JAX has started together only the first one can write checkpoints.
-      wanted = [store.path(stage)] if parallel.is_first() else []
-      while not store.is_done(stage):
-        with claims.claimed(wanted) as mine:
-          if mine:
-            store.compute(stage, write)
-          else:
-            time.sleep(PATIENCE)
-      store.verify(stage)
+      compute_stage(name, stage, store, settings, claims)
       seconds = store.manifest(stage)["seconds"]
       timings.append(Timing(name, stage.fingerprint, seconds, cached))
   return timings
@@ -177,27 +163,11 @@ def describe(experiment: Experiment, workdir: str | os.PathLike) -> str:
   store, lines = Store(workdir), [_data_line(experiment)]
   for name, stage in experiment.stages.items():
     state = "cached" if store.is_done(stage) else "to do "
-    done = sum(store.is_done(item) for item in stage.items)
-    there = f"; {done} of {len(stage.items)} cached" if stage.items else ""
+    items = () if store.is_done(stage) else stage.items(experiment.settings.compute)
+    done = sum(map(store.is_done, items))
+    there = f"; {done} of {len(items)} cached" if items else ""
     lines.append(f"{name:<15} {stage.fingerprint}  {state}  {stage.cost()}{there}")
   return "\n".join(lines)
-
-
-def _compute_items(
-  stage: Stage, store: Store, settings: Compute, claims: Alone | Claims
-) -> None:
-  """Computes what nobody else does of what is independent, and waits for the rest."""
-  while missing := [item for item in stage.items if not store.is_done(item)]:
-    paths = {store.path(item): item for item in missing}
-    with claims.claimed(list(paths), claims.share(len(paths))) as mine:
-      # Another may have finished one between the look and the claim.
-      share = [paths[path] for path in mine if not store.is_done(paths[path])]
-      if share:
-        stage.compute_items(share, store, settings)
-      elif not mine:
-        time.sleep(PATIENCE)
-  for item in stage.items:
-    store.verify(item)
 
 
 def _data_line(experiment: Experiment) -> str:

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -25,7 +25,8 @@ class Compute:
   Attributes:
     chunk_size: re-generations that go through the networks at a time; None: as the memory at
       hand allows.
-    batch_size: images between two commits of a record.
+    batch_size: images that are recorded at a time; processes that share a record out are to
+      have the same.
     steps_per_call: training steps that are one call; None: 1 on CPU, 32 elsewhere.
     models_at_once: shadow models that a device trains at once; None: 1 on CPU, 8 elsewhere.
     microbatch_size: examples whose own gradients DP-SGD has in memory; None: a whole batch.
@@ -61,6 +62,8 @@ class Stage(abc.ABC):
   name: ClassVar[str]
   # Raised when the code changes so that old artifacts are no longer right.
   version: ClassVar[int] = 1
+  # Whether items are computed faster several at a time than one after another.
+  items_together: ClassVar[bool] = False
 
   @functools.cached_property
   def fingerprint(self) -> str:
@@ -73,13 +76,21 @@ class Stage(abc.ABC):
     """The stages whose artifacts this one reads."""
     return tuple(_stages_in([getattr(self, field.name) for field in dataclasses.fields(self)]))
 
-  @property
-  def items(self) -> Sequence["Stage"]:
-    """Inputs that are independent of each other, for several processes to share out."""
+  def items(self, compute: Compute) -> Sequence["Stage"]:
+    """What is independent of each other and comes before, for several processes to share out.
+
+    Either inputs of this stage, or parts of it.
+    """
+    del compute
     return ()
 
-  def compute_items(self, items: Sequence["Stage"], store: "Store", compute: Compute) -> None:
-    """Computes some of `items` together, and commits each to the store when it is done."""
+  def item_worker(
+    self, store: "Store", compute: Compute
+  ) -> Callable[[Sequence["Stage"]], None]:
+    """What computes some of `items`, and commits each to the store when it is done.
+
+    What they need together is loaded and compiled once, here or at the first call.
+    """
     raise NotImplementedError(f"The stage {self.name} has no items.")
 
   @abc.abstractmethod

@@ -8,7 +8,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +59,9 @@ class Store:
       content = json.dumps({"workdir_format": _FORMAT})
       disk.write_atomically(self.workdir / _FORMAT_FILE, content + "\n")
 
-  def for_inputs_of(self, stage: Stage) -> "Store":
-    """The same store, but only what `stage` depends on can be read from it."""
-    limited, waiting = copy.copy(self), list(stage.inputs)
+  def for_inputs_of(self, stage: Stage, items: Sequence[Stage] = ()) -> "Store":
+    """The same store, but only what `stage` depends on, and its items, can be read from it."""
+    limited, waiting = copy.copy(self), [*stage.inputs, *items]
     limited._readable = set()
     while waiting:
       other = waiting.pop()
@@ -96,12 +96,15 @@ class Store:
     self.verify(stage)
     return self.path(stage)
 
-  def compute(self, stage: Stage, write: Callable[[Path], None]) -> Path:
+  def compute(
+    self, stage: Stage, write: Callable[[Path], None], parts: Sequence[Stage] = ()
+  ) -> Path:
     """Returns the verified artifact of `stage`, computing it first if it is not there.
 
     Args:
       stage: the stage.
       write: writes the artifact's files into the folder it is given; see `Stage.compute`.
+      parts: artifacts that it is made of: their seconds are part of its own.
 
     Returns:
       The artifact's folder.
@@ -113,11 +116,11 @@ class Store:
     path = self.path(stage)
     if not self.is_done(stage):
       with disk.naming_full(self.workdir):
-        self._compute(stage, path, write)
+        self._compute(stage, path, write, parts)
     self.verify(stage)
     return path
 
-  def _compute(self, stage, path, write):
+  def _compute(self, stage, path, write, parts):
     """Computes an artifact that is not there, and commits it."""
     if os.path.lexists(path):  # a link that leads nowhere, too
       raise disk.damaged(path / _MANIFEST, "is missing", _remedy(path))
@@ -131,7 +134,7 @@ class Store:
         f"{partial} cannot be made: {error.strerror}. Delete the file or link that is in its "
         "place, and run again."
       ) from error
-    start = time.perf_counter()
+    start = time.perf_counter() - sum(self.manifest(part)["seconds"] for part in parts)
     # The manifest is the last file written: a run killed after that needs only to commit.
     if not (partial / _MANIFEST).is_file():
       write(partial)

@@ -8,7 +8,8 @@ import pytest
 
 import diffence_jax as dj
 from diffence_jax import models, parallel
-from diffence_jax.audit.record import record_queries
+from diffence_jax.audit.record import RECORDED, make_recorder, record_queries
+from diffence_jax.audit.record_files import join_records
 from diffence_jax.predictor import Bound
 
 TRACES = {"classifier": [], "denoiser": []}
@@ -79,6 +80,27 @@ def test_the_record_is_what_the_library_gives(tmp_path):
 def test_batches_do_not_change_the_record(tmp_path):
   for a, b in zip(record(tmp_path / "a", 4), record(tmp_path / "b", 100), strict=True):
     np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_parts_joined_are_the_record_bit_for_bit_and_compile_once(tmp_path):
+  """Of one batch, of several, and one that does not fill its last batch."""
+  expected = record(tmp_path / "whole")
+  TRACES["classifier"].clear()
+  recorder = make_recorder(
+    KEY, *BOUND, SCHEDULE, IMAGES.__getitem__, IDS, batch_size=5, mesh=parallel.batch_mesh(),
+    **PURIFY,
+  )  # fmt: skip
+  parts = []
+  for start, stop in ((20, 23), (0, 5), (5, 20)):
+    folder = tmp_path / f"{start:02d}"
+    folder.mkdir()
+    assert sum(recorder(folder, start, stop)) == stop - start
+    parts.append(folder)
+  assert TRACES["classifier"].count((5, 4, 4, 1)) == 1
+  (tmp_path / "joined").mkdir()
+  join_records(tmp_path / "joined", sorted(parts), RECORDED, 23)
+  for name, array in zip(RECORDED, expected, strict=True):
+    np.testing.assert_array_equal(np.load(tmp_path / "joined" / f"{name}.npy"), array)
 
 
 def test_a_killed_record_goes_on_and_repeats_no_batch(tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import pytest
 
-from diffence_jax.audit.record_files import RecordWriter, read_model
+from diffence_jax.audit.record_files import RecordWriter, join_records, read_model
 
 NUM, PART = 10, 3
 RAW = np.random.default_rng(0).normal(size=(4, NUM, 2)).astype(np.float32)
@@ -38,6 +38,22 @@ def test_a_record_is_read_as_it_was_written_model_by_model(tmp_path, axis):
       np.testing.assert_array_equal(read_model(tmp_path / f"{name}.npy", 2), array[2])
     else:
       np.testing.assert_array_equal(read_model(tmp_path / f"{name}.npy", None), array[0])
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_parts_are_joined_along_their_rows_over_what_was_half_written(tmp_path, axis):
+  arrays = {"raw": RAW, "candidates": CANDIDATES}
+  parts, rows_of = [], lambda array, rows: array[:, rows] if axis else array[0, rows]
+  for start in range(0, NUM, PART):
+    parts.append(tmp_path / str(start))
+    parts[-1].mkdir()
+    for name, array in arrays.items():
+      np.save(parts[-1] / f"{name}.npy", rows_of(array, slice(start, start + PART)))
+  write(tmp_path / "joined", axis, until=7)
+  join_records(tmp_path / "joined", parts, tuple(arrays), NUM, axis=axis)
+  for name, array in arrays.items():
+    joined = np.load(tmp_path / "joined" / f"{name}.npy")
+    np.testing.assert_array_equal(joined, rows_of(array, slice(None)))
 
 
 def cut(path):

@@ -75,7 +75,7 @@ def test_inputs_are_the_stages_among_the_fields_each_once():
   first, second = Step(0), Step(1)
   both = Step([second], (first, second, first))
   assert both.inputs == (second, first)
-  assert first.inputs == () and not first.items
+  assert first.inputs == () and not first.items(Compute())
 
 
 def test_what_has_no_fingerprint_is_refused():

@@ -5,7 +5,7 @@ What they are asked about, re-generated images, is made once for all and is on d
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -16,7 +16,7 @@ from diffence_jax.audit.predictors import ModelRecord
 from diffence_jax.batching import in_batches
 from diffence_jax.experiment.samples import Samples
 from diffence_jax.experiment.stage import Compute, Stage
-from diffence_jax.experiment.stages.queries import Recording
+from diffence_jax.experiment.stages.queries import Asked, RecordInParts
 from diffence_jax.experiment.stages.shadow_queries import (
   ShadowQueries,
   num_versions,
@@ -25,12 +25,11 @@ from diffence_jax.experiment.stages.shadow_queries import (
 from diffence_jax.experiment.store import Store
 from diffence_jax.named import Choice
 from diffence_jax.predictor import Bound
-from diffence_jax.progress import progress_bar
 from diffence_jax.training.procedure import train_by
 
 
 @dataclasses.dataclass(frozen=True)
-class Regenerations(Recording):
+class Regenerations(RecordInParts):
   """Every version of every sample, and its re-generations, as images.
 
   Attributes:
@@ -46,12 +45,13 @@ class Regenerations(Recording):
     """N*A, samples times versions."""
     return len(self.samples) * num_versions(self.augmentation)
 
-  def compute(self, folder: Path, store: Store, compute: Compute) -> None:
-    """Writes `raw.npy` f32[N*A,H*W*C] and `candidates.npy` f32[N*A,R,H*W*C]."""
+  def asked(self, store: Store, compute: Compute) -> Asked:
+    """What makes `raw.npy` f32[N*A,H*W*C] and `candidates.npy` f32[N*A,R,H*W*C]."""
+    del store, compute
     # A classifier that answers with the image itself: all else is as for any other.
     pixels = Bound(lambda _, images: images.reshape(len(images), -1), ())
     read = reader_of_versions(self.samples.images, self.augmentation)
-    self.record(folder, store, compute, pixels, read, np.arange(self.num_rows))
+    return Asked(pixels, read, np.arange(self.num_rows))
 
   def load(self, store: Store) -> tuple[np.ndarray, np.ndarray]:
     """The images f32[N*A,H,W,C] and f32[N*A,R,H,W,C] of a finished stage, mapped from disk."""
@@ -123,9 +123,9 @@ class ProcedureShadows(Stage):
 
   models: tuple[ProcedureShadow, ...]
 
-  @property
-  def items(self) -> Sequence[Stage]:
+  def items(self, compute: Compute) -> Sequence[Stage]:
     """The models."""
+    del compute
     return self.models
 
   @property
@@ -143,13 +143,15 @@ class ProcedureShadows(Stage):
     """A: in how many versions every image is asked about."""
     return num_versions(self.models[0].regenerations.augmentation)
 
-  def compute_items(self, items: Sequence[Stage], store: Store, compute: Compute) -> None:
+  def item_worker(self, store: Store, compute: Compute) -> Callable[[Sequence[Stage]], None]:
     """Trains and asks some of the models, one after another."""
-    with progress_bar(len(items), "shadow models", "model") as bar:
+
+    def work(items: Sequence[Stage]) -> None:
       for item in items:
         given = {"store": store.for_inputs_of(item), "compute": compute}
         store.compute(item, functools.partial(item.compute, **given))
-        bar.update()
+
+    return work
 
   def compute(self, folder: Path, store: Store, compute: Compute) -> None:
     """Writes `membership.npy`, bool[S,N]."""

@@ -16,7 +16,7 @@ from diffence_jax.audit.predictors import ModelRecord
 from diffence_jax.audit.record_files import read_model
 from diffence_jax.diffusion import reconstruct
 from diffence_jax.experiment.stage import Compute
-from diffence_jax.experiment.stages.queries import Recording
+from diffence_jax.experiment.stages.queries import Asked, Recording
 from diffence_jax.experiment.stages.shadow_models import ShadowModels
 from diffence_jax.experiment.stages.target import Target
 from diffence_jax.experiment.store import Store
@@ -66,10 +66,8 @@ class OptimisedQueries(Recording):
     ):
       (folder / name).mkdir(exist_ok=True)
       ids = np.arange(len(queries)) + number * len(queries)
-      self.record(
-        folder / name, store, compute, classifier, queries.__getitem__, ids,
-        num_models=num_models,
-      )  # fmt: skip
+      asked = Asked(classifier, queries.__getitem__, ids, num_models)
+      self.record(folder / name, store, compute, asked)
 
   def load_queries(self, store: Store) -> np.ndarray:
     """The queries u8[2,n,H,W,C] of a finished stage: for the bare models, then the others."""

@@ -1,21 +1,23 @@
 """The stage that records queries, for one classifier or for several at once."""
 
+import abc
 import dataclasses
 import json
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
 from diffence_jax import models, parallel, rng
 from diffence_jax.audit.predictors import ModelRecord
-from diffence_jax.audit.record import record_queries
-from diffence_jax.audit.record_files import read_model
+from diffence_jax.audit.record import RECORDED, make_recorder, record_queries, rows_axis
+from diffence_jax.audit.record_files import join_records, read_model
 from diffence_jax.defense.policy import Record
 from diffence_jax.disk import read_checked, write_checked
+from diffence_jax.experiment.parts import InParts, Part
 from diffence_jax.experiment.purification import Purification
 from diffence_jax.experiment.samples import Samples
 from diffence_jax.experiment.stage import Compute, Stage, fingerprint
@@ -23,6 +25,22 @@ from diffence_jax.experiment.stages.diffusion import SavedDiffusion, TrainedDiff
 from diffence_jax.experiment.stages.target import Target
 from diffence_jax.experiment.store import Store
 from diffence_jax.predictor import Bound
+
+
+class Asked(NamedTuple):
+  """Whose answers are recorded, and to what; see `audit.record.record_queries`.
+
+  Attributes:
+    classifier: the classifier, or an ensemble.
+    read_images: rows i64[B] to images u8[B,H,W,C].
+    ids: i64[N], of all rows.
+    num_models: S, of an ensemble; None for a classifier alone.
+  """
+
+  classifier: Bound
+  read_images: Callable[[np.ndarray], np.ndarray]
+  ids: np.ndarray
+  num_models: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,33 +61,31 @@ class Recording(Stage):
   num_recorded: int
   seed: int
 
-  def record(
-    self,
-    folder: Path,
-    store: Store,
-    compute: Compute,
-    classifier: Bound,
-    read_images: Callable[[np.ndarray], np.ndarray],
-    ids: np.ndarray,
-    *,
-    num_models: int | None = None,
-  ) -> None:
-    """Records the answers of a classifier; see `audit.record.record_queries`."""
-    record_queries(
+  def record(self, folder: Path, store: Store, compute: Compute, asked: Asked) -> None:
+    """Records all answers; see `audit.record.record_queries`."""
+    args, options = self.recorded(store, compute, asked, compute.batch_size)
+    record_queries(*args, directory=folder, **options)
+
+  def recorded(
+    self, store: Store, compute: Compute, asked: Asked, batch_size: int
+  ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """What `audit.record.make_recorder` takes: the arguments, and those with names."""
+    arguments = (
       rng.stream(self.seed, self.name),
-      classifier,
+      asked.classifier,
       self.purification.network(self.diffusion.load(store)),
       self.purification.sampler_schedule(),
-      read_images,
-      ids,
-      batch_size=compute.batch_size,
-      mesh=parallel.batch_mesh(),
-      directory=folder,
-      num_models=num_models,
-      num_candidates=self.num_recorded,
-      chunk_size=compute.chunk_size,
-      **self.purification.sampler,
+      asked.read_images,
+      asked.ids,
     )
+    return arguments, {
+      "batch_size": batch_size,
+      "mesh": parallel.batch_mesh(),
+      "num_models": asked.num_models,
+      "num_candidates": self.num_recorded,
+      "chunk_size": compute.chunk_size,
+      **self.purification.sampler,
+    }
 
   @property
   def is_conditional(self) -> bool:
@@ -96,7 +112,43 @@ class Recording(Stage):
 
 
 @dataclasses.dataclass(frozen=True)
-class Queries(Recording):
+class RecordInParts(Recording, InParts):
+  """A record whose images are shared out: what is answered to one depends on no other."""
+
+  @abc.abstractmethod
+  def asked(self, store: Store, compute: Compute) -> Asked:
+    """Whose answers are recorded, and to what."""
+
+  @property
+  def num_models(self) -> int | None:
+    """S, of an ensemble; None for a classifier alone."""
+    return None
+
+  def rows_at_once(self, compute: Compute) -> int:
+    """A batch."""
+    return compute.batch_size
+
+  def part_writer(self, store: Store, compute: Compute) -> Callable[[Part, Path], None]:
+    """What writes some rows of `raw.npy` and `candidates.npy`."""
+    asked = self.asked(store, compute)
+    args, options = self.recorded(store, compute, asked, self.rows_at_once(compute))
+    record = make_recorder(*args, **options)
+
+    def write(part, folder):
+      for _ in record(folder, part.start, part.stop):
+        pass
+
+    return write
+
+  def compute(self, folder: Path, store: Store, compute: Compute) -> None:
+    """Joins the parts to `raw.npy` and `candidates.npy`, of the shapes in `asked`."""
+    parts = [store.open(part) for part in self.items(compute)]
+    axis = rows_axis(self.num_models)
+    join_records(folder, parts, RECORDED, self.num_rows, axis=axis)
+
+
+@dataclasses.dataclass(frozen=True)
+class Queries(RecordInParts):
   """What the target answers to every sample and its candidates.
 
   Attributes:
@@ -107,11 +159,16 @@ class Queries(Recording):
 
   classifier: Target
 
-  def compute(self, folder: Path, store: Store, compute: Compute) -> None:
-    """Writes `raw.npy` f32[N,K] and `candidates.npy` f32[N,R,K]."""
-    classifier = self.classifier.load(store)
+  @property
+  def num_rows(self) -> int:
+    """N, samples."""
+    return len(self.samples)
+
+  def asked(self, store: Store, compute: Compute) -> Asked:
+    """What makes `raw.npy` f32[N,K] and `candidates.npy` f32[N,R,K]."""
+    del compute
     images = self.samples.images
-    self.record(folder, store, compute, classifier, images.__getitem__, self.samples.ids)
+    return Asked(self.classifier.load(store), images.__getitem__, self.samples.ids)
 
   def load(self, store: Store, num_candidates: int | None = None) -> Record:
     """The record of a finished stage, with the first M of the candidates."""
@@ -169,10 +226,8 @@ def record_together(stages: Sequence[Queries], store: Store, compute: Compute) -
 
   together = Bound(answer, [c.variables for c in classifiers])
   images = first.samples.images
-  first.record(
-    folder, store, compute, together, images.__getitem__, first.samples.ids,
-    num_models=len(recorded),
-  )  # fmt: skip
+  asked = Asked(together, images.__getitem__, first.samples.ids, len(recorded))
+  first.record(folder, store, compute, asked)
   for number, stage in enumerate(recorded):
 
     def write(path, number=number):

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -62,12 +62,13 @@ class ShadowModels(Stage):
   """
 
   name: ClassVar[str] = "shadow"
+  items_together: ClassVar[bool] = True
 
   models: tuple[ShadowModel, ...]
 
-  @property
-  def items(self) -> Sequence[Stage]:
+  def items(self, compute: Compute) -> Sequence[Stage]:
     """The models."""
+    del compute
     return self.models
 
   @functools.cached_property
@@ -80,13 +81,16 @@ class ShadowModels(Stage):
     """The samples that their training sets are drawn from."""
     return self.models[0].pool
 
-  def compute_items(self, items: Sequence[Stage], store: Store, compute: Compute) -> None:
+  def item_worker(self, store: Store, compute: Compute) -> Callable[[Sequence[Stage]], None]:
     """Trains some of the models together."""
 
-    def keep(i: int, variables: Any) -> None:
-      store.compute(items[i], lambda folder: _keep(folder, variables))
+    def work(items: Sequence[Stage]) -> None:
+      def keep(i: int, variables: Any) -> None:
+        store.compute(items[i], lambda folder: _keep(folder, variables))
 
-    _train(items, keep, compute)
+      _train(items, keep, compute)
+
+    return work
 
   def compute(self, folder: Path, store: Store, compute: Compute) -> None:
     """Writes `membership.npy`, bool[S,N]."""

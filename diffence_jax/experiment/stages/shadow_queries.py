@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Callable
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -11,7 +10,7 @@ from diffence_jax import rng
 from diffence_jax.audit.predictors import ModelRecord
 from diffence_jax.data import Images, augment
 from diffence_jax.experiment.stage import Compute
-from diffence_jax.experiment.stages.queries import Recording
+from diffence_jax.experiment.stages.queries import Asked, RecordInParts
 from diffence_jax.experiment.stages.shadow_models import ShadowModels
 from diffence_jax.experiment.stages.target import Target
 from diffence_jax.experiment.store import Store
@@ -21,7 +20,7 @@ _NEAR_DUPLICATE = 1
 
 
 @dataclasses.dataclass(frozen=True)
-class ShadowQueries(Recording):
+class ShadowQueries(RecordInParts):
   """What every shadow model answers to every version of every sample.
 
   Attributes:
@@ -39,24 +38,33 @@ class ShadowQueries(Recording):
     """A: in how many versions every image is asked about."""
     return num_versions(self.augmentation)
 
-  def compute(self, folder: Path, store: Store, compute: Compute) -> None:
-    """Writes `raw.npy` f32[S,N*A,K] and `candidates.npy` f32[S,N*A,R,K]."""
+  @property
+  def num_models(self) -> int:
+    """S, shadow models."""
+    return len(self.shadow.models)
+
+  @property
+  def num_rows(self) -> int:
+    """N*A, samples times versions."""
+    return len(self.samples) * self.num_versions
+
+  def rows_at_once(self, compute: Compute) -> int:
+    """A batch, of fewer images where each model has re-generations of its own."""
+    return -(-compute.batch_size // (self.num_models if self.is_conditional else 1))
+
+  def asked(self, store: Store, compute: Compute) -> Asked:
+    """What makes `raw.npy` f32[S,N*A,K] and `candidates.npy` f32[S,N*A,R,K]."""
     read = reader_of_versions(self.samples.images, self.augmentation)
-    rows = np.arange(len(self.samples) * self.num_versions)
-    num_models = len(self.shadow.models)
     if self.is_conditional:
-      # Each model has re-generations of its own: as much work for fewer images.
       ensemble = self.shadow.load_stacked(store)
-      compute = dataclasses.replace(compute, batch_size=-(-compute.batch_size // num_models))
     else:
       ensemble = self.shadow.load(store, compute)
-    self.record(folder, store, compute, ensemble, read, rows, num_models=num_models)
+    return Asked(ensemble, read, np.arange(self.num_rows), self.num_models)
 
   def cost(self) -> str:
     """How many evaluations of the diffusion model and of shadow models."""
-    num_models = len(self.shadow.models)
-    num = len(self.samples) * self.num_versions * self.num_recorded * num_models
-    shared = num_models if self.is_conditional else 1
+    num = self.num_rows * self.num_recorded * self.num_models
+    shared = self.num_models if self.is_conditional else 1
     return (
       f"{self.num_evaluations(self.num_versions) * shared} evaluations of the diffusion model, "
       f"{num} of shadow models"
@@ -64,7 +72,7 @@ class ShadowQueries(Recording):
 
 
 @dataclasses.dataclass(frozen=True)
-class TargetQueries(Recording):
+class TargetQueries(RecordInParts):
   """What the target answers to every version of every sample.
 
   Attributes:
@@ -77,11 +85,16 @@ class TargetQueries(Recording):
   classifier: Target
   augmentation: str
 
-  def compute(self, folder: Path, store: Store, compute: Compute) -> None:
-    """Writes `raw.npy` f32[N*A,K] and `candidates.npy` f32[N*A,R,K]."""
+  @property
+  def num_rows(self) -> int:
+    """N*A, samples times versions."""
+    return len(self.samples) * num_versions(self.augmentation)
+
+  def asked(self, store: Store, compute: Compute) -> Asked:
+    """What makes `raw.npy` f32[N*A,K] and `candidates.npy` f32[N*A,R,K]."""
+    del compute
     read = reader_of_versions(self.samples.images, self.augmentation)
-    rows = np.arange(len(self.samples) * num_versions(self.augmentation))
-    self.record(folder, store, compute, self.classifier.load(store), read, rows)
+    return Asked(self.classifier.load(store), read, np.arange(self.num_rows))
 
   def cost(self) -> str:
     """How many evaluations of the diffusion model."""
@@ -90,7 +103,7 @@ class TargetQueries(Recording):
 
 
 @dataclasses.dataclass(frozen=True)
-class NearDuplicates(Recording):
+class NearDuplicates(RecordInParts):
   """What the target answers to near-duplicates of every sample, one candidate each.
 
   A query that looks at several candidates mixes near-duplicates; one that comes to the end of
@@ -106,8 +119,14 @@ class NearDuplicates(Recording):
   classifier: Target
   num_queries: int
 
-  def compute(self, folder: Path, store: Store, compute: Compute) -> None:
-    """Writes `raw.npy` f32[N*k,K] and `candidates.npy` f32[N*k,1,K]."""
+  @property
+  def num_rows(self) -> int:
+    """N*k, samples times near-duplicates of each."""
+    return len(self.samples) * self.num_queries
+
+  def asked(self, store: Store, compute: Compute) -> Asked:
+    """What makes `raw.npy` f32[N*k,K] and `candidates.npy` f32[N*k,1,K]."""
+    del compute
     images, num = self.samples.images, self.num_queries
     seed = rng.numpy_seed(self.seed, "near_duplicates")
 
@@ -118,8 +137,7 @@ class NearDuplicates(Recording):
         image += draw.integers(-_NEAR_DUPLICATE, _NEAR_DUPLICATE + 1, image.shape, np.int16)
       return np.clip(near, 0, 255).astype(np.uint8)
 
-    rows = np.arange(len(self.samples) * num)
-    self.record(folder, store, compute, self.classifier.load(store), read, rows)
+    return Asked(self.classifier.load(store), read, np.arange(self.num_rows))
 
   def load(self, store: Store, raw: np.ndarray) -> ModelRecord:
     """The candidates f32[N,1,k,K] of a finished stage, beside raw predictions f32[N,1,K].
