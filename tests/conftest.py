@@ -2,6 +2,8 @@
 
 import atexit
 import fcntl
+import gc
+import importlib.metadata
 import os
 import shutil
 import tempfile
@@ -10,10 +12,18 @@ from typing import NamedTuple
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Most of the time would be compilation of what runs for milliseconds.
-os.environ.setdefault(
-  "XLA_FLAGS",
-  "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
-)
+if "XLA_FLAGS" not in os.environ:
+  _flags = [
+    "--xla_backend_optimization_level=0",
+    "--xla_llvm_disable_expensive_passes=true",
+    "--xla_cpu_parallel_codegen_split_count=1",
+  ]
+  if tuple(map(int, importlib.metadata.version("jaxlib").split(".")[:2])) < (0, 12):
+    # Emitting what is fused takes half of the time; later ones know no other way, nor the flag.
+    _flags.append("--xla_cpu_use_fusion_emitters=false")
+  os.environ["XLA_FLAGS"] = " ".join(_flags)
+# Test processes share few cores, which threads that wait for one another take away.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
   # Commands that tests run compile the same functions; the first one does it for all.
   _cache = tempfile.mkdtemp(prefix="compiled")
@@ -24,6 +34,8 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 import jax
 import pytest
 
+# Tracing makes many objects; all that was imported need not be looked through each time.
+gc.set_threshold(100_000, 50, 100)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 

@@ -104,6 +104,7 @@ def shrink(config: ConfigDict) -> None:
     config.shadow.queries = (1, 2)
     config.shadow.num_recorded = 5
   config.attacks.nn.epochs = 3
+  config.attacks.hop_skip_jump.num_iterations = 3
   config.audit.num_label_only = min(config.audit.num_label_only, 4)
   config.audit.num_optimised = 0  # which takes more shadow models than there are here
   config.samples.num_images = 4
