@@ -21,12 +21,16 @@ _OVERHEAD = 2**20
 class Checkpoints:
   """The latest state of a training run, committed whole or not at all, and verified."""
 
-  def __init__(self, directory: str | os.PathLike):
+  def __init__(self, directory: str | os.PathLike, *, writes: bool = True):
     """Opens, or makes, the folder that holds the checkpoints of one run.
 
     What lies there and is not whole is left out, with a warning: the run goes on without.
+
+    Args:
+      directory: the folder.
+      writes: False in a process that only reads what another one keeps there.
     """
-    self._directory = Path(directory).absolute()
+    self._directory, self._writes = Path(directory).absolute(), writes
     self._directory.mkdir(parents=True, exist_ok=True)
     self._step = self._newest()
 
@@ -74,6 +78,8 @@ class Checkpoints:
     return 0
 
   def _keep_only(self, kept: Path | None) -> None:
+    if not self._writes:
+      return
     for path in self._directory.iterdir():
       if path != kept:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -147,4 +153,9 @@ def _on_host(tree):
 
 
 def _placed_like(value, leaf):
-  return jax.device_put(value, leaf.sharding) if isinstance(leaf, jax.Array) else value
+  if not isinstance(leaf, jax.Array):
+    return value
+  if leaf.is_fully_addressable:
+    return jax.device_put(value, leaf.sharding)
+  # Over several processes, each of which has read all of it.
+  return jax.make_array_from_callback(leaf.shape, leaf.sharding, lambda index: value[index])

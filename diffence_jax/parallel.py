@@ -1,14 +1,17 @@
 """Work over all devices: one mesh, batches split over it, everything else copied.
 
-Several processes, on one host or many, do not compute together: each has a mesh of its own
-devices, takes its share of the models, and meets the others in the workdir.
+Several processes, on one host or many, each have a mesh of their own devices, take their share
+of what is independent, and meet the others in the workdir. Processes that JAX has started
+together, a pod, train the target and the diffusion model in step, over one mesh of all devices.
 """
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -62,8 +65,7 @@ def batch_mesh(devices: list[jax.Device] | None = None) -> Mesh:
   """A one-dimensional mesh over `devices`, its axis named `batch`.
 
   Args:
-    devices: None for all devices of this process. Several hosts each have a mesh of their own:
-      they share work by dividing models among them, and meet in the workdir only.
+    devices: None for all devices of this process.
 
   Returns:
     The mesh.
@@ -73,24 +75,95 @@ def batch_mesh(devices: list[jax.Device] | None = None) -> Mesh:
   return Mesh(np.array(devices), (BATCH,), axis_types=(AxisType.Auto,))
 
 
+def pod_mesh() -> Mesh:
+  """The mesh of all devices of all processes of the pod, those of a process side by side."""
+  return batch_mesh(sorted(jax.devices(), key=lambda device: (device.process_index, device.id)))
+
+
+def is_pod() -> bool:
+  """Whether there are several processes that JAX has started together."""
+  return jax.process_count() > 1
+
+
+def writes(mesh: Mesh) -> bool:
+  """Whether this is the process that writes what the devices of a mesh compute together."""
+  return is_first() or not mesh.is_multi_process
+
+
+def meet(mesh: Mesh, name: str) -> None:
+  """Waits until all processes of a mesh are at this place, which has a name."""
+  if mesh.is_multi_process:
+    multihost_utils.sync_global_devices(name)
+
+
+def from_first(value: int) -> int:
+  """What the first process of the pod gives, for all of them."""
+  return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
+
+
+def check_alike(facts: Mapping[str, str]) -> None:
+  """Raises ValueError, in every process of the pod, unless all have the same facts.
+
+  Args:
+    facts: name to what this process has.
+  """
+  digest = lambda text: np.frombuffer(hashlib.sha256(text.encode()).digest(), np.uint8)
+  gathered = multihost_utils.process_allgather(np.stack([digest(t) for t in facts.values()]))
+  for number, digests in enumerate(gathered):
+    for place, name in enumerate(facts):
+      if not np.array_equal(digests[place], gathered[0][place]):
+        raise ValueError(
+          f"Process {number} of {len(gathered)} has another {name} than process 0; expected "
+          f"the same command and version in all of them. In this one it is: {facts[name]}"
+        )
+
+
+def part(mesh: Mesh, rows: np.ndarray) -> np.ndarray:
+  """The rows of a batch i[B] that the devices of this process take.
+
+  Raises:
+    ValueError: B is not a multiple of the number of devices.
+  """
+  _check_size(len(rows), mesh.size)
+  if not mesh.is_multi_process:
+    return rows
+  return np.split(rows, jax.process_count())[jax.process_index()]
+
+
 def shard_batch(mesh: Mesh, tree: Any, axis: int = 0) -> Any:
   """Splits every array of `tree` along one axis, the first by default, over the mesh.
+
+  Args:
+    mesh: as `batch_mesh` or `pod_mesh` makes it.
+    tree: arrays; in a pod `part` of a batch.
+    axis: the batch's.
 
   Raises:
     ValueError: an axis is not a multiple of the number of devices.
   """
   for leaf in jax.tree.leaves(tree):
-    if leaf.shape[axis] % mesh.size:
-      raise ValueError(
-        f"A batch of {leaf.shape[axis]} cannot be split over {mesh.size} devices; "
-        "choose a batch size that is a multiple of their number."
-      )
-  return jax.device_put(tree, NamedSharding(mesh, P(*[None] * axis, BATCH)))
+    _check_size(leaf.shape[axis], mesh.local_mesh.size)
+  return _put(tree, NamedSharding(mesh, P(*[None] * axis, BATCH)))
 
 
 def replicate(mesh: Mesh, tree: Any) -> Any:
   """Copies every array of `tree` to all devices of the mesh."""
-  return jax.device_put(tree, NamedSharding(mesh, P()))
+  return _put(tree, NamedSharding(mesh, P()))
+
+
+def _put(tree, sharding):
+  if sharding.is_fully_addressable:
+    return jax.device_put(tree, sharding)
+  put = lambda leaf: jax.make_array_from_process_local_data(sharding, np.asarray(leaf))
+  return jax.tree.map(put, tree)
+
+
+def _check_size(size, num_devices):
+  if size % num_devices:
+    raise ValueError(
+      f"A batch of {size} cannot be split over {num_devices} devices; choose a batch size that "
+      "is a multiple of their number."
+    )
 
 
 def map_over_batch(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:

@@ -38,8 +38,9 @@ Protects an image classifier with Diffence and measures what that gains.
   --share                    share the work with other processes that run the same command on
                              the same workdir, on this host or on others; they may come late,
                              or die: the rest takes over what they have not finished
-  --distributed=auto         the same on a TPU pod, whose devices have to be started together;
-                             or --distributed=HOST:PORT,NUMBER,COUNT, the address of process 0,
+  --distributed=auto         the same on a pod, whose devices are started together and train
+                             the two networks in step; or
+                             --distributed=HOST:PORT,NUMBER,COUNT, the address of process 0,
                              this one's number and how many there are
   --version                  the version of diffence_jax
   --help                     this text

@@ -10,15 +10,18 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from diffence_jax import parallel
 from diffence_jax.compiling import compiled_quickly
 from diffence_jax.disk import private_files, write_atomically
 from diffence_jax.experiment.claims import Alone, Claims, alone_at, clear_claims
 from diffence_jax.experiment.collect import results_of
 from diffence_jax.experiment.config import as_json
+from diffence_jax.experiment.in_step import train_in_step
 from diffence_jax.experiment.plan import Experiment, plan
 from diffence_jax.experiment.reports import write_reports
 from diffence_jax.experiment.sharing import compute_stage
 from diffence_jax.experiment.stage import Compute, Stage
+from diffence_jax.experiment.stages.network import TrainedNetwork
 from diffence_jax.experiment.store import Store, locked
 from diffence_jax.report import Results, Timing
 from diffence_jax.report.versions import package_versions
@@ -61,6 +64,14 @@ def carry_out(
       nobody else does, waits for the rest, and writes the same report.
   """
   store = open_store(workdir)
+  if parallel.is_pod():
+    parallel.check_alike(
+      {
+        "version": json.dumps(store.record["versions"]),
+        "workdir": str(store.workdir.resolve()),
+        "config": json.dumps(as_json(experiment.settings)),
+      }
+    )
   workdir, claims = store.workdir, Claims() if share else Alone()
   with private_files(), locked(workdir, shared=share):
     with alone_at(claims, workdir / "reports" / "start"):
@@ -144,6 +155,8 @@ def compute_stages(
     for name, stage in stages.items():
       cached = store.is_done(stage)
       _say(f"{name:<15} {stage.fingerprint}  {'cached' if cached else 'running'}")
+      if parallel.is_pod() and isinstance(stage, TrainedNetwork) and stage.in_step:
+        train_in_step(stage, store, settings, claims)
       compute_stage(name, stage, store, settings, claims)
       seconds = store.manifest(stage)["seconds"]
       timings.append(Timing(name, stage.fingerprint, seconds, cached))

@@ -78,6 +78,16 @@ class Store:
     """Whether the artifact of `stage` is there."""
     return (self.path(stage) / _MANIFEST).is_file()
 
+  def partial(self, stage: Stage) -> Path:
+    """Where the artifact of `stage` is while it is being written."""
+    path = self.path(stage)
+    return path.with_name(f"{path.name}.partial")
+
+  def is_written(self, stage: Stage) -> bool:
+    """Whether the artifact of `stage` is whole, if perhaps not committed."""
+    # The manifest is the last file written.
+    return self.is_done(stage) or (self.partial(stage) / _MANIFEST).is_file()
+
   def open(self, stage: Stage) -> Path:
     """The folder of a finished artifact, to read from.
 
@@ -124,7 +134,7 @@ class Store:
     """Computes an artifact that is not there, and commits it."""
     if os.path.lexists(path):  # a link that leads nowhere, too
       raise disk.damaged(path / _MANIFEST, "is missing", _remedy(path))
-    partial = path.with_name(path.name + ".partial")
+    partial = self.partial(stage)
     resumed = partial.exists()
     self.prepare()
     try:
@@ -135,8 +145,7 @@ class Store:
         "place, and run again."
       ) from error
     start = time.perf_counter() - sum(self.manifest(part)["seconds"] for part in parts)
-    # The manifest is the last file written: a run killed after that needs only to commit.
-    if not (partial / _MANIFEST).is_file():
+    if not self.is_written(stage):
       write(partial)
     about = {
       "stage": stage.name,

@@ -213,16 +213,21 @@ def feed(
   steps_per_call = check_steps_per_call(steps_per_call, mesh)
   if any(isinstance(values, StreamedImages) for values in jax.tree.leaves(examples)):
     steps_per_call = 1
+
+  def shares(first):
+    for kind, rows in batches(first):
+      yield kind, {group: parallel.part(mesh, of_group) for group, of_group in rows.items()}
+
   if steps_per_call > 1:
     held = parallel.replicate(mesh, examples)
     compiled = {
       kind: functools.partial(jax.jit(on_rows(step), donate_argnums=1), held)
       for kind, step in steps.items()
     }
-    return compiled, batches, steps_per_call
+    return compiled, shares, steps_per_call
 
   def taken(first):
-    for kind, rows in batches(first):
+    for kind, rows in shares(first):
       yield kind, {group: take(examples[group], of_group) for group, of_group in rows.items()}
 
   return {kind: compile_step(step) for kind, step in steps.items()}, taken, 1

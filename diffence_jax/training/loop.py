@@ -6,6 +6,7 @@ from a checkpoint is the run that was never interrupted.
 
 import itertools
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -205,7 +206,12 @@ def fit(
     FloatingPointError: the loss is no longer finite.
     ValueError: the batch cannot be split over the devices.
   """
-  checkpoints = Checkpoints(directory / "resume" / "checkpoints")
+  folder, writes = directory / "resume" / "checkpoints", parallel.writes(mesh)
+  if writes:
+    checkpoints = Checkpoints(folder)
+  parallel.meet(mesh, f"{description}: checkpoints")
+  if not writes:
+    checkpoints = Checkpoints(folder, writes=False)
   first_step = checkpoints.latest_step()
   state = parallel.replicate(mesh, state)
   if first_step:
@@ -213,7 +219,7 @@ def fit(
   log_every = max(1, num_steps // 100)
   left = itertools.islice(batches(first_step), num_steps - first_step)
   with (
-    _open_log(directory / "metrics.jsonl", first_step) as log,
+    _open_log(directory / "metrics.jsonl", first_step, writes) as log,
     progress_bar(num_steps, description, "step", first_step) as bar,
   ):
     done, latest = first_step, {}  # metrics of every kind since the last line
@@ -235,12 +241,15 @@ def fit(
         latest.clear()
       if done // checkpoint_every > before // checkpoint_every and done < num_steps:
         log.flush()
-        checkpoints.save(done, state)
+        if writes:
+          checkpoints.save(done, state)
   return state
 
 
-def _open_log(path, first_step):
+def _open_log(path, first_step, writes):
   """Opens the metrics for appending, less the lines after the checkpoint."""
+  if not writes:
+    return open(os.devnull, "w", encoding="utf-8")
   lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
   kept = []
   for line in lines:

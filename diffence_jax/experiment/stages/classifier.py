@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import jax
+from jax.sharding import Mesh
 
-from diffence_jax import models, parallel, rng
+from diffence_jax import models, rng
 from diffence_jax.data import Images
 from diffence_jax.experiment.samples import Samples
 from diffence_jax.experiment.stage import Compute
-from diffence_jax.experiment.stages.network import Network, SavedModel, keep
+from diffence_jax.experiment.stages.network import Network, SavedModel, TrainedNetwork
 from diffence_jax.experiment.store import Store
 from diffence_jax.named import Choice
 from diffence_jax.predictor import Bound
@@ -76,7 +77,7 @@ def bound_classifier(recipe: Recipe, image_shape: tuple[int, ...]) -> Bound:
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainedClassifier(Network):
+class TrainedClassifier(TrainedNetwork):
   """Trains the target.
 
   Attributes:
@@ -116,20 +117,23 @@ class TrainedClassifier(Network):
     """On how many samples it is trained."""
     return len(self.members)
 
-  def compute(self, folder: Path, store: Store, compute: Compute) -> None:
-    """Trains, and writes the variables and `metrics.jsonl`."""
-    del store
-    variables = train_classifier(
+  @property
+  def in_step(self) -> bool:
+    """Whether the processes of a pod can train it together: teachers are an ensemble."""
+    return self.recipe.teachers is None
+
+  def train(self, folder: Path, compute: Compute, mesh: Mesh) -> Any:
+    """Trains; see `TrainedNetwork.train`."""
+    return train_classifier(
       self.training.recipe(self.members.num_classes, compute),
       {"images": self.members.images, "labels": self.members.labels},
       self.training.reference_set(),
       checkpoint_every=compute.checkpoint_every,
       steps_per_call=compute.steps_per_call,
       seed=self.seed,
-      mesh=parallel.batch_mesh(),
+      mesh=mesh,
       directory=folder,
     )
-    keep(folder, variables)
 
   def cost(self) -> str:
     """How many training steps it takes."""

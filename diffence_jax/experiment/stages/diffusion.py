@@ -8,19 +8,20 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import jax
+from jax.sharding import Mesh
 
-from diffence_jax import models, parallel, rng
+from diffence_jax import models, rng
 from diffence_jax.diffusion import linear_schedule
 from diffence_jax.experiment.samples import Samples
 from diffence_jax.experiment.stage import Compute
-from diffence_jax.experiment.stages.network import Network, SavedModel, keep
+from diffence_jax.experiment.stages.network import Network, SavedModel, TrainedNetwork
 from diffence_jax.experiment.store import Store
 from diffence_jax.predictor import Bound
 from diffence_jax.training.denoiser import DenoiserSettings, train_denoiser
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainedDiffusion(Network):
+class TrainedDiffusion(TrainedNetwork):
   """Trains the noise-prediction network.
 
   Attributes:
@@ -61,11 +62,10 @@ class TrainedDiffusion(Network):
     """The name of its architecture."""
     return self.model
 
-  def compute(self, folder: Path, store: Store, compute: Compute) -> None:
-    """Trains, and writes the variables and `metrics.jsonl`."""
-    del store
+  def train(self, folder: Path, compute: Compute, mesh: Mesh) -> Any:
+    """Trains; see `TrainedNetwork.train`."""
     module = self.bound.module
-    variables = train_denoiser(
+    return train_denoiser(
       module,
       self.trained_on.images,
       linear_schedule(**self.schedule),
@@ -75,10 +75,9 @@ class TrainedDiffusion(Network):
       checkpoint_every=compute.checkpoint_every,
       steps_per_call=compute.steps_per_call,
       seed=self.seed,
-      mesh=parallel.batch_mesh(),
+      mesh=mesh,
       directory=folder,
     )
-    keep(folder, variables)
 
   def last_loss(self, store: Store) -> float | None:
     """The mean of the logged losses over the last tenth of the steps."""

@@ -8,10 +8,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
-from diffence_jax import models
+from diffence_jax import models, parallel
 from diffence_jax.checkpoint import restore_tree, save_tree
-from diffence_jax.experiment.stage import Stage
+from diffence_jax.experiment.stage import Compute, Stage
 from diffence_jax.experiment.store import Store
 from diffence_jax.models.registry import OwnModel, versioned
 from diffence_jax.models.saved import Manifest, load_model, read_manifest
@@ -44,6 +45,34 @@ class Network(Stage):
     """The network with its variables, of a stage that is computed."""
     template = self.bound.variables
     return self.bound._replace(variables=restore_tree(store.open(self) / _VARIABLES, template))
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedNetwork(Network):
+  """A network that is trained here."""
+
+  @property
+  def in_step(self) -> bool:
+    """Whether the processes of a pod can train it together."""
+    return True
+
+  @abc.abstractmethod
+  def train(self, folder: Path, compute: Compute, mesh: Mesh) -> Any:
+    """Trains, and writes `metrics.jsonl`.
+
+    Args:
+      folder: of the artifact; a killed run goes on from what is there.
+      compute: how it is computed.
+      mesh: batches are split over it.
+
+    Returns:
+      The variables.
+    """
+
+  def compute(self, folder: Path, store: Store, compute: Compute) -> None:
+    """Trains, and writes the variables and `metrics.jsonl`."""
+    del store
+    keep(folder, self.train(folder, compute, parallel.batch_mesh()))
 
 
 def keep(folder: Path, variables: Any) -> None:

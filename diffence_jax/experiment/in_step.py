@@ -1,0 +1,76 @@
+"""Training by all processes of a pod, which take every step together.
+
+The first one claims the artifact, says to the others what is to be done, and writes; the others
+feed their part of every batch.
+"""
+
+import contextlib
+import enum
+import time
+from collections.abc import Iterator
+
+import jax
+
+from diffence_jax import parallel
+from diffence_jax.experiment.claims import PATIENCE, Alone, Claims
+from diffence_jax.experiment.stage import Compute
+from diffence_jax.experiment.stages.network import TrainedNetwork, keep
+from diffence_jax.experiment.store import Store
+
+
+class _Next(enum.IntEnum):
+  """What the first process has all of them do."""
+
+  GO_ON = 0
+  TRAIN = 1
+  WAIT = 2
+
+
+def train_in_step(
+  stage: TrainedNetwork, store: Store, compute: Compute, claims: Alone | Claims
+) -> None:
+  """Trains a network over all devices of the pod, unless it is there; called by all processes.
+
+  Args:
+    stage: that can be trained so (`TrainedNetwork.in_step`).
+    store: where its artifact goes.
+    compute: how it is computed.
+    claims: of this process.
+
+  Raises:
+    OSError: another process is gone.
+  """
+  mesh, first = parallel.pod_mesh(), parallel.is_first()
+  while True:
+    with claims.claimed([store.path(stage)] if first else []) as mine:
+      # What a killed run has left to commit is no work for others.
+      whole = first and store.is_written(stage)
+      if whole and mine:
+        store.compute(stage, lambda folder: None)
+      step = _Next.GO_ON if whole else _Next.TRAIN if mine else _Next.WAIT
+      step = _Next(parallel.from_first(step))
+      if step is _Next.TRAIN:
+        with _naming_lost(stage.name):
+          if first:
+            store.compute(stage, lambda to: keep(to, stage.train(to, compute, mesh)))
+          else:
+            stage.train(store.partial(stage), compute, mesh)
+    if step is _Next.GO_ON:
+      return
+    time.sleep(PATIENCE)
+
+
+@contextlib.contextmanager
+def _naming_lost(name: str) -> Iterator[None]:
+  """Says what it means where a step of training does not come back."""
+  try:
+    yield
+  except jax.errors.JaxRuntimeError as error:
+    if "RESOURCE_EXHAUSTED" in str(error):
+      raise
+    reason = str(error).splitlines()[0]
+    raise OSError(
+      f"Training the {name} in step ended, as another process of the pod is gone or cannot be "
+      f"reached ({reason}). Start all of them again, as many as there are: the same command "
+      "goes on from the last checkpoint."
+    ) from error

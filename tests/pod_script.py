@@ -1,0 +1,29 @@
+"""One process of a pod: trains a diffusion model in step with the others, for test_pod.py."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+from pod_training import train
+
+from diffence_jax import parallel
+
+folder, address, number, count = Path(sys.argv[1]), *sys.argv[2:]
+parallel.connect(f"{address},{number},{count}")
+assert parallel.is_pod() and parallel.is_first() == (number == "0")
+mesh = parallel.pod_mesh()
+assert mesh.size == int(count) and parallel.from_first(7 + int(number)) == 7
+
+parallel.check_alike({"workdir": str(folder)})
+try:
+  parallel.check_alike({"workdir": str(folder), "config": number})
+except ValueError as error:
+  assert "Process 1 of" in str(error) and "another config" in str(error)
+else:
+  raise AssertionError("another config was not noticed")
+
+rows = np.arange(8)
+assert np.array_equal(parallel.part(mesh, rows), np.split(rows, int(count))[int(number)])
+variables = train(folder, mesh, num_steps=5)
+if parallel.is_first():
+  np.savez(folder / "variables.npz", **variables)
