@@ -143,19 +143,54 @@ def shard_batch(mesh: Mesh, tree: Any, axis: int = 0) -> Any:
   """
   for leaf in jax.tree.leaves(tree):
     _check_size(leaf.shape[axis], mesh.local_mesh.size)
-  return _put(tree, NamedSharding(mesh, P(*[None] * axis, BATCH)))
-
-
-def replicate(mesh: Mesh, tree: Any) -> Any:
-  """Copies every array of `tree` to all devices of the mesh."""
-  return _put(tree, NamedSharding(mesh, P()))
-
-
-def _put(tree, sharding):
+  sharding = NamedSharding(mesh, P(*[None] * axis, BATCH))
   if sharding.is_fully_addressable:
     return jax.device_put(tree, sharding)
   put = lambda leaf: jax.make_array_from_process_local_data(sharding, np.asarray(leaf))
   return jax.tree.map(put, tree)
+
+
+def replicate(mesh: Mesh, tree: Any) -> Any:
+  """Copies every array of `tree` to all devices of the mesh."""
+  return _put(tree, lambda leaf: NamedSharding(mesh, P()))
+
+
+def spread(mesh: Mesh, tree: Any) -> Any:
+  """Divides every array of `tree` over the mesh, along its largest axis that divides evenly.
+
+  Arrays without such an axis are copied.
+  """
+  return _put(tree, lambda leaf: _spread_sharding(mesh, leaf.shape))
+
+
+def keep_spread(mesh: Mesh, tree: Any) -> Any:
+  """In a compiled program: leaves the arrays of `tree` divided as `spread` divides them."""
+  keep = lambda leaf: jax.lax.with_sharding_constraint(leaf, _spread_sharding(mesh, leaf.shape))
+  return jax.tree.map(keep, tree)
+
+
+def gathered(mesh: Mesh, tree: Any) -> Any:
+  """What `spread` has divided, whole on every device; called by all processes of the mesh."""
+  return jax.jit(lambda same: same, out_shardings=NamedSharding(mesh, P()))(tree)
+
+
+def _spread_sharding(mesh, shape):
+  even = [axis for axis, size in enumerate(shape) if size % mesh.size == 0 and size]
+  axis = max(even, key=lambda axis: shape[axis], default=None)
+  return NamedSharding(mesh, P() if axis is None else P(*[None] * axis, BATCH))
+
+
+def _put(tree, sharding_of):
+  """Puts what every process has whole."""
+  shardings = jax.tree.map(sharding_of, tree)
+  if all(sharding.is_fully_addressable for sharding in jax.tree.leaves(shardings)):
+    return jax.device_put(tree, shardings)
+
+  def put(leaf, sharding):
+    whole = np.asarray(leaf)
+    return jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])
+
+  return jax.tree.map(put, tree, shardings)
 
 
 def _check_size(size, num_devices):

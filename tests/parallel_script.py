@@ -42,7 +42,7 @@ class PixelDenoiser(nn.Module):
 
   @nn.compact
   def __call__(self, x, t, *, train=False):
-    return nn.Dense(1)(nn.relu(nn.Dense(4)(x)))
+    return nn.Dense(1)(nn.relu(nn.Dense(8)(x)))
 
 
 def check_no_collective(lowered):
@@ -123,29 +123,35 @@ for name in ("relaxloss", "dpsgd"):
   answers.append(predict(None, images.astype(np.float32) / 255.0))
 np.save(folder / "several.npy", answers)
 
-# The diffusion model: batches split, a moving average, a warm-up.
-parts = folder / "denoiser"
-parts.mkdir()
-variables = train_denoiser(
-  PixelDenoiser(),
-  images,
-  dj.linear_schedule(),
-  DenoiserSettings(
-    num_steps=4,
-    batch_size=16,
-    learning_rate=1e-2,
-    warmup_steps=2,
-    clip_norm=1.0,
-    ema_decay=0.9,
-  ),
-  checkpoint_every=100,
-  seed=0,
-  mesh=mesh,
-  directory=parts,
-)
-np.save(
-  folder / "denoiser.npy", np.concatenate([v.ravel() for v in jax.tree.leaves(variables)])
-)
+# The diffusion model: batches split, a moving average, a warm-up; its state whole and divided.
+for name, shard_parameters in (("denoiser", False), ("divided", True)):
+  parts = folder / name
+  parts.mkdir()
+  variables = train_denoiser(
+    PixelDenoiser(),
+    images,
+    dj.linear_schedule(),
+    DenoiserSettings(
+      num_steps=4,
+      batch_size=16,
+      learning_rate=1e-2,
+      warmup_steps=2,
+      clip_norm=1.0,
+      ema_decay=0.9,
+    ),
+    checkpoint_every=2,
+    seed=0,
+    mesh=mesh,
+    directory=parts,
+    shard_parameters=shard_parameters,
+  )
+  np.save(
+    folder / f"{name}.npy", np.concatenate([v.ravel() for v in jax.tree.leaves(variables)])
+  )
+wide = {"kernel": np.zeros((24, 16)), "bias": np.zeros(16), "scale": np.zeros(())}
+for whole, divided in zip(wide.values(), parallel.spread(mesh, wide).values(), strict=True):
+  parts = num_devices if whole.ndim else 1
+  assert divided.addressable_shards[0].data.nbytes * parts == divided.nbytes
 
 denoiser = models.make_denoiser(
   "ddpm_unet",

@@ -43,6 +43,7 @@ def results(tmp_path_factory):
       "ensemble",
       "several",
       "denoiser",
+      "divided",
     )
     names += DEFENSES
     loaded[num_devices] = {name: np.load(folder / f"{name}.npy") for name in names}
@@ -86,6 +87,13 @@ def test_training_does_not_depend_on_the_devices(results):
 
 def test_the_diffusion_model_does_not_depend_on_the_devices(results):
   np.testing.assert_allclose(results[8]["denoiser"], results[1]["denoiser"], atol=1e-5)
+
+
+def test_a_divided_diffusion_model_is_the_whole_one(results):
+  for num_devices in (1, 8):
+    np.testing.assert_allclose(
+      results[num_devices]["divided"], results[1]["denoiser"], atol=1e-5
+    )
 
 
 def test_several_steps_a_call_do_not_depend_on_the_devices(results):

@@ -31,6 +31,8 @@ class Compute:
     models_at_once: shadow models that a device trains at once; None: 1 on CPU, 8 elsewhere.
     microbatch_size: examples whose own gradients DP-SGD has in memory; None: a whole batch.
     checkpoint_every: training steps between two checkpoints.
+    shard_parameters: whether the target and the diffusion model are divided over the devices
+      while they are trained, for models that do not fit one; else each device has them whole.
     optimize: whether XLA makes programs fast; False: quick to compile, for smoke tests.
   """
 
@@ -40,12 +42,15 @@ class Compute:
   models_at_once: int | None = None
   microbatch_size: int | None = None
   checkpoint_every: int = 500
+  shard_parameters: bool = False
   optimize: bool = True
 
   def __post_init__(self):
-    check_instance("optimize", self.optimize, bool)
+    switches = ("shard_parameters", "optimize")
+    for name in switches:
+      check_instance(name, getattr(self, name), bool)
     for field in dataclasses.fields(self):
-      if field.name != "optimize" and getattr(self, field.name) is not None:
+      if field.name not in switches and getattr(self, field.name) is not None:
         check_whole(field.name, getattr(self, field.name), 1, 1_000_000_000)
 
 

@@ -29,6 +29,7 @@ def train_classifier(
   mesh: Mesh,
   directory: Path,
   steps_per_call: int | None = None,
+  shard_parameters: bool = False,
 ) -> dict[str, Any]:
   """Trains a classifier by any recipe.
 
@@ -42,6 +43,7 @@ def train_classifier(
     mesh: batches are split over it; teachers, if there are any, are divided over it.
     directory: for checkpoints and metrics; a run resumes from what is there.
     steps_per_call: as in `feed.feed`; it changes nothing but rounding.
+    shard_parameters: as in `feed.feed`.
 
   Returns:
     The variables after the last step.
@@ -79,12 +81,9 @@ def train_classifier(
     for name, groups in recipe.batches(sizes, seed, first):
       yield name, {group: _pad(batches, mesh) for group, batches in groups.items()}
 
+  kinds = {name: kind.step for name, kind in recipe.kinds.items()}
   steps, batches, steps_per_call = feed(
-    {name: kind.step for name, kind in recipe.kinds.items()},
-    examples,
-    rows,
-    mesh,
-    steps_per_call,
+    kinds, examples, rows, mesh, steps_per_call, shard_parameters=shard_parameters
   )
   state = fit(
     steps,
@@ -97,6 +96,7 @@ def train_classifier(
     checkpoint_every=checkpoint_every,
     description="classifier",
     steps_per_call=steps_per_call,
+    shard_parameters=shard_parameters,
   )
   return recipe.variables(state)
 

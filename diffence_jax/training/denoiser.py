@@ -73,6 +73,7 @@ def train_denoiser(
   labels: np.ndarray | None = None,
   model_shape: tuple[int, int, int] | None = None,
   steps_per_call: int | None = None,
+  shard_parameters: bool = False,
 ) -> dict[str, Any]:
   """Trains by the DDPM loss with Adam, warm-up and clipping; keeps the moving average.
 
@@ -89,6 +90,7 @@ def train_denoiser(
     labels: i[N], below the module's `num_classes`, where it is class-conditional; else None.
     model_shape: (H',W',C') that the images are scaled to; None: their own.
     steps_per_call: as in `feed.feed`.
+    shard_parameters: as in `feed.feed`.
 
   Returns:
     The variables, {"params": the moving average}.
@@ -124,6 +126,7 @@ def train_denoiser(
     lambda first: (("denoise", rows) for rows in order(sizes, seed, first)),
     mesh,
     steps_per_call,
+    shard_parameters=shard_parameters,
   )
   state = fit(
     steps,
@@ -136,6 +139,7 @@ def train_denoiser(
     checkpoint_every=checkpoint_every,
     description="diffusion model",
     steps_per_call=steps_per_call,
+    shard_parameters=shard_parameters,
   )
   return {"params": state.average}
 

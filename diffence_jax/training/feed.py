@@ -190,6 +190,8 @@ def feed(
   batches: Callable[[int], Iterator[tuple[str, dict[str, np.ndarray]]]],
   mesh: Mesh,
   steps_per_call: int | None = None,
+  *,
+  shard_parameters: bool = False,
 ) -> tuple[Mapping[str, Step], Callable[[int], Iterator[tuple[str, Any]]], int]:
   """Compiles steps, and arranges for how they get at their examples.
 
@@ -203,6 +205,8 @@ def feed(
       rows i[B].
     mesh: batches are split over it.
     steps_per_call: at least 1; None for `default_steps_per_call`. With images on disk it is 1.
+    shard_parameters: whether the state is divided over the mesh, as `parallel.spread` does it,
+      for models that do not fit one device; else it is whole on each.
 
   Returns:
     What `loop.fit` takes: steps, batches, and how many steps a call has.
@@ -213,6 +217,8 @@ def feed(
   steps_per_call = check_steps_per_call(steps_per_call, mesh)
   if any(isinstance(values, StreamedImages) for values in jax.tree.leaves(examples)):
     steps_per_call = 1
+  if shard_parameters:
+    steps = {kind: _spread(step, mesh) for kind, step in steps.items()}
 
   def shares(first):
     for kind, rows in batches(first):
@@ -231,3 +237,13 @@ def feed(
       yield kind, {group: take(examples[group], of_group) for group, of_group in rows.items()}
 
   return {kind: compile_step(step) for kind, step in steps.items()}, taken, 1
+
+
+def _spread(step: Step, mesh: Mesh) -> Step:
+  """A step that leaves its state divided over the mesh."""
+
+  def spread(state, batch, key):
+    state, metrics = step(state, batch, key)
+    return parallel.keep_spread(mesh, state), metrics
+
+  return spread

@@ -180,6 +180,7 @@ def fit(
   checkpoint_every: int,
   description: str,
   steps_per_call: int = 1,
+  shard_parameters: bool = False,
 ) -> Any:
   """Takes `num_steps` steps, from the last checkpoint in `directory` if there is one.
 
@@ -198,9 +199,10 @@ def fit(
       call in which they fall due.
     description: for the progress bar.
     steps_per_call: steps of one kind in a row that are one call; see `grouped`.
+    shard_parameters: whether the steps are of a state that is divided over the mesh.
 
   Returns:
-    The state after the last step.
+    The state after the last step, whole.
 
   Raises:
     FloatingPointError: the loss is no longer finite.
@@ -213,7 +215,7 @@ def fit(
   if not writes:
     checkpoints = Checkpoints(folder, writes=False)
   first_step = checkpoints.latest_step()
-  state = parallel.replicate(mesh, state)
+  state = (parallel.spread if shard_parameters else parallel.replicate)(mesh, state)
   if first_step:
     state = checkpoints.restore(state)
   log_every = max(1, num_steps // 100)
@@ -241,9 +243,10 @@ def fit(
         latest.clear()
       if done // checkpoint_every > before // checkpoint_every and done < num_steps:
         log.flush()
+        whole = parallel.gathered(mesh, state) if shard_parameters else state
         if writes:
-          checkpoints.save(done, state)
-  return state
+          checkpoints.save(done, whole)
+  return parallel.gathered(mesh, state) if shard_parameters else state
 
 
 def _open_log(path, first_step, writes):

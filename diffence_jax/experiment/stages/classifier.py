@@ -130,6 +130,7 @@ class TrainedClassifier(TrainedNetwork):
       self.training.reference_set(),
       checkpoint_every=compute.checkpoint_every,
       steps_per_call=compute.steps_per_call,
+      shard_parameters=compute.shard_parameters,
       seed=self.seed,
       mesh=mesh,
       directory=folder,

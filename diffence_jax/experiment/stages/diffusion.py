@@ -74,6 +74,7 @@ class TrainedDiffusion(TrainedNetwork):
       model_shape=self.model_shape,
       checkpoint_every=compute.checkpoint_every,
       steps_per_call=compute.steps_per_call,
+      shard_parameters=compute.shard_parameters,
       seed=self.seed,
       mesh=mesh,
       directory=folder,
