@@ -37,6 +37,7 @@ FIRST_FLOOR = (
   "predictor",
   "progress",
   "rng",
+  "stopping",
 )
 
 

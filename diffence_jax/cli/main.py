@@ -32,7 +32,8 @@ def main() -> None:
   """Runs the command line of this process, and ends it."""
   argv = sys.argv
   # Before anything slow is imported.
-  interrupts.watch(_NOT_WRITTEN if argv[1:2] and argv[1] in _SUBCOMMANDS else _GOES_ON)
+  goes_on = not (argv[1:2] and argv[1] in _SUBCOMMANDS)
+  interrupts.watch(_GOES_ON if goes_on else _NOT_WRITTEN, goes_on=goes_on)
   warnings.showwarning = _warn
   code = run(argv)
   if code and _is_one_of_several():

@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from diffence_jax import disk
+from diffence_jax import disk, stopping
 
 # Seconds between two touches of a claim; and without one after which it may be taken over.
 _BEAT, _STALE = 3.0, 30.0
@@ -75,19 +75,23 @@ class Claims:
     mine, ended = [], threading.Event()
     beating = threading.Thread(target=self._touch, args=(mine, ended), daemon=True)
     beating.start()  # to take over many takes long
-    try:
-      for path in paths:
-        if at_most is not None and len(mine) == at_most:
-          break
-        if self._take(_claim(path)):
-          mine.append(path)
-      yield list(mine)
-    finally:
-      ended.set()
-      beating.join()
-      for path in mine:
-        if self._is_mine(_claim(path)):
-          _claim(path).unlink(missing_ok=True)
+    with stopping.before_the_end(lambda: self._give_back(mine)):
+      try:
+        for path in paths:
+          if at_most is not None and len(mine) == at_most:
+            break
+          if self._take(_claim(path)):
+            mine.append(path)
+        yield list(mine)
+      finally:
+        ended.set()
+        beating.join()
+        self._give_back(mine)
+
+  def _give_back(self, paths: Sequence[Path]) -> None:
+    for claim in map(_claim, tuple(paths)):
+      if self._is_mine(claim):
+        claim.unlink(missing_ok=True)
 
   def _take(self, claim: Path) -> bool:
     """Whether a claim is this process's now."""

@@ -1,4 +1,4 @@
-"""Stages that are made in parts, ranges of their rows, by as many processes as there are.
+"""Stages made in parts, ranges of their rows or attacks, by as many processes as there are.
 
 A part is an artifact of its own, which any process may claim. When all are there one process
 joins them, and has no more need of them.

@@ -22,6 +22,7 @@ from diffence_jax.checkpoint import Checkpoints
 from diffence_jax.compiling import compiled_quickly
 from diffence_jax.disk import write_atomically
 from diffence_jax.progress import progress_bar
+from diffence_jax.stopping import Saver
 
 # (params, model_state, batch, key) -> (loss f32[], (new model_state, metrics)).
 Loss = Callable[[Any, Any, Any, jax.Array], tuple[jax.Array, tuple[Any, dict[str, jax.Array]]]]
@@ -196,7 +197,7 @@ def fit(
     mesh: batches are split over it.
     directory: `resume/` in it holds the checkpoints, `metrics.jsonl` the metrics.
     checkpoint_every: steps between checkpoints; they, and the metrics, are written after the
-      call in which they fall due.
+      call in which they fall due, a checkpoint also when the process is asked to stop.
     description: for the progress bar.
     steps_per_call: steps of one kind in a row that are one call; see `grouped`.
     shard_parameters: whether the steps are of a state that is divided over the mesh.
@@ -218,11 +219,14 @@ def fit(
   state = (parallel.spread if shard_parameters else parallel.replicate)(mesh, state)
   if first_step:
     state = checkpoints.restore(state)
+  # Else all processes of a pod would have to be asked at the same step.
+  saves_alone = not (shard_parameters and mesh.is_multi_process)
   log_every = max(1, num_steps // 100)
   left = itertools.islice(batches(first_step), num_steps - first_step)
   with (
     _open_log(directory / "metrics.jsonl", first_step, writes) as log,
     progress_bar(num_steps, description, "step", first_step) as bar,
+    Saver() as saver,
   ):
     done, latest = first_step, {}  # metrics of every kind since the last line
     for kind, group in grouped(left, steps_per_call):
@@ -241,11 +245,15 @@ def fit(
           log.write(json.dumps({"step": done, "kind": kind, **values}) + "\n")
         bar.set_postfix(loss=f"{values['loss']:.4f}")
         latest.clear()
-      if done // checkpoint_every > before // checkpoint_every and done < num_steps:
+      is_due = done // checkpoint_every > before // checkpoint_every
+      is_asked = saves_alone and saver.is_asked()
+      if (is_due or is_asked) and done < num_steps:
         log.flush()
         whole = parallel.gathered(mesh, state) if shard_parameters else state
         if writes:
           checkpoints.save(done, whole)
+        if writes and is_asked:  # of a pod the others go on until the first has saved
+          saver.saved()
   return parallel.gathered(mesh, state) if shard_parameters else state
 
 

@@ -49,7 +49,7 @@ def interrupted(workdir, moment, number):
   ("number", "word", "code", "moments"),
   [
     (signal.SIGINT, "Interrupted", 130, MOMENTS),
-    (signal.SIGTERM, "Terminated", 143, MOMENTS[1::3]),
+    (signal.SIGTERM, "Terminated", 75, MOMENTS[1::3]),
   ],
 )
 def test_at_any_moment_it_ends_at_once_with_one_line(tmp_path, number, word, code, moments):

@@ -1,6 +1,7 @@
 """The loop: the order of examples, one compilation, resuming to the same bits, the average."""
 
 import json
+import threading
 
 import flax.linen as nn
 import jax
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import diffence_jax as dj
-from diffence_jax import models, parallel
+from diffence_jax import models, parallel, stopping
 from diffence_jax.batching import index_batches
 from diffence_jax.training import TrainSettings, train_classifier, train_denoiser
 from diffence_jax.training.baselines import undefended
@@ -91,6 +92,32 @@ def test_a_killed_run_goes_on_to_the_same_bits_and_metrics(tmp_path, monkeypatch
   logs = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("whole", "killed")]
   assert logs[0] == logs[1]
   assert [json.loads(line)["step"] for line in logs[0].splitlines()] == list(range(1, 11))
+
+
+def test_a_run_that_is_asked_to_stop_saves_after_the_step(tmp_path, monkeypatch):
+  whole = run_quadratic(tmp_path / "whole", 10, checkpoint_every=100)
+  for name in ("_asked", "_saved"):
+    monkeypatch.setattr(stopping, name, threading.Event())
+  step, calls = parallel.shard_batch, []
+
+  def stopped(mesh, batch):
+    calls.append(None)
+    if len(calls) == 4:
+      stopping.wait_for_savers(0.0)
+    if stopping._saved.is_set():
+      raise Killed
+    return step(mesh, batch)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(parallel, "shard_batch", stopped)
+    with pytest.raises(Killed):
+      run_quadratic(tmp_path / "stopped", 10, checkpoint_every=100)
+  assert len(calls) == 5 and not stopping._savers
+  monkeypatch.setattr(stopping, "_asked", threading.Event())
+  resumed = run_quadratic(tmp_path / "stopped", 10, checkpoint_every=100)
+  jax.tree.map(np.testing.assert_array_equal, resumed, whole)
+  lines = (tmp_path / "stopped" / "metrics.jsonl").read_text().splitlines()
+  assert [json.loads(line)["step"] for line in lines] == list(range(1, 11))
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):

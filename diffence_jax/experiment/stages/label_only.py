@@ -1,6 +1,7 @@
 """The stage of the attacks that ask many times and see labels only."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
@@ -10,8 +11,9 @@ import numpy as np
 from diffence_jax import models
 from diffence_jax.attacks import Networks, View, run_attack
 from diffence_jax.audit.pool import Pool
+from diffence_jax.experiment.parts import InParts, Part
 from diffence_jax.experiment.samples import Samples
-from diffence_jax.experiment.stage import Compute, Stage
+from diffence_jax.experiment.stage import Compute
 from diffence_jax.experiment.stages.classifier import bound_classifier
 from diffence_jax.experiment.stages.shadow_models import ShadowModels
 from diffence_jax.experiment.stages.target import Target
@@ -21,8 +23,11 @@ from diffence_jax.predictor import runs_on_host
 
 
 @dataclasses.dataclass(frozen=True)
-class LabelOnly(Stage):
+class LabelOnly(InParts):
   """Attacks on the classifier itself, which hold for all that give the same labels.
+
+  Each attack is a part. Ranges of samples would have each compiled again for every range, and
+  HopSkipJump slow, which asks about all samples at once.
 
   Attributes:
     classifier: the target.
@@ -42,13 +47,41 @@ class LabelOnly(Stage):
   shadow: ShadowModels | None
   seed: int
 
+  @property
+  def num_rows(self) -> int:
+    """The number of attacks."""
+    return len(self.attacks)
+
+  def rows_at_once(self, compute: Compute) -> int:
+    """One attack."""
+    del compute
+    return 1
+
+  def part_writer(self, store: Store, compute: Compute) -> Callable[[Part, Path], None]:
+    """What writes `scores.npz` of some of the attacks."""
+    view = self._view(store, compute)
+
+    def write(part, folder):
+      attacks = self.attacks[part.start : part.stop]
+      scores = {choice.name: run_attack(choice, view) for choice in attacks}
+      np.savez(folder / "scores.npz", **scores)
+
+    return write
+
   def compute(self, folder: Path, store: Store, compute: Compute) -> None:
-    """Writes `scores.npz`, attack to f64[n]."""
+    """Joins the parts to `scores.npz`, attack to f64[n]."""
+    scores = {}
+    for part in self.items(compute):
+      with np.load(store.open(part) / "scores.npz", allow_pickle=False) as of_part:
+        scores.update(of_part)
+    np.savez(folder / "scores.npz", **scores)
+
+  def _view(self, store: Store, compute: Compute) -> View:
     bound = self.classifier.load(store)
     predict, images = models.predictor(*bound), self.samples.images
     ask = lambda images: jnp.argmax(predict(None, images), axis=-1)
     ask.runs_on_host = runs_on_host(predict)
-    view = View(
+    return View(
       # One query about each image.
       lambda: models.answer_images(*bound, images, compute.batch_size)[:, None],
       self.pool.labels,
@@ -60,8 +93,6 @@ class LabelOnly(Stage):
       ids=self.pool.ids,
       seed=self.seed,
     )
-    scores = {choice.name: run_attack(choice, view) for choice in self.attacks}
-    np.savez(folder / "scores.npz", **scores)
 
   def _networks(self, store: Store) -> Networks:
     """The shadow models, of the samples that are asked about."""

@@ -1,0 +1,59 @@
+"""A process that is asked to stop saves what it is at, where it can, before it ends.
+
+Whoever works in steps asks after each of them whether to stop; whoever ends the process waits
+for that, unless nobody has asked yet: a compilation may take minutes.
+"""
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+
+_asked, _saved = threading.Event(), threading.Event()
+# Those who come by regularly, and what is to be done at the very end.
+_savers: list[object] = []
+_last: list[Callable[[], None]] = []
+
+
+class Saver:
+  """What works in steps and can save after each; a context manager around all of them."""
+
+  def __enter__(self) -> "Saver":
+    return self
+
+  def __exit__(self, *_: object) -> None:
+    """From here on nobody waits for it."""
+    if self in _savers:
+      _savers.remove(self)
+
+  def is_asked(self) -> bool:
+    """Whether to save now, and then call `saved`."""
+    if self not in _savers:
+      _savers.append(self)
+    return _asked.is_set()
+
+  def saved(self) -> None:
+    """Says that all is saved; the process ends at any moment from now on."""
+    _saved.set()
+
+
+def wait_for_savers(seconds: float) -> None:
+  """Asks those who can to save, and waits for it, at most so many seconds."""
+  _asked.set()
+  if _savers:
+    _saved.wait(seconds)
+
+
+@contextlib.contextmanager
+def before_the_end(function: Callable[[], None]) -> Iterator[None]:
+  """Meanwhile, a process that is ended calls a function first."""
+  _last.append(function)
+  try:
+    yield
+  finally:
+    _last.remove(function)
+
+
+def end() -> None:
+  """Does what is to be done before the process is ended."""
+  for function in tuple(_last):
+    function()
