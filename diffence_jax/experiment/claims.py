@@ -88,6 +88,10 @@ class Claims:
         beating.join()
         self._give_back(mine)
 
+  def is_lost(self, path: Path) -> bool:
+    """Whether another has claimed an artifact and gives no sign of life; to be asked often."""
+    return _claim(path).is_file() and self._is_stale(_claim(path))
+
   def _give_back(self, paths: Sequence[Path]) -> None:
     for claim in map(_claim, tuple(paths)):
       if self._is_mine(claim):

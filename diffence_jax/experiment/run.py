@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,6 +14,7 @@ from ml_collections import ConfigDict
 from diffence_jax import parallel
 from diffence_jax.compiling import compiled_quickly
 from diffence_jax.disk import private_files, write_atomically
+from diffence_jax.experiment import partners
 from diffence_jax.experiment.claims import Alone, Claims, alone_at, clear_claims
 from diffence_jax.experiment.collect import results_of
 from diffence_jax.experiment.config import as_json
@@ -73,7 +75,7 @@ def carry_out(
       }
     )
   workdir, claims = store.workdir, Claims() if share else Alone()
-  with private_files(), locked(workdir, shared=share):
+  with private_files(), locked(workdir, shared=share), _watched(workdir):
     with alone_at(claims, workdir / "reports" / "start"):
       store.prepare()
       started = {"settings": as_json(experiment.settings), **store.record}
@@ -86,6 +88,10 @@ def carry_out(
     with alone_at(claims, workdir / "reports" / "report"):
       write_reports(experiment, store, results, timings)
   return results
+
+
+def _watched(workdir: Path) -> contextlib.AbstractContextManager[None]:
+  return partners.watched(workdir) if parallel.is_pod() else contextlib.nullcontext()
 
 
 def open_store(workdir: str | os.PathLike) -> Store:
