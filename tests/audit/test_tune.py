@@ -1,6 +1,7 @@
 """The policy for a bound: on simulated scores, over many seeds, and where there is none."""
 
 import dataclasses
+import functools
 import os
 
 import numpy as np
@@ -31,6 +32,7 @@ def row_of(name, auc, nll, accuracy):
   )  # fmt: skip
 
 
+@functools.cache
 def simulated(seed):
   """Rows of known and of target samples: the more a policy leaks, the more useful it is.
 
