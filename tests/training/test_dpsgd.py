@@ -233,7 +233,8 @@ for other in found[1:]:
 assert np.abs(found[0][0]["Conv_0"]["kernel"]).max() > 1e-3
 assert 0 < found[0][1]["clipped"] <= 1
 """
-  env = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+  flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"
+  env = {**os.environ, "XLA_FLAGS": flags}
   ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
   assert ran.returncode == 0, ran.stderr
 

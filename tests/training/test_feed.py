@@ -1,6 +1,7 @@
 """Several steps a call are the steps one by one; no convolutions, which loops slow on CPU."""
 
 import dataclasses
+import functools
 import itertools
 import json
 
@@ -54,6 +55,7 @@ EXAMPLES = {
 }
 
 
+@functools.cache
 def relaxloss():
   # Its aim is above the loss: posteriors are flattened too.
   return make_recipe("relaxloss", Dense(), SETTINGS, alpha=1.5)
@@ -164,10 +166,16 @@ class KilledError(Exception):
   """Stands for a process that ends at once."""
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+  """(variables, folder) of a training by fours that nothing has killed."""
+  folder = tmp_path_factory.mktemp("whole")
+  return train(folder, 4), folder
+
+
 @pytest.mark.parametrize("killed_at", [3, 5, 8])
-def test_a_killed_training_goes_on_to_the_same_bits(killed_at, tmp_path, monkeypatch):
+def test_a_killed_training_goes_on_to_the_same_bits(killed_at, whole, tmp_path, monkeypatch):
   """From the checkpoint of the call before: each of the first seven is due for one or two."""
-  whole = train(tmp_path / "whole", 4)
   shard, calls = parallel.shard_batch, []
 
   def dying(mesh, batch, axis):
@@ -179,10 +187,11 @@ def test_a_killed_training_goes_on_to_the_same_bits(killed_at, tmp_path, monkeyp
   monkeypatch.setattr(parallel, "shard_batch", dying)
   with pytest.raises(KilledError):
     train(tmp_path / "killed", 4)
-  assert_equal(train(tmp_path / "killed", 4), whole)
+  assert_equal(train(tmp_path / "killed", 4), whole[0])
   done = max(end for end in [0, *ENDS[: killed_at - 1]] if end in (0, 4, 8, 9, 14, 18))
   assert len(calls) == killed_at + sum(end > done for end in ENDS)
-  logs = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("whole", "killed")]
+  folders = whole[1], tmp_path / "killed"
+  logs = [(folder / "metrics.jsonl").read_text() for folder in folders]
   assert logs[0] == logs[1]
   assert [json.loads(line)["step"] for line in logs[0].splitlines()] == ENDS
 
