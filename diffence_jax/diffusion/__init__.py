@@ -2,6 +2,7 @@
 
 from diffence_jax.diffusion.conditional import denoiser_beside, under_predicted_label
 from diffence_jax.diffusion.loss import ddpm_loss, predicted_noise
+from diffence_jax.diffusion.prediction import as_noise
 from diffence_jax.diffusion.resize import fit_images
 from diffence_jax.diffusion.sampler import ddim, ddim_timesteps, reconstruct, sample
 from diffence_jax.diffusion.schedule import (
@@ -15,6 +16,7 @@ from diffence_jax.diffusion.schedule import (
 __all__ = [
   "Schedule",
   "add_noise",
+  "as_noise",
   "ddim",
   "ddim_timesteps",
   "ddpm_loss",

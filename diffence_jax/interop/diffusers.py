@@ -158,11 +158,12 @@ _OLD_ATTENTION = {"query": "query", "key": "key", "value": "value", "out": "proj
 _NEW_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "out": "to_out.0"}
 
 
-def read_folder(path: str | os.PathLike) -> Folder:
+def read_folder(path: str | os.PathLike, predicts: str = "epsilon") -> Folder:
   """Opens the folder of a U-Net, or of a pipeline that holds one in `unet/`.
 
   Args:
     path: a folder with `config.json` and `diffusion_pytorch_model.safetensors` or `.bin`.
+    predicts: what a scheduler beside it is to say that the network predicts.
 
   Raises:
     FileNotFoundError: the folder lacks the config or the weights.
@@ -171,7 +172,9 @@ def read_folder(path: str | os.PathLike) -> Folder:
   """
   files = find_files(path)
   config = _read_config(files.config)
-  schedule = files.scheduler and schedule_options(read_json(files.scheduler), files.scheduler)
+  schedule = files.scheduler and schedule_options(
+    read_json(files.scheduler), files.scheduler, predicts
+  )
   state_dict = dict(read_state_dict(files.weights))
   is_old = any(re.search(r"\.attentions\.\d+\.query\.", name) for name in state_dict)
   projections = _OLD_ATTENTION if is_old else _NEW_ATTENTION
@@ -229,7 +232,7 @@ def read_schedule(path: str | os.PathLike) -> Schedule:
       f"{path} has no {_SCHEDULER}; expected the folder of a Diffusers pipeline. Where the "
       "schedule is known, make it with dj.make_schedule."
     )
-  return make_schedule(**schedule_options(read_json(scheduler), scheduler))
+  return make_schedule(**schedule_options(read_json(scheduler), scheduler, predicts=None))
 
 
 def _read_config(path: Path) -> dict[str, Any]:

@@ -75,7 +75,11 @@ class Network(NamedTuple):
 
 
 def from_torch(
-  kind: str, state_dict_or_path: Mapping[str, Any] | str | os.PathLike, **settings: Any
+  kind: str,
+  state_dict_or_path: Mapping[str, Any] | str | os.PathLike,
+  *,
+  predicts: str = "epsilon",
+  **settings: Any,
 ) -> tuple[nn.Module, dict[str, Any]]:
   """Turns a published network's PyTorch weights into one of our modules.
 
@@ -89,6 +93,8 @@ def from_torch(
       lie in a checkpoint under a name of `weights.WRAPPERS`; of several the first of these is
       taken, so the weights averaged over training (EMA) before all others. Prefixes of wrappers
       ("module.", "_orig_mod.", "model." and the like) are dropped.
+    predicts: what a Diffusers pipeline is to say that its network predicts. Where that is not
+      "epsilon", the noise, the denoiser goes through `diffusion.as_noise`.
     **settings: fields of the module. A classifier's `mean` and `std`, by which images in [0, 1]
       were normalised in its training, are to be given: per channel, or one number for all.
       Those that shapes and names determine are inferred where not given; others (a U-Net's
@@ -107,7 +113,7 @@ def from_torch(
       or would run code; or parameters are missing, surplus or misshapen; the message lists
       them. Or a classifier's mean or std is not given.
   """
-  network = read_network(kind, state_dict_or_path, **settings)
+  network = read_network(kind, state_dict_or_path, predicts=predicts, **settings)
   if network.schedule not in (None, defaults_of(linear_schedule, 0)):
     warnings.warn(
       f"The network of {state_dict_or_path} is for another noise schedule than "
@@ -118,7 +124,12 @@ def from_torch(
 
 
 def read_network(
-  kind: str, state_dict_or_path: Mapping[str, Any] | str | os.PathLike, /, **settings: Any
+  kind: str,
+  state_dict_or_path: Mapping[str, Any] | str | os.PathLike,
+  /,
+  *,
+  predicts: str = "epsilon",
+  **settings: Any,
 ) -> Network:
   """As `from_torch`, which says what there is to know, with the channels of the images.
 
@@ -127,7 +138,7 @@ def read_network(
   """
   if kind not in LAYOUTS:
     raise unknown_name("kind of network", kind, LAYOUTS)
-  layout, checkpoint, schedule = _open(kind, state_dict_or_path)
+  layout, checkpoint, schedule = _open(kind, state_dict_or_path, predicts)
   weights = _weights(checkpoint.state_dict)
   shapes = {name: np.shape(value) for name, value in weights.items()}
   layout = next((variant for variant in layout.variants if variant.is_of(shapes)), layout)
@@ -169,7 +180,7 @@ def read_network(
 
 
 def _open(
-  kind: str, state_dict_or_path: Mapping[str, Any] | str | os.PathLike
+  kind: str, state_dict_or_path: Mapping[str, Any] | str | os.PathLike, predicts: str
 ) -> tuple[Layout, FoundWeights, dict[str, Any] | None]:
   """The layout and the weights, wherever they are, and the schedule where it is known."""
   if not isinstance(state_dict_or_path, str | os.PathLike):
@@ -182,7 +193,7 @@ def _open(
       f"{path} is a folder; expected a checkpoint file. Only the kind 'ddpm_unet' is read from "
       "a folder, that of Diffusers."
     )
-  folder = diffusers.read_folder(path)
+  folder = diffusers.read_folder(path, predicts)
   return folder.layout, FoundWeights(folder.state_dict), folder.schedule
 
 

@@ -31,19 +31,22 @@ _KINDS = {
 }
 
 
-def schedule_options(config: Mapping[str, Any], path: Path) -> dict[str, Any]:
+def schedule_options(
+  config: Mapping[str, Any], path: Path, predicts: str | None = "epsilon"
+) -> dict[str, Any]:
   """The schedule that a scheduler's config describes.
 
   Args:
     config: of `scheduler_config.json`; what it leaves out has Diffusers' defaults.
     path: of the file, for errors.
+    predicts: what the network is to predict, in Diffusers' words; None for anything.
 
   Returns:
     Options of `diffusion.make_schedule`, as JSON has them; those of a linear one are without
     its kind.
 
   Raises:
-    ValueError: the network predicts something else than the noise, or the schedule is not one
+    ValueError: the network predicts something else, or the schedule is not one
       of discrete steps that keep the variance and end with some signal.
   """
   kind = config.get("_class_name", "DDPMScheduler")
@@ -52,10 +55,13 @@ def schedule_options(config: Mapping[str, Any], path: Path) -> dict[str, Any]:
       f"{path} is of a {kind}; expected one for networks that predict the noise of discrete "
       f"steps: {', '.join(_SCHEDULERS)}."
     )
-  predicts = config.get("prediction_type", "epsilon")
-  if predicts != "epsilon":
+  told = config.get("prediction_type", "epsilon")
+  if predicts not in (None, told):
     raise ValueError(
-      f"The network predicts {predicts!r}, says {path}; expected 'epsilon', the noise."
+      f"The network predicts {told!r}, says {path}; expected {predicts!r}. A saved model "
+      "predicts 'epsilon', the noise; as a library, another network is read by "
+      f"from_torch(..., predicts={told!r}), and its denoiser goes through "
+      "dj.diffusion.as_noise."
     )
   for option, reason in (
     ("rescale_betas_zero_snr", "no image follows from the noise at its last step"),

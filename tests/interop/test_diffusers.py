@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from fixtures.load import load_fixture, pseudo_state_dict
 
-from diffence_jax.interop import from_torch
+from diffence_jax.interop import from_torch, read_schedule
 from diffence_jax.interop.diffusers import find_files
 from diffence_jax.models import denoiser
 
@@ -104,6 +104,9 @@ def test_a_network_of_a_pipeline_has_to_predict_the_noise(fixture, tmp_path, pre
     for folder in (tmp_path, tmp_path / "unet"):
       with pytest.raises(ValueError, match="predicts 'v_prediction'"):
         from_torch("ddpm_unet", folder)
+    module, _ = from_torch("ddpm_unet", tmp_path, predicts="v_prediction")
+    assert module.channels == 32
+    assert read_schedule(tmp_path).num_steps == 1000
 
 
 def test_a_folder_with_its_weights_in_several_files(fixture, tmp_path):
