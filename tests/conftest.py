@@ -40,6 +40,31 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 
+# Files that take longest, the longest first.
+_LONG = (
+  "test_parallel.py",
+  "test_shadow_run.py",
+  "test_main.py",
+  "test_defenses_run.py",
+  "test_defenses.py",
+  "test_dpsgd.py",
+  "test_interrupts.py",
+  "test_advreg.py",
+  "test_contract.py",
+  "test_compiled.py",
+  "test_saved_models.py",
+  "test_adm_unet.py",
+  "test_ddpm_unet.py",
+  "test_from_torch.py",
+  "test_tune.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+  """Long files come first, so that no test process waits for the last one of another."""
+  items.sort(key=lambda item: _LONG.index(item.path.name) if item.path.name in _LONG else 99)
+
+
 class CommandRun(NamedTuple):
   """A finished run of the command: its workdir, and what it printed."""
 

@@ -36,7 +36,9 @@ def test_what_is_needed_at_a_time_is_counted():
 
 @pytest.mark.parametrize("channels", [16, 32])
 def test_it_is_near_what_xla_needs_for_a_network(channels):
-  module = models.make_denoiser("ddpm_unet", out_channels=1, channels=channels)
+  module = models.make_denoiser(
+    "ddpm_unet", out_channels=1, channels=channels, multipliers=(1, 2), num_res_blocks=1
+  )
   variables = models.init(module, jax.random.key(0), SHAPE)
   apply = lambda images, ids, candidates: models.denoiser(module, variables)(images, ids)
   needed = []

@@ -32,32 +32,29 @@ def candidates_of(images, **changes):
   return dj.candidate_logits(jax.random.key(1), predict, denoise, SCHEDULE, images, **options)
 
 
-@settings(max_examples=15, deadline=None)
-@given(
-  num=st.sampled_from([1, 4, 9]),
-  seed=st.integers(0, 100),
-  gap=st.sampled_from([0.0, 1e-7, 1e-4, 1.0]),
-  dtype=st.sampled_from(["float32", "bfloat16"]),
-  interval=st.sampled_from([None, (0.0, 0.5), (8.0, 9.0)]),
-)
-def test_protect_never_changes_a_label(num, seed, gap, dtype, interval):
-  """Also where all classes are within `gap` of each other."""
-  direction = jax.random.normal(jax.random.key(seed), (16, 5))
+GAPS = np.array([0.0, 1e-7, 1e-4, 1.0], np.float32)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("interval", [None, (0.0, 0.5), (8.0, 9.0)])
+def test_protect_never_changes_a_label(interval, dtype):
+  """Also where all classes are within a gap of each other, which the first pixel chooses."""
 
   @jax.jit
   def close_call(key, images):
-    features = images.reshape(len(images), -1)
-    return (1.0 + gap * (features @ direction)).astype(dtype)
+    gaps = jnp.asarray(GAPS)[(3.999 * images[:, 0, 0]).astype(jnp.int32)]
+    return (1.0 + gaps * predict(key, images)).astype(dtype)
 
   protected = dj.protect(
     close_call, denoise, SCHEDULE, num_candidates=4, step=300, interval=interval
   )
-  images, key = images_of(num, seed), jax.random.key(seed)
-  logits = protected(key, images)
-  assert logits.dtype == dtype and logits.shape == (num, 5)
-  np.testing.assert_array_equal(
-    jnp.argmax(logits, axis=-1), jnp.argmax(close_call(key, images), axis=-1)
-  )
+  for num, seed in ((20, 0), (20, 1), (20, 2), (1, 3)):
+    images, key = images_of(num, seed), jax.random.key(seed)
+    logits = protected(key, images)
+    assert logits.dtype == dtype and logits.shape == (num, 5)
+    np.testing.assert_array_equal(
+      jnp.argmax(logits, axis=-1), jnp.argmax(close_call(key, images), axis=-1)
+    )
 
 
 def test_images_in_half_precision_are_taken():
@@ -79,7 +76,7 @@ def test_chunks_do_not_change_candidates(chunk_size):
 @settings(max_examples=6, deadline=None)
 @given(order=st.permutations(range(6)), cut=st.integers(1, 5))
 def test_batch_size_and_order_do_not_change_candidates(order, cut):
-  images, ids = images_of(6), jnp.array([10, 3, 77, 5, 2**31 - 1, 0])
+  images, ids = np.asarray(images_of(6)), np.array([10, 3, 77, 5, 2**31 - 1, 0])
   order = np.array(order)
   expected = np.asarray(candidates_of(images, ids=ids))[order]
   parts = [candidates_of(images[rows], ids=ids[rows]) for rows in (order[:cut], order[cut:])]
