@@ -27,7 +27,8 @@ import jax.numpy as jnp
 import measuring
 import numpy as np
 from absl import app, flags
-from random_networks import Networks, networks_of
+from accepted import ACCEPTANCE, accepting, draw_images
+from random_networks import networks_of, with_pytorch
 
 import diffence_jax as dj
 from diffence_jax import models
@@ -67,88 +68,6 @@ _SIZES = {
 }
 
 
-class Acceptance(NamedTuple):
-  """How many candidates a query needs.
-
-  Attributes:
-    never: the share of the images of which no candidate is accepted: all are drawn.
-    rate: of each candidate of the others, the chance that it is accepted.
-  """
-
-  never: float
-  rate: float
-
-
-# Scenarios 1 to 3 of a run of configs/digits.py, N=30, over its 1,200 queries, which need 12.1,
-# 5.1 and 1.17 candidates on average; and scenario 3 of configs/fashion_mnist_small.py, where
-# 86% of the candidates keep the label and 3.2% of the images have none that does
-# (docs/results.md, N=10: fewer with N=30).
-ACCEPTANCE = {
-  "early exit, scenario 1": Acceptance(0.167, 0.115),
-  "early exit, scenario 2": Acceptance(0.051, 0.263),
-  "early exit, scenario 3": Acceptance(0.002, 0.889),
-  "early exit, scenario 3, Fashion-MNIST's rates": Acceptance(0.032, 0.889),
-}
-
-
-def accepting(predict, acceptance: Acceptance):
-  """Wraps a predictor so that selection without an interval accepts candidates at a rate.
-
-  8-bit images, the raw ones, get the label 0, and so do the re-generations that a hash of
-  theirs picks; the others get 1. Dark images are those of which none is ever picked.
-
-  Args:
-    predict: the predictor; its answers are computed, and change nothing but roundings.
-    acceptance: the rates.
-
-  Returns:
-    A predictor.
-  """
-
-  def wrapped(key, images):
-    logits = predict(key, images)
-    bits = jax.lax.bitcast_convert_type(images, jnp.uint32).reshape(images.shape[0], -1)
-    odd = 2 * jax.random.bits(jax.random.key(0), bits.shape[1:], jnp.uint32) + jnp.uint32(1)
-    digest = jnp.sum(bits * odd[None], axis=1, dtype=jnp.uint32) >> 8
-    picked = digest.astype(jnp.float32) / 2.0**24 < acceptance.rate
-    picked &= jnp.mean(images, axis=(1, 2, 3)) > 0.5
-    steps = 255.0 * images
-    raw = jnp.all(jnp.abs(steps - jnp.round(steps)) < 1e-3, axis=(1, 2, 3))
-    label = jnp.where(raw | picked, 0, 1)
-    return jax.nn.one_hot(label, logits.shape[-1]) + 1e-6 * jnp.tanh(logits)
-
-  return wrapped
-
-
-def draw_images(num: int, shape: tuple[int, int, int], never: float) -> np.ndarray:
-  """8-bit images f32[N,H,W,C], the share `never` of them dark, at least by rounding."""
-  draw = np.random.default_rng(0)
-  dark = np.arange(num) < round(never * num)
-  middle = np.where(draw.permuted(dark), 64, 192)
-  values = middle[:, None, None, None] + draw.integers(-60, 61, (num, *shape))
-  return (values / 255.0).astype(np.float32)
-
-
-def with_pytorch(networks: Networks):
-  """(networks in PyTorch on random weights, our variables of the same), or None."""
-  try:
-    import torch
-    import torch_networks
-  except ModuleNotFoundError:
-    return None
-  torch.manual_seed(0)
-  classifier, denoiser = networks.classifier, networks.denoiser
-  theirs = (
-    torch_networks.ResNet(classifier, denoiser.out_channels),
-    torch_networks.UNet(denoiser),
-  )
-  weights = [torch_networks.state_dict_of(network) for network in theirs]
-  kept = {"stages": classifier.stages, "mean": classifier.mean, "std": classifier.std}
-  _, classifier_variables = dj.interop.from_torch("resnet18", weights[0], **kept)
-  _, denoiser_variables = dj.interop.from_torch("ddpm_unet", weights[1])
-  return theirs, (classifier_variables, denoiser_variables)
-
-
 def measure(name: str) -> list[dict]:
   """Figures of the networks of one config, an entry a way."""
   size = _SIZES[name]
@@ -184,7 +103,7 @@ def measure(name: str) -> list[dict]:
   protected = dj.protect(predict, denoise, schedule, **settings)
   ways["all candidates drawn"] = num, _CANDIDATES.value, lambda: protected(key, images)
   for way, acceptance in ACCEPTANCE.items():
-    accept = jax.jit(accepting(predict, acceptance))
+    accept = accepting(predict, acceptance)
     batch = draw_images(num_early, image_shape, acceptance.never)
     select = make_early_selection(accept, denoise, schedule, **settings)
     early = dj.protect(accept, denoise, schedule, constant_time=False, **settings)

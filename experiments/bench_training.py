@@ -13,22 +13,17 @@ matrices.
 """
 
 import functools
-import time
-from collections.abc import Callable
 
 import jax
 import measuring
 import numpy as np
-import optax
 from absl import app, flags
 from ml_collections import config_flags
-from step_timing import ensemble_steps, single_steps
+from step_timing import denoiser_training, ensemble_steps, single_steps
 
-import diffence_jax as dj
 from diffence_jax import models, parallel
 from diffence_jax.experiment.plan import plan
-from diffence_jax.training.denoiser import noise_prediction
-from diffence_jax.training.loop import init_state, take, train_step
+from diffence_jax.training.loop import take
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment.")
 _AT_ONCE = flags.DEFINE_list("at_once", ["1", "8", "25"], "Models at once on a device.")
@@ -38,98 +33,10 @@ _STEPS = flags.DEFINE_integer("steps", 40, "Training steps of every model in a r
 _OUTPUT = flags.DEFINE_string("output", None, "A JSON file for the figures.")
 
 
-def denoiser_training(experiment, shape):
-  """The step of the diffusion model's training, and the state before the first."""
-  config, module = experiment.config.diffusion, experiment.denoiser.module
-  schedule = dj.linear_schedule(**config.schedule)
-  optimizer = optax.chain(
-    optax.clip_by_global_norm(config.clip_norm), optax.adam(config.learning_rate)
-  )
-  step = train_step(noise_prediction(module, schedule, shape), optimizer, config.ema_decay)
-  variables = models.init(module, jax.random.key(0), shape)
-  return step, init_state(variables, optimizer, average=True)
-
-
 def step_flops(step, state, examples, batch_size: int) -> float:
   """FLOPs of a training step, by XLA."""
   batch = {group: take(arrays, np.arange(batch_size)) for group, arrays in examples.items()}
   return measuring.compiled_flops(step, state, batch, jax.random.key(0))
-
-
-def torch_steps(network, optimizer, loss, arrays, batch_size) -> Callable[[int], float]:
-  """Times steps of `optimizer` on `loss(*batch)`, in PyTorch."""
-  import torch
-  from torch_networks import DEVICE
-
-  network.train().to(DEVICE)
-  optimizer = optimizer(network.parameters())
-  arrays = [torch.as_tensor(array).to(DEVICE) for array in arrays]
-  draw = np.random.default_rng(0)
-
-  def run(num_steps: int) -> float:
-    start = time.perf_counter()
-    for _ in range(num_steps):
-      rows = torch.from_numpy(draw.integers(0, len(arrays[0]), batch_size)).to(DEVICE)
-      value = loss(*(array[rows] for array in arrays))
-      optimizer.zero_grad(set_to_none=True)
-      value.backward()
-      optimizer.step()
-    if DEVICE == "cuda":
-      torch.cuda.synchronize()
-    return (time.perf_counter() - start) / num_steps
-
-  return run
-
-
-def torch_classifier_steps(experiment, members) -> Callable[[int], float]:
-  """The classifier's training in PyTorch."""
-  import torch
-  import torch_networks
-  from torch.nn import functional
-
-  config = experiment.config.classifier
-  images = members.images.transpose(0, 3, 1, 2).copy()
-  network = torch_networks.ResNet(experiment.classifier.module, images.shape[1])
-  count = sum(p.numel() for p in network.parameters())
-  assert count == models.num_parameters(experiment.classifier.variables), count
-  optimizer = functools.partial(
-    torch.optim.Adam, lr=config.learning_rate, weight_decay=config.weight_decay, amsgrad=True
-  )
-  loss = lambda x, y: functional.cross_entropy(network(x.float() / 255.0), y)
-  labels = members.labels.astype(np.int64)
-  return torch_steps(network, optimizer, loss, (images, labels), config.batch_size)
-
-
-def torch_denoiser_steps(experiment, images) -> Callable[[int], float]:
-  """The diffusion model's training in PyTorch."""
-  import torch
-  import torch_networks
-
-  config, device = experiment.config.diffusion, torch_networks.DEVICE
-  network = torch_networks.UNet(experiment.denoiser.module)
-  average = [p.detach().clone().to(device) for p in network.parameters()]
-  alpha_bar = np.asarray(dj.linear_schedule(**config.schedule).alpha_bar)
-  alpha_bar = torch.tensor(alpha_bar, device=device)
-
-  class Adam(torch.optim.Adam):
-    def step(self):
-      parameters = list(network.parameters())
-      torch.nn.utils.clip_grad_norm_(parameters, config.clip_norm)
-      super().step()
-      with torch.no_grad():
-        torch._foreach_lerp_(average, parameters, 1.0 - config.ema_decay)
-
-  def loss(x):
-    clean = x.float() / 127.5 - 1.0
-    t = torch.randint(len(alpha_bar), (len(x),), device=device)
-    kept = alpha_bar[t][:, None, None, None]
-    noise = torch.randn_like(clean)
-    noised = kept.sqrt() * clean + (1.0 - kept).sqrt() * noise
-    return torch.mean((network(noised, t) - noise) ** 2)
-
-  optimizer = functools.partial(Adam, lr=config.learning_rate)
-  images = images.transpose(0, 3, 1, 2).copy()
-  return torch_steps(network, optimizer, loss, (images,), config.batch_size)
 
 
 def main(_) -> None:
@@ -151,16 +58,22 @@ def main(_) -> None:
     name = "one after another" if at_once == 1 else f"{at_once} at once"
     ways[f"classifier, ensemble, {name}"] = ensemble_steps(recipe, examples, *sizes, at_once)
   if _DIFFUSION.value:
-    training = (
-      *denoiser_training(experiment, members.images.shape[1:]),
-      {"images": {"images": members.images}},
-    )
+    module, shape = experiment.denoiser.module, members.images.shape[1:]
+    step, start = denoiser_training(module, experiment.config.diffusion, shape)
+    state = start(models.init(module, jax.random.key(0), shape))
+    training = step, state, {"images": {"images": members.images}}
     ways["diffusion, ours"] = single_steps(*training, diffusion.batch_size, mesh)
     flops["diffusion"] = step_flops(*training, diffusion.batch_size)
   try:
-    ways["classifier, PyTorch"] = torch_classifier_steps(experiment, members)
+    import torch_training
+
+    ways["classifier, PyTorch"] = torch_training.classifier_steps(
+      experiment.classifier.module, experiment.config.classifier, members.images, members.labels
+    )
     if _DIFFUSION.value:
-      ways["diffusion, PyTorch"] = torch_denoiser_steps(experiment, members.images)
+      ways["diffusion, PyTorch"] = torch_training.denoiser_steps(
+        experiment.denoiser.module, experiment.config.diffusion, members.images
+      )
   except ModuleNotFoundError:
     print("PyTorch is not installed; its lines are left out.")
   for run in ways.values():

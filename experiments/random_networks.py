@@ -60,3 +60,23 @@ def bind_random(networks: Networks) -> tuple[Predict, Denoise]:
 def random_images(num: int, shape: tuple[int, int, int]) -> np.ndarray:
   """Images f32[num,H,W,C] of uniform noise in [0, 1]."""
   return np.random.default_rng(0).uniform(size=(num, *shape)).astype(np.float32)
+
+
+def with_pytorch(networks: Networks):
+  """(networks in PyTorch on random weights, our variables of the same), or None."""
+  try:
+    import torch
+    import torch_networks
+  except ModuleNotFoundError:
+    return None
+  torch.manual_seed(0)
+  classifier, denoiser = networks.classifier, networks.denoiser
+  theirs = (
+    torch_networks.ResNet(classifier, denoiser.out_channels),
+    torch_networks.UNet(denoiser),
+  )
+  weights = [torch_networks.state_dict_of(network) for network in theirs]
+  kept = {"stages": classifier.stages, "mean": classifier.mean, "std": classifier.std}
+  _, classifier_variables = dj.interop.from_torch("resnet18", weights[0], **kept)
+  _, denoiser_variables = dj.interop.from_torch("ddpm_unet", weights[1])
+  return theirs, (classifier_variables, denoiser_variables)

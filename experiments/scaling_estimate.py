@@ -18,16 +18,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import measuring
-import optax
 from absl import app, flags
+from step_timing import denoiser_training
 
-import diffence_jax as dj
 from diffence_jax import models
 from diffence_jax.experiment.claims import Alone, Claims
 from diffence_jax.experiment.presets import paper_config
 from diffence_jax.training import baselines
-from diffence_jax.training.denoiser import noise_prediction
-from diffence_jax.training.loop import init_state, train_step
 from diffence_jax.training.recipe import TrainSettings
 
 _DEVICES = flags.DEFINE_list("devices", ["1", "8", "64"], "Numbers of devices.")
@@ -131,14 +128,9 @@ def paper_programs(small: bool = False) -> dict[str, Program]:
   whole = lambda num: jax.ShapeDtypeStruct((num,), jnp.int32)
   diffusion, batch = config.diffusion, config.classifier.batch_size
 
-  optimizer = optax.chain(
-    optax.clip_by_global_norm(diffusion.clip_norm), optax.adam(diffusion.learning_rate)
-  )
-  loss = noise_prediction(denoiser, dj.linear_schedule(**diffusion.schedule), _SHAPE)
-  start = functools.partial(init_state, optimizer=optimizer, average=True)
+  train, start = denoiser_training(denoiser, diffusion, _SHAPE)
   state = jax.eval_shape(start, variables[denoiser])
   examples = {"images": {"images": images(diffusion.batch_size, jnp.uint8)}}
-  train = train_step(loss, optimizer, diffusion.ema_decay)
 
   settings = TrainSettings(num_members=_MEMBERS, batch_size=batch)
   recipe = baselines.undefended(classifier, settings)

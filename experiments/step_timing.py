@@ -1,23 +1,54 @@
 """Seconds a training step takes, for the experiments that compare ways of training."""
 
+import functools
 import itertools
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
+import optax
 from jax.sharding import Mesh
 
+import diffence_jax as dj
 from diffence_jax import parallel
 from diffence_jax.training import Recipe
+from diffence_jax.training.denoiser import noise_prediction
 from diffence_jax.training.ensemble import make_ensemble_step
 from diffence_jax.training.feed import default_steps_per_call, feed
-from diffence_jax.training.loop import Step, grouped, place
+from diffence_jax.training.loop import Step, grouped, init_state, place, train_step
+
+
+def denoiser_training(
+  module: nn.Module, config: Any, shape: tuple[int, int, int]
+) -> tuple[Step, Callable[[Any], Any]]:
+  """The step of a diffusion model's training.
+
+  Args:
+    module: the network.
+    config: the section `diffusion` of an experiment.
+    shape: of the images.
+
+  Returns:
+    The step, not compiled; and `start(variables) -> state` before the first one.
+  """
+  optimizer = optax.chain(
+    optax.clip_by_global_norm(config.clip_norm), optax.adam(config.learning_rate)
+  )
+  loss = noise_prediction(module, dj.linear_schedule(**config.schedule), shape)
+  start = functools.partial(init_state, optimizer=optimizer, average=True)
+  return train_step(loss, optimizer, config.ema_decay), start
 
 
 def single_steps(
-  step: Step, state: Any, examples: Any, batch_size: int, mesh: Mesh
+  step: Step,
+  state: Any,
+  examples: Any,
+  batch_size: int,
+  mesh: Mesh,
+  steps_per_call: int | None = None,
 ) -> Callable[[int], float]:
   """Prepares the training of one model, its batches split over the devices.
 
@@ -27,6 +58,7 @@ def single_steps(
     examples: group to arrays with one row an example, as the step takes its batch.
     batch_size: examples a step.
     mesh: the batches are split over it.
+    steps_per_call: None for what is the default of the backend.
 
   Returns:
     `run(num_steps) -> seconds a step`.
@@ -40,7 +72,7 @@ def single_steps(
     while True:
       yield "step", {group: draw.integers(0, num, batch_size) for group in examples}
 
-  steps, batches, per_call = feed({"step": step}, examples, rows, mesh)
+  steps, batches, per_call = feed({"step": step}, examples, rows, mesh, steps_per_call)
 
   def run(num_steps: int) -> float:
     num_steps = -(-num_steps // per_call) * per_call
@@ -54,7 +86,12 @@ def single_steps(
 
 
 def ensemble_steps(
-  recipe: Recipe, examples: Mapping[str, np.ndarray], batch_size: int, mesh: Mesh, at_once: int
+  recipe: Recipe,
+  examples: Mapping[str, np.ndarray],
+  batch_size: int,
+  mesh: Mesh,
+  at_once: int,
+  steps_per_call: int | None = None,
 ) -> Callable[[int], float]:
   """Prepares a group of models, several on every device.
 
@@ -64,6 +101,7 @@ def ensemble_steps(
     batch_size: examples a step and model.
     mesh: the models are divided over it.
     at_once: models on every device.
+    steps_per_call: None for what is the default of the backend.
 
   Returns:
     `run(num_steps) -> seconds a step and model`, over so many steps of all of them.
@@ -76,7 +114,8 @@ def ensemble_steps(
   init = jax.jit(jax.vmap(lambda key: recipe.init(key, shape)))
   carried, keys = [parallel.shard_batch(mesh, init(keys))], parallel.shard_batch(mesh, keys)
   whole = parallel.replicate(mesh, {"members": dict(examples)})
-  draw, per_call = np.random.default_rng(0), default_steps_per_call(jax.default_backend())
+  per_call = steps_per_call or default_steps_per_call(jax.default_backend())
+  draw = np.random.default_rng(0)
 
   def run(num_steps: int) -> float:
     calls, start = -(-num_steps // per_call), time.perf_counter()

@@ -1,0 +1,59 @@
+"""What is run on an accelerator runs, tiny, and tells what failed, and what was left out."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def accelerator(monkeypatch):
+  monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "experiments"))
+  monkeypatch.setenv("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+  import accelerator
+
+  return accelerator
+
+
+def test_queries_and_training_run_small_and_without_pytorch(accelerator, monkeypatch, tmp_path):
+  monkeypatch.setitem(sys.modules, "torch", None)
+  tiny = accelerator.size_of(small=True)
+  one = tiny._replace(precisions=("float32",), steps_per_call=(1,), at_once=(2,))
+  monkeypatch.setattr(accelerator, "size_of", lambda small: one)
+  parts = ["queries", "training"]
+  assert accelerator.main([f"--output={tmp_path}", "--small", "--parts", *parts]) == 0
+  told = json.loads((tmp_path / "accelerator.json").read_text())["parts"]
+  assert list(told) == parts and not any("error" in part for part in told.values())
+  drawn, early = told["queries"]["entries"]
+  assert drawn["evaluations"] == 3 and early["evaluations"] >= 1  # with what fills a batch
+  assert drawn["ms"]["median"] > 0 and drawn["floor_ms"] >= early["floor_ms"] > 0
+  ways = [(e["way"], e["at_once"]) for e in told["training"]["entries"]]
+  assert ways == [("diffusion", 1), ("classifier", 1), ("ensemble", 2)]
+  assert "torch" in told["queries"]["skipped"] and "torch" in told["training"]["skipped"]
+  table = (tmp_path / "accelerator.md").read_text()
+  assert "### queries" in table and "skipped: " in table
+
+
+def test_a_part_that_fails_is_told_and_the_rest_goes_on(accelerator):
+  def fails():
+    yield {"n": 1}
+    raise AssertionError("the labels differ")
+
+  def late():
+    if clock.allows("all of it", 60):
+      yield {"n": 2}
+
+  def fine():
+    yield {"n": 3}
+
+  clock, told = accelerator.Clock(30), {}
+  parts = {"fails": fails, "late": late, "fine": fine}
+  assert not accelerator.run_parts(parts, clock, told.update)
+  assert told["fails"]["entries"] == [{"n": 1}]
+  assert told["fails"]["error"] == "AssertionError: the labels differ"
+  assert (told["late"]["entries"], told["late"]["left_out"]) == ([], ["all of it"])
+  assert told["fine"]["entries"] == [{"n": 3}] and "error" not in told["fine"]
+  table = accelerator.as_markdown(told, {"device": "d", "date": "today", "jax": "1"})
+  assert "error: AssertionError: the labels differ" in table and "| 3 |" in table
+  assert accelerator.run_parts({"fine": fine}, clock, told.update)
