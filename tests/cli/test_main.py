@@ -307,6 +307,10 @@ def test_other_sources_run_from_the_command_line(tmp_path):
     "  config = module.get_config('smoke')\n"
     "  config.data.source = 'npz'\n"
     f"  config.data.options = {{'path': {str(path)!r}}}\n"
+    "  config.data.num_members = config.data.num_nonmembers = 24\n"
+    "  config.classifier.epochs = 1\n"
+    "  config.diffusion.num_steps = 4\n"
+    "  config.samples.num_images = 2\n"
     "  return config\n"
   )
   here(f"--config={config}", f"--workdir={tmp_path / 'run'}")

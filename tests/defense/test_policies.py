@@ -170,8 +170,8 @@ def test_a_policy_is_a_pytree_and_its_numbers_are_arguments(name):
 def test_every_image_is_answered_by_itself(name):
   policy, record = fitted(name), records()[0]
   order = np.random.default_rng(0).permutation(40)
-  whole = np.asarray(policy.answer(record.candidates, record.raw))
-  moved = policy.answer(record.candidates[order], record.raw[order])
+  whole = np.asarray(answer(policy, record.candidates, record.raw))
+  moved = answer(policy, record.candidates[order], record.raw[order])
   np.testing.assert_allclose(moved, whole[order], rtol=1e-6)
 
 
@@ -224,10 +224,10 @@ def one_by_one(policy, raw, candidates, num_candidates, num_queries):
   for _ in range(num_queries):
     places = (position[:, None] + np.arange(num_candidates)) % num_recorded
     window = candidates[images, places]
-    answers.append(np.asarray(policy.answer(window, raw)))
+    answers.append(np.asarray(answer(policy, window, raw)))
     used = num_candidates
     if isinstance(policy, RankPolicy):
-      accepted = np.asarray(policy.ranks(window, raw))[:, :-1] == ACCEPTED
+      accepted = np.asarray(ranks(policy, window, raw))[:, :-1] == ACCEPTED
       used = np.where(accepted.any(axis=1), accepted.argmax(axis=1) + 1, num_candidates)
     position = (position + used) % num_recorded
   return np.stack(answers, axis=1)
