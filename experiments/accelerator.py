@@ -6,8 +6,8 @@
 * Do the networks agree with the published code's (`tests/fixtures`), are labels kept, and does
   early exit answer as drawing all candidates does, in float32 and bfloat16?
 * How fast are protected queries and training steps, beside PyTorch (compiled, channels last,
-  autocast) and beside the floor: FLOPs that XLA counts, over those a second of a product of
-  large matrices?
+  autocast), and queries beside the floor: FLOPs that XLA counts, over those a second of a
+  product of large matrices?
 * Does `configs/digits.py:audit` run from nothing?
 
 Writes `accelerator.json` after every part, and `accelerator.md`. A part that fails is told with
