@@ -46,7 +46,7 @@ class PixelDenoiser(nn.Module):
 
 
 def check_no_collective(lowered):
-  """Neither models nor images of one device need to hear of another's."""
+  """Neither models nor images of one of several devices need to hear of another's."""
   text = lowered.compile().as_text()
   names = ("all-reduce", "all-gather", "all-to-all", "collective-permute", "reduce-scatter")
   for collective in names:
@@ -214,10 +214,11 @@ for name in POLICIES.known:
 np.savez(folder / "policies.npz", **answers)
 
 # Work by batch needs no talk between devices.
-step = make_record_step(classifier, denoiser, mesh, **purify)
-shared = parallel.replicate(mesh, (key, bound[0].variables, bound[1].variables, schedule))
-batch = (images[:16].astype(np.float32) / 255.0, ids[:16].astype(np.int32))
-check_no_collective(step.lower(shared, parallel.shard_batch(mesh, batch)))
+if num_devices > 1:
+  step = make_record_step(classifier, denoiser, mesh, **purify)
+  shared = parallel.replicate(mesh, (key, bound[0].variables, bound[1].variables, schedule))
+  batch = (images[:16].astype(np.float32) / 255.0, ids[:16].astype(np.int32))
+  check_no_collective(step.lower(shared, parallel.shard_batch(mesh, batch)))
 
 # Shadow models: five of them, which neither one device nor eight divide evenly.
 fewer = dataclasses.replace(settings, num_members=19, batch_size=8)
@@ -242,7 +243,8 @@ np.save(folder / "ensemble.npy", answer(None, images.astype(np.float32) / 255.0)
 group = 2 * num_devices
 whole = parallel.replicate(mesh, {"members": examples})
 keys = parallel.shard_batch(mesh, jax.random.split(key, group))
-for own, num_steps in ((recipe, 1), (make_recipe("undefended", Dense(), settings), 3)):
+steps = ((recipe, 1), (make_recipe("undefended", Dense(), settings), 3))
+for own, num_steps in steps if num_devices > 1 else ():
   states = [own.init(key, (8, 8, 1))] * group
   state = parallel.shard_batch(mesh, jax.tree.map(lambda *leaves: np.stack(leaves), *states))
   rows = parallel.shard_batch(mesh, {"members": np.zeros((group, num_steps, 8), np.int32)})
