@@ -93,8 +93,11 @@ def test_what_has_a_fingerprint_stands_for_itself_by_that():
   assert Step(Content("here", "abc")).fingerprint == Step(Content("there", "abc")).fingerprint
 
 
+SWITCHES = ("optimize", "shard_parameters")
+
+
 @pytest.mark.parametrize(
-  "field", [field.name for field in dataclasses.fields(Compute) if field.name != "optimize"]
+  "field", [field.name for field in dataclasses.fields(Compute) if field.name not in SWITCHES]
 )
 @pytest.mark.parametrize("value", [0, -1, 2.5, True])
 def test_the_compute_section_takes_whole_numbers_from_one_on(field, value):
@@ -102,7 +105,8 @@ def test_the_compute_section_takes_whole_numbers_from_one_on(field, value):
     Compute(**{field: value})
 
 
-def test_whether_programs_are_optimized_is_yes_or_no():
-  assert Compute(optimize=False) != Compute()
-  with pytest.raises(TypeError, match="optimize is a int; expected a bool"):
-    Compute(optimize=1)
+@pytest.mark.parametrize("field", SWITCHES)
+def test_a_switch_of_the_compute_section_is_yes_or_no(field):
+  assert Compute(**{field: not getattr(Compute(), field)}) != Compute()
+  with pytest.raises(TypeError, match=f"{field} is a int; expected a bool"):
+    Compute(**{field: 1})
