@@ -105,11 +105,12 @@ def make_private(workdir: Path) -> None:
 
 
 def remove_folder(folder: Path) -> None:
-  """Removes a folder; should this be killed, what is left of it has another name."""
+  """Removes a folder, or what is left of it under another name by a call that was killed."""
   removed = folder.with_name(f"{folder.name}.removed")
   shutil.rmtree(removed, ignore_errors=True)
-  folder.rename(removed)
-  shutil.rmtree(removed, ignore_errors=True)
+  if folder.is_dir():
+    folder.rename(removed)
+    shutil.rmtree(removed, ignore_errors=True)
 
 
 def link_or_copy(source: Path, path: Path) -> None:

@@ -105,6 +105,8 @@ class Claims:
       handle = disk.create(claim, 0o600)
     except FileExistsError:
       return self._is_stale(claim) and self._take_over(claim, content)
+    except FileNotFoundError:  # parts that were joined, and removed with their folder just now
+      return False
     with open(handle, "wb") as file:
       file.write(content)
     return True

@@ -96,9 +96,10 @@ def _compute_whole(
 
 
 def _discard_parts(stage: Stage, store: Store, claims: Alone | Claims) -> None:
-  """Removes the parts that a stage was joined of, where they are left."""
+  """Removes the parts that a stage was joined of, where they are left, half removed too."""
   folder = store.workdir / parts_folder(stage)
-  if folder.is_dir():
+  is_left = lambda: any(folder.parent.glob(f"{folder.name}*"))
+  if is_left():
     with claims.claimed([store.path(stage)]) as mine:
-      if mine:
+      if mine and is_left():  # another may have removed them between the look and the claim
         remove_folder(folder)

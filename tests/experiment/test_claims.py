@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from diffence_jax import disk
 from diffence_jax.experiment.claims import Alone, Claims, alone_at, clear_claims
 
 IMPORTS = """import os, sys, time
@@ -93,6 +94,18 @@ def test_a_claim_of_another_host_is_taken_over_when_it_is_still_for_long(paths):
 def test_a_half_written_claim_is_somebodys(paths):
   claim_of(paths[0]).write_text('{"ho')
   with claims().claimed(paths[:1]) as mine:
+    assert not mine
+
+
+def test_nothing_is_claimed_in_a_folder_that_is_removed_just_then(paths, monkeypatch):
+  create = disk.create
+
+  def removed(path, mode):
+    path.parent.rmdir()
+    return create(path, mode)
+
+  monkeypatch.setattr(disk, "create", removed)
+  with claims().claimed(paths) as mine:
     assert not mine
 
 

@@ -138,6 +138,31 @@ def test_a_part_is_not_made_when_the_whole_is_there_already(tmp_path, monkeypatc
   assert not Squares.made
 
 
+def test_parts_that_another_removes_first_are_not_missed(tmp_path):
+  """Of two that see the parts of a whole that is there, the second to claim finds none."""
+  squares(tmp_path)
+  left = tmp_path / parts_folder(Squares())
+  left.mkdir()  # by a run that was killed when it had joined them
+
+  class Second(Alone):
+    def claimed(self, paths, at_most=None):
+      if left.is_dir():
+        squares(tmp_path)
+      return super().claimed(paths, at_most)
+
+  squares(tmp_path, Second())
+  assert not left.exists()
+
+
+def test_parts_that_a_killed_run_had_half_removed_are_removed(tmp_path):
+  squares(tmp_path)
+  half = (tmp_path / parts_folder(Squares())).with_suffix(".parts.removed")
+  half.mkdir()
+  (half / "squares.npy").write_bytes(b"some")
+  squares(tmp_path)
+  assert not half.exists()
+
+
 def test_a_damaged_part_is_named(tmp_path):
   store, stage, settings = Store(tmp_path), Squares(), Compute(batch_size=12)
   stage.item_worker(store, settings)(stage.items(settings))
