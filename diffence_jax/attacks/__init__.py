@@ -15,6 +15,7 @@ from diffence_jax.attacks.label_only import augmentation_robustness, noise_robus
 from diffence_jax.attacks.lira import lira
 from diffence_jax.attacks.multi_signal import multi_signal
 from diffence_jax.attacks.nn import NNAttack, train_nn_attack
+from diffence_jax.attacks.oslo import one_shot_queries
 from diffence_jax.attacks.pmia import pmia
 from diffence_jax.attacks.quantile import quantile_scores
 from diffence_jax.attacks.rmia import rmia
@@ -52,6 +53,7 @@ __all__ = [
   "modified_entropy",
   "multi_signal",
   "noise_robustness",
+  "one_shot_queries",
   "pmia",
   "quantile_scores",
   "rmia",

@@ -312,6 +312,7 @@ ATTACKS = Registry(
     "augmentation_robustness": f"{_HERE}.label_only:attack_augmentation",
     "noise_robustness": f"{_HERE}.label_only:attack_noise",
     "transfer": f"{_HERE}.transfer:attack_transfer",
+    "oslo": f"{_HERE}.oslo:attack_oslo",
     "hop_skip_jump": f"{_HERE}.hop_skip_jump:attack_boundary",
   },
   num_args=1,
@@ -320,7 +321,7 @@ ATTACKS = Registry(
 # Beside others of their kind; they run where `audit.attacks` names them.
 _ON_REQUEST = (
   "bavaria_online", "bavaria_offline", "base_online", "base_offline", "pmia",
-  "multi_signal", "boosted", "transfer",
+  "multi_signal", "boosted", "transfer", "oslo",
 )  # fmt: skip
 # What `audit.attacks` is unless it is set.
 DEFAULT_ATTACKS = tuple(name for name in ATTACKS.known if name not in _ON_REQUEST)

@@ -6,23 +6,17 @@ networks; the target is asked for the labels of a few images at about that size.
 label was likely trained on the sample.
 """
 
-from collections.abc import Callable
-
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
 from diffence_jax.attacks.attack import View, attack
 from diffence_jax.attacks.ensemble import Networks
-from diffence_jax.attacks.label_only import check_samples, predictor_of
+from diffence_jax.attacks.label_only import check_samples
 from diffence_jax.attacks.shadow_phi import check_membership
+from diffence_jax.attacks.surrogates import BATCH, label_slope, share_kept
 from diffence_jax.batching import batches, even_size, to_float
 from diffence_jax.checks import check_range, check_whole
-from diffence_jax.predictor import Predict, ask
 
-# Images at a time; of each the whole path is kept.
-_BATCH = 256
 # The smallest change, as a share of the largest.
 _SMALLEST = 0.05
 
@@ -85,7 +79,7 @@ def transferred_changes(
   radii = largest * np.geomspace(_SMALLEST, 1.0, num_sizes)
   offsets = np.array([(at + 1) // 2 * (-1) ** at for at in range(num_queries)])
   asked = np.empty((len(images), num_queries, *images.shape[1:]), np.float32)
-  for rows, num in batches(len(images), even_size(len(images), _BATCH)):
+  for rows, num in batches(len(images), even_size(len(images), BATCH)):
     path, kept = _path(predictors, images[rows], labels[rows], weights[:, rows], radii)
     share = np.sum(kept * judging[:, rows], axis=1) / judging[:, rows].sum(axis=0)
     turned = share <= 0.5
@@ -128,13 +122,7 @@ def attack_transfer(
     largest=largest,
     num_models=num_models,
   )
-  predict, kept = predictor_of(view), np.empty(asked.shape[:2], bool)
-  told: Callable = lambda images: jnp.argmax(ask(predict, None, images), axis=-1)
-  for rows, num in batches(len(asked), even_size(len(asked), _BATCH)):
-    for query in range(num_queries):
-      answers = np.asarray(told(asked[rows, query]))
-      kept[rows[:num], query] = (answers == view.labels[rows])[:num]
-  return kept.mean(axis=1)
+  return share_kept(view, asked)
 
 
 def _halves(outside):
@@ -150,21 +138,9 @@ def _path(predictors, images, labels, weights, radii):
   for step in np.append(np.diff(radii, prepend=0.0), 0.0):
     total, answers = np.zeros(images.shape), []
     for predict, weight in zip(predictors, weights, strict=True):
-      slope, logits = _slope(predict, path[-1], labels)
+      slope, logits = label_slope(predict, path[-1], labels)
       total += weight[:, None, None, None] * np.asarray(slope)
       answers.append(np.argmax(np.asarray(logits), axis=-1) == labels)
     kept.append(answers)
     path.append(np.clip(path[-1] + step * np.sign(total), 0.0, 1.0).astype(np.float32))
   return np.stack(path[:-1]), np.array(kept)
-
-
-@jax.jit
-def _slope(predict: Predict, images, labels):
-  """The gradient f32[n,H,W,C] of every image's cross-entropy, and the logits f32[n,K]."""
-
-  def total_loss(images):
-    logits = predict(None, images)
-    rows = jnp.arange(len(images))
-    return -jnp.sum(jax.nn.log_softmax(logits)[rows, labels]), logits
-
-  return jax.grad(total_loss, has_aux=True)(images)

@@ -17,6 +17,7 @@ OPTIONS = {
   "nn": {"epochs": 40},
   "noise_robustness": {"sigma": 0.15, "num_draws": 16},
   "transfer": {"num_queries": 3, "num_sizes": 8},
+  "oslo": {"num_budgets": 80, "num_steps": 1, "least_sure": 0.4},
   "hop_skip_jump": {
     "num_iterations": 1,
     "initial_evaluations": 10,

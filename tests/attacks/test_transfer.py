@@ -1,43 +1,15 @@
 """The attack by transferred changes: against a loop, and on classifiers that memorize."""
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.special
-from attacks.memorizers import memorizer, networks_of
+from attacks.memorizers import memorizer
 from attacks.test_lira import roc, wide_interval
+from attacks.worlds import MODELS, NUM, SHAPE, make_world, members, own_networks, scores_of
 
-from diffence_jax.attacks import ATTACKS, View, run_attack, transferred_changes
+from diffence_jax.attacks import transferred_changes
 from diffence_jax.batching import to_float
 from diffence_jax.metrics import roc as roc_of
-
-NUM, MODELS, CLASSES, SHAPE = 300, 8, 3, (5, 5, 1)
-
-
-def make_world(strength, seed=0):
-  """Images of random pixels that a linear rule labels; (images, labels, weights, networks)."""
-  rng = np.random.default_rng(seed)
-  images = rng.integers(40, 216, (NUM, *SHAPE)).astype(np.uint8)
-  weights = 2.0 * rng.normal(size=(25, CLASSES)).astype(np.float32)
-  labels = np.argmax(to_float(images).reshape(NUM, -1) @ weights, axis=1)
-  half = np.arange(MODELS)[:, None] < MODELS // 2
-  membership = rng.permuted(np.repeat(half, NUM, axis=1), axis=0)
-  networks = networks_of(weights, images, labels, membership, strength)
-  return images, labels, weights, networks
-
-
-def scores_of(world, member, strength, **options):
-  """The scores, and how many labels the target was asked for."""
-  images, labels, weights, networks = world
-  target, asked = memorizer(weights, images, labels, member, strength), []
-
-  def ask(images):
-    asked.append(len(images))
-    return jnp.argmax(target(None, images), axis=-1)
-
-  view = View(np.zeros((NUM, 1, CLASSES)), labels, images=images, ask=ask, networks=networks)
-  scores = run_attack(ATTACKS.choose("transfer", options), view)
-  return scores, sum(asked)
 
 
 def slow_changes(weights, networks, image, label, column, num_queries, num_sizes, largest):
@@ -67,13 +39,9 @@ def slow_changes(weights, networks, image, label, column, num_queries, num_sizes
 
 @pytest.mark.parametrize("num_queries", [1, 4])
 def test_what_is_asked_is_the_slow_reference(num_queries):
-  images, labels, weights, networks = make_world(0.0)
-  # Every model has weights of its own, so that IN and OUT models pull apart.
-  own = [
-    weights + np.random.default_rng(s).normal(0, 0.5, weights.shape) for s in range(MODELS)
-  ]
-  load = lambda s: memorizer(own[s], images, labels, networks.membership[s], 0.0)
-  networks = networks._replace(load=load)
+  world = make_world(0.0)
+  images, labels, *_ = world
+  networks, own = own_networks(world)
   few, options = to_float(images[:12]), {"num_sizes": 9, "largest": 0.2}
   found = transferred_changes(
     networks.take(np.arange(12)), few, labels[:12], num_queries=num_queries, **options
@@ -94,14 +62,10 @@ def leaky():
   return make_world(3.0)
 
 
-def members(seed):
-  return np.random.default_rng([7, seed]).random(NUM) < 0.5
-
-
 @pytest.mark.parametrize("num_queries", [1, 5])
 def test_a_planted_leak_is_found_with_few_labels(leaky, num_queries):
   member = members(0)
-  scores, asked = scores_of(leaky, member, 3.0, num_queries=num_queries)
+  scores, asked = scores_of("transfer", leaky, member, 3.0, num_queries=num_queries)
   assert roc(scores, member).auc > 0.8
   assert set(np.unique(scores * num_queries)) <= set(range(num_queries + 1))
   # No label is wrong: the gap attack finds nothing.
@@ -113,13 +77,13 @@ def test_a_planted_leak_is_found_with_few_labels(leaky, num_queries):
 
 
 def test_more_queries_find_no_less(leaky):
-  aucs = [roc(scores_of(leaky, members(0), 3.0, num_queries=q)[0], members(0)).auc
+  aucs = [roc(scores_of("transfer", leaky, members(0), 3.0, num_queries=q)[0], members(0)).auc
           for q in (1, 5)]  # fmt: skip
   assert aucs[1] >= aucs[0] - 0.02
 
 
 def test_without_a_leak_half_lies_in_the_interval():
-  scores, _ = scores_of(make_world(0.0), members(1), 0.0)
+  scores, _ = scores_of("transfer", make_world(0.0), members(1), 0.0)
   result = roc_of(scores[members(1)], scores[~members(1)])
   low, high = wide_interval(result) if 0.0 < result.auc < 1.0 else (0.0, 1.0)
   assert low < 0.5 < high and high - low < 0.35
