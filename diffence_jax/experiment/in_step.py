@@ -6,6 +6,7 @@ feed their part of every batch.
 
 import contextlib
 import enum
+import functools
 import time
 from collections.abc import Iterator
 
@@ -13,6 +14,7 @@ import jax
 
 from diffence_jax import parallel
 from diffence_jax.experiment.claims import PATIENCE, Alone, Claims
+from diffence_jax.experiment.sharing import compute_items
 from diffence_jax.experiment.stage import Compute
 from diffence_jax.experiment.stages.network import TrainedNetwork, keep
 from diffence_jax.experiment.store import Store
@@ -27,12 +29,15 @@ class _Next(enum.IntEnum):
 
 
 def train_in_step(
-  stage: TrainedNetwork, store: Store, compute: Compute, claims: Alone | Claims
+  name: str, stage: TrainedNetwork, store: Store, compute: Compute, claims: Alone | Claims
 ) -> None:
   """Trains a network over all devices of the pod, unless it is there; called by all processes.
 
+  What it learns from, its items, they share out before.
+
   Args:
-    stage: that can be trained so (`TrainedNetwork.in_step`).
+    name: for people.
+    stage: the network.
     store: where its artifact goes.
     compute: how it is computed.
     claims: of this process.
@@ -40,7 +45,12 @@ def train_in_step(
   Raises:
     OSError: another process is gone.
   """
+  compute_items(name, stage, store, compute, claims)
   mesh, first = parallel.pod_mesh(), parallel.is_first()
+  items = stage.items(compute)
+  limited = store.for_inputs_of(stage, items)
+  train = functools.partial(stage.train, store=limited, compute=compute, mesh=mesh)
+  parts = items if stage.items_are_parts else ()
   while True:
     with claims.claimed([store.path(stage)] if first else []) as mine:
       # What a killed run has left to commit is no work for others.
@@ -52,9 +62,9 @@ def train_in_step(
       if step is _Next.TRAIN:
         with _naming_lost(stage.name):
           if first:
-            store.compute(stage, lambda to: keep(to, stage.train(to, compute, mesh)))
+            store.compute(stage, lambda to: keep(to, train(to)), parts)
           else:
-            stage.train(store.partial(stage), compute, mesh)
+            train(store.partial(stage))
     if step is _Next.GO_ON:
       return
     time.sleep(PATIENCE)

@@ -9,6 +9,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 from diffence_jax.batching import even_size
 from diffence_jax.experiment.stage import Compute, Stage
@@ -57,6 +58,8 @@ class InParts(Stage):
 
   The artifact is the same, whatever the size of its parts.
   """
+
+  items_are_parts: ClassVar[bool] = True
 
   @property
   @abc.abstractmethod

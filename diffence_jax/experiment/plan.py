@@ -277,12 +277,10 @@ def _check_conditional(experiment: Experiment, denoiser: nn.Module) -> None:
 def _check_batches(experiment: Experiment) -> None:
   """Raises ValueError where a batch cannot be split over the devices."""
   settings = experiment.settings
-  num_devices = dict.fromkeys(("diffusion", "classifier"), jax.device_count())
+  num_devices = jax.device_count()  # of all processes of a pod
   sizes = {"diffusion": [np.zeros(settings.diffusion.batch_size)], "classifier": []}
   if isinstance(experiment.classifier, TrainedClassifier):
     recipe = experiment.classifier.recipe
-    if not experiment.classifier.in_step:
-      num_devices["classifier"] = jax.local_device_count()
     groups = {
       "members": len(experiment.classifier.members),
       "reference": len(experiment.split.reference),
@@ -291,8 +289,8 @@ def _check_batches(experiment: Experiment) -> None:
     sizes["classifier"] = [rows for groups in batches for rows in groups.values()]
   for name, of_section in sizes.items():
     # Batches that are filled up anyway are filled up to a multiple.
-    if any(len(rows) % num_devices[name] and rows[-1] >= 0 for rows in of_section):
+    if any(len(rows) % num_devices and rows[-1] >= 0 for rows in of_section):
       raise ValueError(
         f"{name}.batch_size is {getattr(settings, name).batch_size}; expected a multiple of "
-        f"the number of devices, {num_devices[name]}, and for advreg of twice as much."
+        f"the number of devices, {num_devices}, and for advreg of twice as much."
       )

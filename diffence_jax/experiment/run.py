@@ -161,8 +161,8 @@ def compute_stages(
     for name, stage in stages.items():
       cached = store.is_done(stage)
       _say(f"{name:<15} {stage.fingerprint}  {'cached' if cached else 'running'}")
-      if parallel.is_pod() and isinstance(stage, TrainedNetwork) and stage.in_step:
-        train_in_step(stage, store, settings, claims)
+      if parallel.is_pod() and isinstance(stage, TrainedNetwork):
+        train_in_step(name, stage, store, settings, claims)
       compute_stage(name, stage, store, settings, claims)
       seconds = store.manifest(stage)["seconds"]
       timings.append(Timing(name, stage.fingerprint, seconds, cached))

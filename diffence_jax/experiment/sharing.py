@@ -10,7 +10,7 @@ from pathlib import Path
 from diffence_jax import parallel
 from diffence_jax.disk import remove_folder
 from diffence_jax.experiment.claims import PATIENCE, Alone, Claims
-from diffence_jax.experiment.parts import InParts, parts_folder
+from diffence_jax.experiment.parts import parts_folder
 from diffence_jax.experiment.stage import Compute, Stage
 from diffence_jax.experiment.store import Store
 from diffence_jax.progress import progress_bar
@@ -29,16 +29,24 @@ def compute_stage(
     claims: of this process.
   """
   if not store.is_done(stage):
-    _compute_items(name, stage, store, settings, claims)
+    compute_items(name, stage, store, settings, claims)
     _compute_whole(stage, store, settings, claims)
   store.verify(stage)
   _discard_parts(stage, store, claims)
 
 
-def _compute_items(
+def compute_items(
   name: str, stage: Stage, store: Store, settings: Compute, claims: Alone | Claims
 ) -> None:
-  """Computes what nobody else does of what is independent, and waits for the rest."""
+  """Computes what nobody else does of a stage's items, and waits for the rest.
+
+  Args:
+    name: as above, like the others.
+    stage: whose own artifact may be there: then its items are not missed.
+    store: where artifacts are.
+    settings: how they are computed.
+    claims: of this process.
+  """
   items = {store.path(item): item for item in stage.items(settings)}
   # Who comes when all is joined finds no parts, and is to make none.
   wanted = lambda: () if store.is_done(stage) else _missing(items, store)
@@ -89,7 +97,7 @@ def _compute_whole(
       if mine and not store.is_done(stage):
         for item in items:
           store.verify(item)
-        parts = items if isinstance(stage, InParts) else ()
+        parts = items if stage.items_are_parts else ()
         store.compute(stage, write, parts)
       elif not mine:
         time.sleep(PATIENCE)

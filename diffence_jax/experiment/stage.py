@@ -69,6 +69,8 @@ class Stage(abc.ABC):
   version: ClassVar[int] = 1
   # Whether items are computed faster several at a time than one after another.
   items_together: ClassVar[bool] = False
+  # Whether items are parts of this stage, gone when it is computed, and not inputs of it.
+  items_are_parts: ClassVar[bool] = False
 
   @functools.cached_property
   def fingerprint(self) -> str:

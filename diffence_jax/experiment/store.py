@@ -107,7 +107,11 @@ class Store:
     return self.path(stage)
 
   def compute(
-    self, stage: Stage, write: Callable[[Path], None], parts: Sequence[Stage] = ()
+    self,
+    stage: Stage,
+    write: Callable[[Path], None],
+    parts: Sequence[Stage] = (),
+    since: float | None = None,
   ) -> Path:
     """Returns the verified artifact of `stage`, computing it first if it is not there.
 
@@ -115,6 +119,7 @@ class Store:
       stage: the stage.
       write: writes the artifact's files into the folder it is given; see `Stage.compute`.
       parts: artifacts that it is made of: their seconds are part of its own.
+      since: the `time.perf_counter()` at which work on it began; None for now.
 
     Returns:
       The artifact's folder.
@@ -124,13 +129,14 @@ class Store:
       OSError: the disk is full, or cannot be written.
     """
     path = self.path(stage)
+    since = time.perf_counter() if since is None else since
     if not self.is_done(stage):
       with disk.naming_full(self.workdir):
-        self._compute(stage, path, write, parts)
+        self._compute(stage, path, write, parts, since)
     self.verify(stage)
     return path
 
-  def _compute(self, stage, path, write, parts):
+  def _compute(self, stage, path, write, parts, since):
     """Computes an artifact that is not there, and commits it."""
     if os.path.lexists(path):  # a link that leads nowhere, too
       raise disk.damaged(path / _MANIFEST, "is missing", _remedy(path))
@@ -144,7 +150,7 @@ class Store:
         f"{partial} cannot be made: {error.strerror}. Delete the file or link that is in its "
         "place, and run again."
       ) from error
-    start = time.perf_counter() - sum(self.manifest(part)["seconds"] for part in parts)
+    start = since - sum(self.manifest(part)["seconds"] for part in parts)
     if not self.is_written(stage):
       write(partial)
     about = {

@@ -30,6 +30,7 @@ def train_classifier(
   directory: Path,
   steps_per_call: int | None = None,
   shard_parameters: bool = False,
+  soft_labels: np.ndarray | None = None,
 ) -> dict[str, Any]:
   """Trains a classifier by any recipe.
 
@@ -41,9 +42,11 @@ def train_classifier(
     checkpoint_every: steps between checkpoints.
     seed: of initialisation, order, dropout and noise.
     mesh: batches are split over it; teachers, if there are any, are divided over it.
-    directory: for checkpoints and metrics; a run resumes from what is there.
+    directory: for checkpoints and metrics; a run resumes from what is there, but trains
+      teachers anew.
     steps_per_call: as in `feed.feed`; it changes nothing but rounding.
     shard_parameters: as in `feed.feed`.
+    soft_labels: f32[n,K], what the recipe's teachers have said already; None trains them.
 
   Returns:
     The variables after the last step.
@@ -65,17 +68,17 @@ def train_classifier(
       "This defense trains with a reference set, and there is none; raise data.num_reference."
     )
   if recipe.teachers is not None:
-    soft_labels = teach(
-      recipe.teachers,
-      members,
-      np.ones((1, sizes["members"]), bool),
-      names=["classifier"],
-      seed=seed,
-      mesh=mesh,
-      directory=directory / "resume" / "teachers",
-      steps_per_call=steps_per_call,
-    )
-    examples["members"]["soft_labels"] = soft_labels[0]
+    if soft_labels is None:
+      (soft_labels,) = teach(
+        recipe.teachers,
+        members,
+        np.ones((1, sizes["members"]), bool),
+        names=["classifier"],
+        seed=seed,
+        mesh=mesh,
+        steps_per_call=steps_per_call,
+      )
+    examples["members"]["soft_labels"] = soft_labels
 
   def rows(first):
     for name, groups in recipe.batches(sizes, seed, first):

@@ -9,7 +9,6 @@ models are trained, and the teachers of a classifier that learns from others.
 import functools
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -22,12 +21,12 @@ from diffence_jax.batching import batches, even_size, filled
 from diffence_jax.checks import check_instance, check_whole
 from diffence_jax.compiling import compiled_quickly
 from diffence_jax.data import Images
-from diffence_jax.disk import read_checked, write_checked
 from diffence_jax.predictor import check_function
 from diffence_jax.progress import progress_bar
 from diffence_jax.training import feed
 from diffence_jax.training.loop import Step, grouped, stack_rows
 from diffence_jax.training.recipe import Recipe, Teachers
+from diffence_jax.training.teachers import taught, teachers_of
 
 # Several models at once are faster on accelerators, slower on CPU, where convolutions with a
 # batch of weights are up to four times slower than one after another.
@@ -216,7 +215,7 @@ def _soft_labels(ensemble: _Ensemble, group: list[int], num: int) -> dict[str, n
   """What each model of a group is taught about its members, f32[G,N,K]; {} without teachers."""
   if ensemble.recipe.teachers is None:
     return {}
-  taught = teach(
+  soft_labels = teach(
     ensemble.recipe.teachers,
     ensemble.members,
     ensemble.membership[group[:num]],
@@ -226,7 +225,7 @@ def _soft_labels(ensemble: _Ensemble, group: list[int], num: int) -> dict[str, n
     models_at_once=ensemble.models_at_once,
     steps_per_call=ensemble.steps_per_call,
   )
-  return {"soft_labels": taught[filled(0, len(group), num)]}
+  return {"soft_labels": soft_labels[filled(0, len(group), num)]}
 
 
 def teach(
@@ -236,10 +235,7 @@ def teach(
   *,
   names: Sequence[str],
   seed: int,
-  mesh: Mesh,
-  models_at_once: int | None = None,
-  steps_per_call: int | None = None,
-  directory: Path | None = None,
+  **settings: Any,
 ) -> np.ndarray:
   """Trains the teachers of some classifiers, all as one ensemble, and asks them.
 
@@ -248,11 +244,8 @@ def teach(
     members: "images" u8[N,H,W,C] and "labels" i[N] of the examples.
     membership: bool[G,N], who is in which classifier's training set.
     names: G names of the classifiers.
-    seed: this and the next three as `train_ensemble` takes them.
-    mesh: groups of teachers are divided over it.
-    models_at_once: on every device.
-    steps_per_call: of every teacher.
-    directory: keeps the answers of every teacher that is done, so that none is trained twice.
+    seed: of the streams of randomness.
+    **settings: further ones of `train_teachers`.
 
   Returns:
     f32[G,N,K], soft labels of each classifier's members; 0 for its non-members.
@@ -260,67 +253,74 @@ def teach(
   Raises:
     ValueError: a teacher's recipe needs a reference set.
   """
+  each = [
+    teachers_of(teachers, name, row, seed) for name, row in zip(names, membership, strict=True)
+  ]
+  answers: list[np.ndarray] = []
+  train_teachers(
+    teachers,
+    members,
+    np.concatenate([taught_on for _, taught_on in each]),
+    names=[name for its_names, _ in each for name in its_names],
+    keep=lambda _, logits: answers.append(logits),  # in order
+    seed=seed,
+    **settings,
+  )
+  soft_labels, rest = [], iter(answers)
+  for row, (_, taught_on) in zip(membership, each, strict=True):
+    own = np.stack([*itertools.islice(rest, len(taught_on))])
+    soft_labels.append(taught(teachers, row, taught_on, own))
+  return np.stack(soft_labels)
+
+
+def train_teachers(
+  teachers: Teachers,
+  members: Mapping[str, Images],
+  membership: np.ndarray,
+  *,
+  names: Sequence[str],
+  keep: Callable[[int, np.ndarray], None],
+  seed: int,
+  mesh: Mesh,
+  models_at_once: int | None = None,
+  steps_per_call: int | None = None,
+) -> None:
+  """Trains teachers, and hands over what each answers.
+
+  Args:
+    teachers: what they are.
+    members: "images" u8[N,H,W,C] and "labels" i[N] of the examples.
+    membership: bool[T,N], as `teachers_of` gives it, or some of its rows.
+    names: T names, from the same.
+    keep: `keep(i, logits)` is called with every teacher's answers f32[N,K].
+    seed: this and the next three as `train_ensemble` takes them.
+    mesh: groups of teachers are divided over it.
+    models_at_once: on every device.
+    steps_per_call: of every teacher.
+
+  Raises:
+    ValueError: their recipe needs a reference set.
+  """
   if teachers.recipe.needs_reference:
     raise ValueError("Teachers cannot be trained with a reference set; choose another recipe.")
-  members = _in_memory(members)
-  of_teachers = np.concatenate(
-    [
-      _teachers_membership(teachers, row, rng.numpy_seed(seed, f"{name}/teachers"))
-      for name, row in zip(names, membership, strict=True)
-    ]
-  )
-  num_teachers = len(of_teachers) // len(names)
-  answers = {} if directory is None else _read_answers(directory, of_teachers.shape)
-  missing = [i for i in range(len(of_teachers)) if i not in answers]
-  answering = teachers.recipe.answering
+  members, answering = _in_memory(members), teachers.recipe.answering
 
-  def keep(i, variables):
-    logits = models.answer_images(answering, variables, members["images"], _ANSWERED_AT_ONCE)
-    answers[missing[i]] = logits
-    if directory is not None:
-      write_checked(directory / str(missing[i]), logits.tobytes())
+  def ask(i, variables):
+    keep(i, models.answer_images(answering, variables, members["images"], _ANSWERED_AT_ONCE))
 
   train_ensemble(
     teachers.recipe,
     members,
     None,
-    of_teachers[missing],
-    names=[f"{names[i // num_teachers]}/teacher/{i % num_teachers}" for i in missing],
-    keep=keep,
+    membership,
+    names=names,
+    keep=ask,
     seed=seed,
     mesh=mesh,
     models_at_once=models_at_once,
     steps_per_call=steps_per_call,
     description="teachers",
   )
-  soft_labels = np.zeros((len(names), membership.shape[1], answers[0].shape[-1]), np.float32)
-  for place, row in enumerate(membership):
-    chosen = np.flatnonzero(row)
-    its_teachers = range(place * num_teachers, (place + 1) * num_teachers)
-    logits = np.stack([answers[i][chosen] for i in its_teachers])
-    taught = of_teachers[its_teachers][:, chosen]
-    soft_labels[place, chosen] = teachers.soft_labels(logits, taught)
-  return soft_labels
-
-
-def _read_answers(directory, shape):
-  """Answers that an earlier, killed run kept: a teacher's number to f32[N,K]."""
-  directory.mkdir(parents=True, exist_ok=True)
-  num_teachers, num = shape
-  kept = {i: read_checked(directory / str(i)) for i in range(num_teachers)}
-  whole = {i: content for i, content in kept.items() if content is not None}
-  return {
-    i: np.frombuffer(content, np.float32).reshape(num, -1) for i, content in whole.items()
-  }
-
-
-def _teachers_membership(teachers, row, seed):
-  """Who is in which teacher's training set, bool[T,N], of one classifier's bool[N]."""
-  chosen = np.flatnonzero(row)
-  parts = teachers.membership(len(chosen), seed)
-  membership = np.zeros((len(parts), len(row)), bool)
-  membership[:, chosen] = parts
-  return membership
 
 
 @functools.lru_cache(maxsize=16)

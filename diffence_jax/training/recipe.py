@@ -115,6 +115,11 @@ class Teachers(NamedTuple):
   membership: Callable[[int, Any], np.ndarray]
   soft_labels: Callable[[np.ndarray, np.ndarray], np.ndarray]
 
+  @property
+  def number(self) -> int:
+    """T."""
+    return len(self.membership(2, 0))
+
 
 class Guarantee(NamedTuple):
   """What differentially private training guarantees, and by which noise.

@@ -3,7 +3,7 @@
 import collections
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,8 +13,9 @@ from jax.sharding import Mesh
 from diffence_jax import models, rng
 from diffence_jax.data import Images
 from diffence_jax.experiment.samples import Samples
-from diffence_jax.experiment.stage import Compute
+from diffence_jax.experiment.stage import Compute, Stage
 from diffence_jax.experiment.stages.network import Network, SavedModel, TrainedNetwork
+from diffence_jax.experiment.stages.teachers import Teacher, load_soft_labels, teachers_worker
 from diffence_jax.experiment.store import Store
 from diffence_jax.named import Choice
 from diffence_jax.predictor import Bound
@@ -66,8 +67,8 @@ def training_cost(recipe: Recipe) -> str:
   cost = f"{len(recipe.schedule)} training steps{kinds}"
   if recipe.teachers is None:
     return cost
-  num_teachers = len(recipe.teachers.membership(2, 0))
-  return f"{cost}; before, {num_teachers} teachers of {training_cost(recipe.teachers.recipe)}"
+  num, taught = recipe.teachers.number, training_cost(recipe.teachers.recipe)
+  return f"{cost}; before, {num} teachers of {taught}"
 
 
 def bound_classifier(recipe: Recipe, image_shape: tuple[int, ...]) -> Bound:
@@ -78,7 +79,7 @@ def bound_classifier(recipe: Recipe, image_shape: tuple[int, ...]) -> Bound:
 
 @dataclasses.dataclass(frozen=True)
 class TrainedClassifier(TrainedNetwork):
-  """Trains the target.
+  """Trains the target; before, its teachers, where it has any.
 
   Attributes:
     training: how.
@@ -87,6 +88,8 @@ class TrainedClassifier(TrainedNetwork):
   """
 
   name: ClassVar[str] = "classifier"
+  items_together: ClassVar[bool] = True
+  items_are_parts: ClassVar[bool] = True
 
   training: Training
   members: Samples
@@ -117,13 +120,19 @@ class TrainedClassifier(TrainedNetwork):
     """On how many samples it is trained."""
     return len(self.members)
 
-  @property
-  def in_step(self) -> bool:
-    """Whether the processes of a pod can train it together: teachers are an ensemble."""
-    return self.recipe.teachers is None
+  def items(self, compute: Compute) -> Sequence[Stage]:
+    """The teachers."""
+    del compute
+    teachers = self.recipe.teachers
+    return [Teacher(self, n) for n in range(teachers.number if teachers else 0)]
 
-  def train(self, folder: Path, compute: Compute, mesh: Mesh) -> Any:
+  def item_worker(self, store: Store, compute: Compute) -> Callable[[Sequence[Stage]], None]:
+    """Trains some of the teachers together."""
+    return teachers_worker(self, store, compute)
+
+  def train(self, folder: Path, store: Store, compute: Compute, mesh: Mesh) -> Any:
     """Trains; see `TrainedNetwork.train`."""
+    teachers = self.items(compute)
     return train_classifier(
       self.training.recipe(self.members.num_classes, compute),
       {"images": self.members.images, "labels": self.members.labels},
@@ -131,6 +140,7 @@ class TrainedClassifier(TrainedNetwork):
       checkpoint_every=compute.checkpoint_every,
       steps_per_call=compute.steps_per_call,
       shard_parameters=compute.shard_parameters,
+      soft_labels=load_soft_labels(self, teachers, store) if teachers else None,
       seed=self.seed,
       mesh=mesh,
       directory=folder,

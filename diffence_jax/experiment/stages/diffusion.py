@@ -62,8 +62,9 @@ class TrainedDiffusion(TrainedNetwork):
     """The name of its architecture."""
     return self.model
 
-  def train(self, folder: Path, compute: Compute, mesh: Mesh) -> Any:
+  def train(self, folder: Path, store: Store, compute: Compute, mesh: Mesh) -> Any:
     """Trains; see `TrainedNetwork.train`."""
+    del store
     module = self.bound.module
     return train_denoiser(
       module,

@@ -51,17 +51,13 @@ class Network(Stage):
 class TrainedNetwork(Network):
   """A network that is trained here."""
 
-  @property
-  def in_step(self) -> bool:
-    """Whether the processes of a pod can train it together."""
-    return True
-
   @abc.abstractmethod
-  def train(self, folder: Path, compute: Compute, mesh: Mesh) -> Any:
+  def train(self, folder: Path, store: Store, compute: Compute, mesh: Mesh) -> Any:
     """Trains, and writes `metrics.jsonl`.
 
     Args:
       folder: of the artifact; a killed run goes on from what is there.
+      store: where its items are.
       compute: how it is computed.
       mesh: batches are split over it.
 
@@ -71,8 +67,7 @@ class TrainedNetwork(Network):
 
   def compute(self, folder: Path, store: Store, compute: Compute) -> None:
     """Trains, and writes the variables and `metrics.jsonl`."""
-    del store
-    keep(folder, self.train(folder, compute, parallel.batch_mesh()))
+    keep(folder, self.train(folder, store, compute, parallel.batch_mesh()))
 
 
 def keep(folder: Path, variables: Any) -> None:
