@@ -22,6 +22,8 @@ from diffence_jax.metrics.predictions import log_probability
 _ONE_IN = 4
 # Of the gradients' running sum; as MI-FGSM is published (Dong et al. 2018).
 _MOMENTUM = 1.0
+# Rows are filled up to a multiple of so many, so that batches are compiled once.
+_ROWS = 32
 
 
 def one_shot_queries(
@@ -150,13 +152,19 @@ def _queries(
   now, momentum = images.astype(np.float32), np.zeros(images.shape)
   source_weights, judge_weights = (each / each.sum(axis=0) for each in (sources, judges))
   step = largest / num_budgets
+  # Each model is asked about the samples that it was not trained with, as many for all models.
+  concerned = {model: np.flatnonzero(row) for model, row in enumerate(sources | judges)}
+  concerned = {model: rows for model, rows in concerned.items() if rows.size}
+  num_rows = -(-max(map(len, concerned.values())) // _ROWS) * _ROWS
   for budget in range(1, num_budgets + 1):
     for _ in range(num_steps):
       slope, sure = np.zeros(images.shape), np.zeros(len(images))
-      for model, predict in enumerate(predictors):
-        each, logits = label_slope(predict, now, labels)
-        slope += source_weights[model, :, None, None, None] * np.asarray(each)
-        sure += judge_weights[model] * np.exp(log_probability(np.asarray(logits), labels))
+      for model, rows in concerned.items():
+        padded, num = np.resize(rows, num_rows), rows.size
+        each, logits = label_slope(predictors[model], now[padded], labels[padded])
+        slope[rows] += source_weights[model, rows, None, None, None] * np.asarray(each)[:num]
+        true = log_probability(np.asarray(logits)[:num], labels[rows])
+        sure[rows] += judge_weights[model, rows] * np.exp(true)
       asked[is_open] = np.repeat(now[:, None], len(thresholds), axis=1)[is_open]
       is_open &= sure[:, None] > thresholds
       if not is_open.any():
