@@ -5,9 +5,11 @@ of what is independent, and meet the others in the workdir. Processes that JAX h
 together, a pod, train the target and the diffusion model in step, over one mesh of all devices.
 """
 
-import hashlib
-from collections.abc import Callable, Mapping
-from typing import Any
+import contextlib
+import itertools
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -15,10 +17,15 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from diffence_jax.stopping import UnfinishedError
+
 BATCH = "batch"
+_Made = TypeVar("_Made")
 
 # Seconds without a sign of life after which the other processes give up too.
 _HEARTBEAT = 60
+# Of errors of a step that are this process's own.
+_OWN_FAULTS = ("RESOURCE_EXHAUSTED", "INVALID_ARGUMENT", "UNIMPLEMENTED")
 
 
 def connect(description: str) -> None:
@@ -97,8 +104,62 @@ def meet(mesh: Mesh, name: str) -> None:
 
 
 def from_first(value: int) -> int:
-  """What the first process of the pod gives, for all of them."""
-  return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
+  """What the first process of the pod gives, for all of them.
+
+  Raises:
+    UnfinishedError: another process is gone.
+  """
+  with naming_lost("What the processes tell each other"):
+    return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
+
+
+@contextlib.contextmanager
+def naming_lost(what: str, kind: type[OSError] = UnfinishedError) -> Iterator[None]:
+  """Says what it means where something that all processes do together does not come back.
+
+  Args:
+    what: that is.
+    kind: of the error.
+
+  Raises:
+    OSError: another process is gone; of that kind.
+  """
+  try:
+    yield
+  except jax.errors.JaxRuntimeError as error:
+    if any(fault in str(error) for fault in _OWN_FAULTS):
+      raise
+    reason = str(error).splitlines()[0]
+    raise kind(
+      f"{what} has ended, as another process of the pod is gone or cannot be reached "
+      f"({reason}). Start all of them again, as many as there are: the same command goes on "
+      "from the last checkpoint."
+    ) from error
+
+
+def together(make: Callable[[], _Made]) -> _Made:
+  """What `make` gives in this process, unless it raises in any process of the pod.
+
+  Raises:
+    OSError: it has raised in another one, or that is gone.
+    Exception: what it raises in this one.
+  """
+  made = error = None
+  try:
+    made = make()
+  except Exception as raised:
+    error = raised
+  if jax.distributed.is_initialized() and is_pod():
+    with naming_lost("The start of the processes", OSError):
+      has_failed = multihost_utils.process_allgather(np.int32(error is not None))
+    if error is None and has_failed.any():
+      raise OSError(
+        f"Process {int(np.argmax(has_failed))} of {len(has_failed)} was given something that "
+        "is not right, which it tells."
+      )
+  if error is not None:
+    raise error
+  return made
 
 
 def check_alike(facts: Mapping[str, str]) -> None:
@@ -106,16 +167,33 @@ def check_alike(facts: Mapping[str, str]) -> None:
 
   Args:
     facts: name to what this process has.
+
+  Raises:
+    ValueError: as above.
+    OSError: another process is gone, which was given something that is not right.
   """
-  digest = lambda text: np.frombuffer(hashlib.sha256(text.encode()).digest(), np.uint8)
-  gathered = multihost_utils.process_allgather(np.stack([digest(t) for t in facts.values()]))
-  for number, digests in enumerate(gathered):
-    for place, name in enumerate(facts):
-      if not np.array_equal(digests[place], gathered[0][place]):
+  text = json.dumps(facts).encode()
+  with naming_lost("The comparison of the processes", OSError):
+    sizes = multihost_utils.process_allgather(np.int32(len(text)))
+    padded = np.frombuffer(text.ljust(sizes.max()), np.uint8)
+    gathered = multihost_utils.process_allgather(padded)
+  all_facts = [json.loads(bytes(of_one)) for of_one in gathered]
+  for number, of_one in enumerate(all_facts):
+    for name, first in all_facts[0].items():
+      if of_one[name] != first:
+        here, there = _where_apart(of_one[name], first)
         raise ValueError(
-          f"Process {number} of {len(gathered)} has another {name} than process 0; expected "
-          f"the same command and version in all of them. In this one it is: {facts[name]}"
+          f"Process {number} of {len(all_facts)} has another {name} than process 0; expected "
+          f"the same command and version in all of them. It has {here} where that has {there}"
         )
+
+
+def _where_apart(*texts: str) -> list[str]:
+  """Of each of some texts that differ, a little around the place from which on they do."""
+  differs = (len(set(letters)) > 1 for letters in zip(*texts, strict=False))
+  place = next(itertools.compress(itertools.count(), differs), min(map(len, texts)))
+  start = max(place - 50, 0)
+  return [f"{'...' if start else ''}{text[start : place + 30]}..." for text in texts]
 
 
 def part(mesh: Mesh, rows: np.ndarray) -> np.ndarray:

@@ -8,6 +8,11 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator
 
+
+class UnfinishedError(OSError):
+  """The work had to end, through no fault of the command: the same one goes on from there."""
+
+
 _asked, _saved = threading.Event(), threading.Event()
 # Those who come by regularly, and what is to be done at the very end.
 _savers: list[object] = []
@@ -21,7 +26,7 @@ class Saver:
     return self
 
   def __exit__(self, *_: object) -> None:
-    """From here on nobody waits for it."""
+    """From here on nobody begins to wait for it."""
     if self in _savers:
       _savers.remove(self)
 
@@ -34,6 +39,11 @@ class Saver:
   def saved(self) -> None:
     """Says that all is saved; the process ends at any moment from now on."""
     _saved.set()
+
+
+def is_ending() -> bool:
+  """Whether the process has been asked to stop, and ends itself."""
+  return _asked.is_set()
 
 
 def wait_for_savers(seconds: float) -> None:
@@ -56,4 +66,5 @@ def before_the_end(function: Callable[[], None]) -> Iterator[None]:
 def end() -> None:
   """Does what is to be done before the process is ended."""
   for function in tuple(_last):
-    function()
+    with contextlib.suppress(OSError):  # the file system is away: the process ends all the same
+      function()

@@ -19,8 +19,25 @@ try:
   parallel.check_alike({"workdir": str(folder), "config": number})
 except ValueError as error:
   assert "Process 1 of" in str(error) and "another config" in str(error)
+  assert "It has 1... where that has 0..." in str(error)
 else:
   raise AssertionError("another config was not noticed")
+
+
+def plan():
+  if number == "1":
+    raise KeyError("a setting")
+  return "planned"
+
+
+try:
+  parallel.together(plan)
+except (KeyError, OSError) as error:
+  expected = "'a setting'" if number == "1" else "Process 1 of 2 was given something"
+  assert str(error).startswith(expected)
+else:
+  raise AssertionError("another's error was not noticed")
+assert parallel.together(lambda: number) == number
 
 rows = np.arange(8)
 assert np.array_equal(parallel.part(mesh, rows), np.split(rows, int(count))[int(number)])

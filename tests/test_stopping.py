@@ -43,6 +43,17 @@ def test_who_saves_is_waited_for_until_it_has_or_the_time_is_up():
     assert waited(30.0) < 5.0
 
 
+def test_what_cannot_be_done_before_the_end_does_not_stop_it():
+  done = []
+
+  def away():
+    raise OSError("the file system is away")
+
+  with stopping.before_the_end(away), stopping.before_the_end(lambda: done.append(1)):
+    stopping.end()
+  assert done == [1]
+
+
 def test_claims_are_given_back_before_the_end(tmp_path):
   with Claims(beat=60.0).claimed([tmp_path / "stage" / "one"]) as mine:
     assert mine and (tmp_path / "stage" / "one.claim").is_file()

@@ -86,7 +86,9 @@ def run(argv: Sequence[str]) -> None:
     find_browser()  # before hours of work
   if values.distributed:
     parallel.connect(values.distributed)
-  experiments = [plan(values.config)] if seeds is None else plan_seeds(values.config, seeds)
+  experiments = parallel.together(
+    lambda: [plan(values.config)] if seeds is None else plan_seeds(values.config, seeds)
+  )
   if values.dry_run:
     say("\n\n".join(describe(experiment, workdir) for experiment in experiments))
     return

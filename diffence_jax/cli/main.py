@@ -2,14 +2,17 @@
 
 import importlib
 import importlib.metadata
+import os
 import sys
 import tempfile
+import time
 import traceback
 import warnings
 from collections.abc import Sequence
 
 from diffence_jax.cli import interrupts
 from diffence_jax.cli.terminal import say
+from diffence_jax.stopping import UnfinishedError
 
 # What a user's files and settings can lead to: the message says what is wrong.
 _EXPECTED = (ValueError, TypeError, OSError, RuntimeError, ImportError, FloatingPointError)
@@ -25,6 +28,8 @@ _SUBCOMMANDS = {
   "train-diffusion": "train_diffusion",
   "tune": "tune",
 }
+# Seconds for what others say.
+_FOR_OTHERS = 2.0
 _NOT_WRITTEN, _GOES_ON = "the output was not written.", "the same command goes on from here."
 
 
@@ -37,7 +42,9 @@ def main() -> None:
   warnings.showwarning = _warn
   code = run(argv)
   if code and _is_one_of_several():
-    # An orderly exit would wait for the others, who wait for this one.
+    # An orderly exit would wait for the others, who wait for this one. The first goes last:
+    # when it is gone JAX ends them, whatever they still have to say.
+    time.sleep(_FOR_OTHERS if sys.modules["jax"].process_index() == 0 else 0.0)
     interrupts.leave(code)
   sys.exit(code)
 
@@ -49,8 +56,8 @@ def run(argv: Sequence[str]) -> int:
     argv: the program's name and its arguments.
 
   Returns:
-    The exit code: 0 when done, 2 when something that it was given is not right, 1 for all that
-    nobody foresaw.
+    The exit code: 0 when done, 2 when something that it was given is not right, 75 when it goes
+    on as it is run again, 1 for all that nobody foresaw.
   """
   if argv[1:] == ["--version"]:
     say(f"diffence_jax {importlib.metadata.version('diffence_jax')}")
@@ -60,6 +67,9 @@ def run(argv: Sequence[str]) -> int:
   command = importlib.import_module(f"diffence_jax.cli.{name or 'experiment'}")
   try:
     command.run([argv[0], *argv[2:]] if name else argv)
+  except UnfinishedError as error:
+    _refuse(str(error))
+    return os.EX_TEMPFAIL
   except _EXPECTED as error:
     return _refuse(str(error) or type(error).__name__)
   except (MemoryError, OverflowError) as error:

@@ -56,6 +56,7 @@ class Claims:
     self._owner = {"host": _host(), "pid": os.getpid(), "key": key}
     # Another's claim to the moment since when it has not changed, and what it was then.
     self._seen: dict[Path, tuple[float, tuple[int, bytes]]] = {}
+    self._abandoned: set[Path] = set()
 
   def share(self, num: int) -> int:
     """How many of so many to claim at a time."""
@@ -88,9 +89,27 @@ class Claims:
         beating.join()
         self._give_back(mine)
 
-  def is_lost(self, path: Path) -> bool:
-    """Whether another has claimed an artifact and gives no sign of life; to be asked often."""
-    return _claim(path).is_file() and self._is_stale(_claim(path))
+  def abandon(self, path: Path, code: int) -> None:
+    """Leaves a claim of this process's behind, as one that has ended with an exit code."""
+    claim = _claim(path)
+    self._abandoned.add(claim)
+    with contextlib.suppress(OSError):  # then the others wait for a sign of life
+      disk.write_atomically(claim, json.dumps({**self._owner, "ended": code}))
+
+  def lost(self, path: Path) -> int | None:
+    """How another has ended that has claimed an artifact; to be asked often.
+
+    Returns:
+      The exit code, os.EX_TEMPFAIL where it only gives no sign of life. None while it lives,
+      and where nobody has claimed it.
+    """
+    claim = _claim(path)
+    if claim in self._abandoned or not self._is_stale(claim):
+      return None
+    try:
+      return int(json.loads(claim.read_bytes())["ended"])
+    except (OSError, ValueError, KeyError, TypeError):
+      return os.EX_TEMPFAIL
 
   def _give_back(self, paths: Sequence[Path]) -> None:
     for claim in map(_claim, tuple(paths)):
@@ -146,7 +165,7 @@ class Claims:
     while not ended.wait(self._beat):
       for claim in map(_claim, tuple(paths)):
         with contextlib.suppress(OSError):  # the file system is away for a while
-          if claim.is_file() and not self._is_mine(claim):
+          if claim.is_file() and not self._is_mine(claim) and claim not in self._abandoned:
             _give_up(claim)
           os.utime(claim)
 
@@ -182,9 +201,11 @@ def _host() -> str:
 
 
 def _has_died(content: bytes) -> bool:
-  """Whether a claim is of a process of this host that is no more."""
+  """Whether a claim says that its process has ended, or is of one of this host's that has."""
   try:
     owner = json.loads(content)
+    if "ended" in owner:
+      return True
     if owner["host"] != _host():
       return False
     os.kill(owner["pid"], 0)

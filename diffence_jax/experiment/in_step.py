@@ -4,13 +4,9 @@ The first one claims the artifact, says to the others what is to be done, and wr
 feed their part of every batch.
 """
 
-import contextlib
 import enum
 import functools
 import time
-from collections.abc import Iterator
-
-import jax
 
 from diffence_jax import parallel
 from diffence_jax.experiment.claims import PATIENCE, Alone, Claims
@@ -43,7 +39,7 @@ def train_in_step(
     claims: of this process.
 
   Raises:
-    OSError: another process is gone.
+    UnfinishedError: another process is gone.
   """
   compute_items(name, stage, store, compute, claims)
   mesh, first = parallel.pod_mesh(), parallel.is_first()
@@ -60,7 +56,7 @@ def train_in_step(
       step = _Next.GO_ON if whole else _Next.TRAIN if mine else _Next.WAIT
       step = _Next(parallel.from_first(step))
       if step is _Next.TRAIN:
-        with _naming_lost(stage.name):
+        with parallel.naming_lost(f"The training of the {stage.name} in step"):
           if first:
             store.compute(stage, lambda to: keep(to, train(to)), parts)
           else:
@@ -68,19 +64,3 @@ def train_in_step(
     if step is _Next.GO_ON:
       return
     time.sleep(PATIENCE)
-
-
-@contextlib.contextmanager
-def _naming_lost(name: str) -> Iterator[None]:
-  """Says what it means where a step of training does not come back."""
-  try:
-    yield
-  except jax.errors.JaxRuntimeError as error:
-    if "RESOURCE_EXHAUSTED" in str(error):
-      raise
-    reason = str(error).splitlines()[0]
-    raise OSError(
-      f"Training the {name} in step ended, as another process of the pod is gone or cannot be "
-      f"reached ({reason}). Start all of them again, as many as there are: the same command "
-      "goes on from the last checkpoint."
-    ) from error

@@ -1,23 +1,28 @@
 """The processes of a pod, which JAX has started together, watch each other.
 
 JAX ends them all when one is lost: after a minute, by a trace of C++. This says it sooner, in a
-line. It cannot where the first process is lost, through which all are connected.
+line. Who ends by an error or a signal says so by the claim that it leaves; the first, through
+which all are connected, then waits for the others to end. Where that one is killed they can say
+nothing.
 """
 
 import contextlib
 import os
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jax
 
-from diffence_jax import parallel
+from diffence_jax import parallel, stopping
 from diffence_jax.experiment.claims import Claims, alone_at
 
-# Seconds between two looks.
-_LOOK = 1.0
+# Seconds between two looks; and for a process to find itself what another has ended by.
+_LOOK, _GRACE = 1.0, 3.0
+# The exit code of who was given something that is not right.
+_REFUSED = 2
 
 
 @contextlib.contextmanager
@@ -29,10 +34,22 @@ def watched(workdir: Path) -> Iterator[None]:
   """
   claims = Claims()
   places = [workdir / "reports" / f"process{n}" for n in range(jax.process_count())]
-  with alone_at(claims, places[jax.process_index()]):
-    parallel.from_first(0)  # all have one of this run: what another has left looks lost
-    with watching(claims, places):
-      yield
+  own = places[jax.process_index()]
+
+  def leave(code=os.EX_TEMPFAIL):
+    claims.abandon(own, code)
+    if parallel.is_first():
+      time.sleep(2 * _LOOK + _GRACE)
+
+  with alone_at(claims, own), stopping.before_the_end(leave):
+    try:
+      parallel.from_first(0)  # all have one of this run: what another has left looks lost
+      with watching(claims, places):
+        yield
+    except BaseException as error:
+      unfinished = isinstance(error, stopping.UnfinishedError)
+      leave(os.EX_TEMPFAIL if unfinished else _REFUSED)
+      raise
 
 
 @contextlib.contextmanager
@@ -48,24 +65,36 @@ def watching(claims: Claims, places: Sequence[Path]) -> Iterator[None]:
   def watch():
     while not ended.wait(_LOOK):
       for number, place in enumerate(places):
-        if claims.is_lost(place):
-          _give_up(number, len(places))
+        if claims.lost(place) is None or ended.wait(_GRACE):
+          continue
+        if stopping.is_ending() and parallel.is_first():
+          continue  # which saves for all
+        if (code := claims.lost(place)) is not None:
+          _give_up(number, len(places), code)
 
   watcher = threading.Thread(target=watch, daemon=True)
   watcher.start()
   try:
     yield
+  except stopping.UnfinishedError:
+    watcher.join(2 * _LOOK + _GRACE)  # which knows whom this one misses, and how that one ended
+    raise
   finally:
     ended.set()
     watcher.join()
 
 
-def _give_up(number: int, count: int) -> None:
+def _give_up(number: int, count: int, code: int) -> None:
   """Ends this process at once: JAX would wait for the lost one in an orderly exit, too."""
+  told = (
+    "has ended, or gives no sign of life"
+    if code == os.EX_TEMPFAIL
+    else "has ended by an error, which it tells"
+  )
   print(
-    f"diffence: process {number} of {count} gives no sign of life. Start all of them again, as "
-    "many as there are: the same command goes on; with --share the others would have gone on.",
+    f"diffence: process {number} of {count} {told}. Start all of them again, as many as there "
+    "are: the same command goes on; with --share the others would have gone on.",
     file=sys.stderr,
     flush=True,
   )
-  os._exit(os.EX_TEMPFAIL)
+  os._exit(code)

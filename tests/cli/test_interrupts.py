@@ -68,10 +68,10 @@ def test_at_any_moment_it_ends_at_once_with_one_line_and_goes_on_to_the_end(tmp_
     assert process.returncode == code, (moment, stderr)
     lines = stderr.splitlines()
     assert lines[-1] == f"{word}; {GOES_ON}", (moment, stderr)
-    # Before it, nothing but the data and the stages.
+    # Before it, nothing but the data, the stages, and how far one is after a minute.
     for line in lines[:-1]:
       is_known = line.startswith("data  ") or re.fullmatch(
-        r"\w+ +[0-9a-f]{16}  (running|cached)", line
+        r"\w+ +[0-9a-f]{16}  (running|cached)|.+: \d+ of \d+ .+ left", line
       )
       assert is_known, (moment, stderr)
     # Half a second of patience, and what a busy machine takes for the rest.
