@@ -39,7 +39,7 @@ def watched(workdir: Path) -> Iterator[None]:
   def leave(code=os.EX_TEMPFAIL):
     claims.abandon(own, code)
     if parallel.is_first():
-      time.sleep(2 * _LOOK + _GRACE)
+      time.sleep(3 * _LOOK + _GRACE)
 
   with alone_at(claims, own), stopping.before_the_end(leave):
     try:
@@ -77,7 +77,7 @@ def watching(claims: Claims, places: Sequence[Path]) -> Iterator[None]:
   try:
     yield
   except stopping.UnfinishedError:
-    watcher.join(2 * _LOOK + _GRACE)  # which knows whom this one misses, and how that one ended
+    watcher.join(3 * _LOOK + _GRACE)  # which knows whom this one misses, and how that one ended
     raise
   finally:
     ended.set()

@@ -75,8 +75,11 @@ def test_who_ends_by_an_error_or_a_signal_is_named_with_its_code(
   assert other.lost(place) is None
 
 
-def test_who_misses_another_leaves_it_to_the_watcher_to_say_whom(tmp_path, given_up):
+def test_who_misses_another_leaves_it_to_the_watcher_to_say_whom(
+  tmp_path, given_up, monkeypatch
+):
   lost, _ = given_up
+  monkeypatch.setattr(partners, "_LOOK", 0.8)  # time for the watcher on a busy machine
   places = places_in(tmp_path, 2)
   places[1].parent.mkdir()
   gone, mine = Claims(), Claims()
