@@ -24,6 +24,7 @@ import os
 import runpy
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -222,6 +223,20 @@ def as_compiled(torch, network, device):
   return torch.compile(network) if device == "cuda" else network
 
 
+@contextlib.contextmanager
+def torch_products(torch, products: str) -> Iterator[None]:
+  """PyTorch's products of float32 as ours; else convolutions are in TF32, and others not."""
+  kinds = torch.backends.cuda.matmul, torch.backends.cudnn
+  before = [kind.allow_tf32 for kind in kinds]
+  try:
+    for kind in kinds:
+      kind.allow_tf32 = products != "highest"
+    yield
+  finally:
+    for kind, allowed in zip(kinds, before, strict=True):
+      kind.allow_tf32 = allowed
+
+
 def query_flops(size: Size, networks, predict, denoise) -> Callable[[float], float]:
   """FLOPs of a query of so many candidates, by XLA."""
   image, one = jnp.zeros((1, *networks.image_shape)), jnp.zeros(1, jnp.int32)
@@ -269,7 +284,7 @@ def queries(size: Size, clock: Clock) -> Iterator[dict[str, Any]]:
         early = dj.protect(accept, *bound, constant_time=False, **settings)
         yield entry(way, num, drawn, functools.partial(early, key, images))
   for name in size.precisions:
-    if name == "TF32" or not clock.allows(f"PyTorch in {name}", 60 if size.rounds > 1 else 0):
+    if not clock.allows(f"PyTorch in {name}", 60 if size.rounds > 1 else 0):
       continue
     theirs, pair = torch_networks_of(size.networks)
     num = size.images[0]
@@ -282,8 +297,9 @@ def queries(size: Size, clock: Clock) -> Iterator[dict[str, Any]]:
       dtype=PRECISIONS[name].dtype,
     )
     run = functools.partial(ask, draw_images(num, size.networks.image_shape, 0.0))
-    run()
-    seconds = [measuring.timed(run) / num for _ in range(size.rounds)]
+    with torch_products(theirs.torch, PRECISIONS[name].products):
+      run()
+      seconds = [measuring.timed(run) / num for _ in range(size.rounds)]
     yield _timing(
       {"precision": name, "way": "PyTorch, as published", "images": num}, seconds
     ) | {"evaluations": 2 * size.candidates}
@@ -333,13 +349,16 @@ def training(size: Size, clock: Clock) -> Iterator[dict[str, Any]]:
       ),
     }
     for what, run in runs.items():
-      yield _step_timing({"way": f"{what}, PyTorch, {dtype}", "at_once": 1}, run, size)
+      with torch_products(torch, "default"):
+        timing = _step_timing({"way": f"{what}, PyTorch, {dtype}", "at_once": 1}, run, size)
+      yield timing
 
 
 def audit(size: Size, clock: Clock, folder: Path) -> Iterator[dict[str, Any]]:
   """The digits' audit from nothing, as the command runs it."""
   config = f"{_ROOT / 'configs/digits.py'}:{size.audit}"
-  command = ["diffence_jax.cli.main", f"--config={config}", f"--workdir={folder / 'digits'}"]
+  workdir = tempfile.mkdtemp(prefix="digits-", dir=folder)  # nothing of an earlier call in it
+  command = ["diffence_jax.cli.main", f"--config={config}", f"--workdir={workdir}"]
   start = time.monotonic()
   subprocess.run(
     [sys.executable, "-m", *command],

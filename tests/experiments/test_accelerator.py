@@ -35,6 +35,32 @@ def test_queries_and_training_run_small_and_without_pytorch(accelerator, monkeyp
   assert "### queries" in table and "skipped: " in table
 
 
+def test_the_audit_is_from_nothing_each_time(accelerator, monkeypatch, tmp_path):
+  workdirs = []
+
+  def audited(command, **_):
+    (workdir,) = (Path(a.partition("=")[2]) for a in command if a.startswith("--workdir="))
+    assert not list(workdir.iterdir()) and workdir.parent == tmp_path
+    (workdir / "results.json").write_text("{}")
+    workdirs.append(workdir)
+
+  monkeypatch.setattr(accelerator.subprocess, "run", audited)
+  size, clock = accelerator.size_of(small=True), accelerator.Clock(60)
+  told = [next(accelerator.audit(size, clock, tmp_path)) for _ in range(2)]
+  assert len(set(workdirs)) == 2
+  assert all(entry["config"] == "digits.py:smoke" and entry["seconds"] >= 0 for entry in told)
+
+
+def test_pytorch_multiplies_as_ours_does_and_afterwards_as_before(accelerator):
+  torch = pytest.importorskip("torch", reason="the benchmarks' PyTorch side is optional")
+  kinds = torch.backends.cuda.matmul, torch.backends.cudnn
+  before = [kind.allow_tf32 for kind in kinds]
+  for name, allowed in (("float32", False), ("TF32", True), ("bfloat16", True)):
+    with accelerator.torch_products(torch, accelerator.PRECISIONS[name].products):
+      assert [kind.allow_tf32 for kind in kinds] == [allowed, allowed]
+  assert [kind.allow_tf32 for kind in kinds] == before
+
+
 def test_a_part_that_fails_is_told_and_the_rest_goes_on(accelerator):
   def fails():
     yield {"n": 1}
