@@ -11,7 +11,8 @@ class GroupNorm(nn.Module):
   """Group normalisation in float32.
 
   The same function as `nn.GroupNorm`, which reduces over split channels and so takes about
-  three times as long on XLA's CPU backend: here channels are reduced first, then grouped.
+  three times as long on XLA's CPU backend: here channels are reduced first, then grouped, and
+  the whole image is multiplied once.
   """
 
   groups: int
@@ -31,8 +32,8 @@ class GroupNorm(nn.Module):
 
     x = x.astype(jnp.float32)
     x = x - group_mean(x)
-    x = x * jax.lax.rsqrt(group_mean(jnp.square(x)) + self.epsilon)
-    return x * scale[None, None, None, :] + bias[None, None, None, :]
+    factor = jax.lax.rsqrt(group_mean(jnp.square(x)) + self.epsilon)
+    return x * (factor * scale[None, None, None, :]) + bias[None, None, None, :]
 
 
 def conv(
@@ -59,9 +60,12 @@ def conv(
 
 
 def _product(x, kernel, *_, precision=None, **__):
-  """A 1x1 convolution as the product it is, up to twice as fast on XLA's CPU backend."""
-  dimensions = (((3,), (0,)), ((), ()))
-  return jax.lax.dot_general(x, kernel[0, 0], dimensions, precision=precision)
+  """A 1x1 convolution as the product it is, up to twice as fast on XLA's CPU backend.
+
+  Of matrices: with all four axes its gradient takes half as long again.
+  """
+  product = jnp.matmul(x.reshape(-1, x.shape[-1]), kernel[0, 0], precision=precision)
+  return product.reshape(*x.shape[:-1], kernel.shape[-1])
 
 
 def double(x: jax.Array, like: tuple[int, ...]) -> jax.Array:
