@@ -393,6 +393,8 @@ def run_parts(parts: Mapping[str, Callable[[], Iterator[dict]]], clock: Clock, w
       told["skipped"] = f"{error}: PyTorch's figures need `pip install torch`"
       if error.name != "torch":
         told["error"], well = repr(error), False
+    except subprocess.TimeoutExpired:
+      clock.left_out.append(f"the end of {name}")
     except Exception as error:
       told["error"], well = f"{type(error).__name__}: {error}", False
       told["traceback"] = traceback.format_exc()

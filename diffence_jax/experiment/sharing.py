@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from diffence_jax import parallel
-from diffence_jax.disk import remove_folder
+from diffence_jax.disk import ArtifactError, remove_folder
 from diffence_jax.experiment.claims import PATIENCE, Alone, Claims
 from diffence_jax.experiment.parts import parts_folder
 from diffence_jax.experiment.stage import Compute, Stage
@@ -66,7 +66,7 @@ def compute_items(
           work = work or stage.item_worker(store, settings)
           try:
             work(share)
-          except FileNotFoundError:
+          except (FileNotFoundError, ArtifactError):
             if not store.is_done(stage):  # it was joined of parts of another size
               raise
           by_this += len(share)
