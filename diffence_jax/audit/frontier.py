@@ -146,6 +146,27 @@ def risk_coverage_area(is_right: np.ndarray, confidence: np.ndarray) -> float:
   return float(np.mean(1.0 - np.cumsum(right) / np.arange(1, len(right) + 1)))
 
 
+class Scored(NamedTuple):
+  """What attacks make of all models' answers; an entry for every number of queries.
+
+  Attributes:
+    scores: attack to f64[S,N], of every model in turn.
+    inverse: f64[S,N], one over the number of different answers.
+  """
+
+  scores: list[dict[str, np.ndarray]]
+  inverse: list[np.ndarray]
+
+
+def score_all(ensemble: DefendedEnsemble, attacks: Sequence[Choice], name: str) -> Scored:
+  """Attacks every model in turn behind a policy, as often as it is asked."""
+  numbers = range(ensemble.num_queries(name))
+  return Scored(
+    [scores_in_turn(ensemble, attacks, name, at) for at in numbers],
+    [ensemble.at(name, at).statistic(usefulness)[..., _INVERSE] for at in numbers],
+  )
+
+
 def frontier_row(
   ensemble: DefendedEnsemble,
   predictor: Predictor,
@@ -153,6 +174,7 @@ def frontier_row(
   groups: Mapping[str, np.ndarray],
   drawing: Drawing,
   read_others: Callable[[int], ModelRecord] | None = None,
+  undone: Scored | None = None,
 ) -> dict[str, FrontierRow]:
   """Measures a predictor on groups of samples.
 
@@ -163,6 +185,7 @@ def frontier_row(
     groups: a group's name to bool[N], the samples that its figures are about.
     drawing: how the candidates of the ensemble are drawn.
     read_others: model to its recorded answers to images of another data set; None for none.
+    undone: what attacks make of the answers that come out where the policy is undone, too.
 
   Returns:
     A group's name to its row.
@@ -172,9 +195,10 @@ def frontier_row(
       models only.
   """
   _check_groups(groups, ensemble.membership)
-  numbers = range(ensemble.num_queries(predictor.name))
-  read = [ensemble.at(predictor.name, at).statistic(usefulness) for at in numbers]
-  scores = [scores_in_turn(ensemble, attacks, predictor.name, at) for at in numbers]
+  scored = {"": score_all(ensemble, attacks, predictor.name)}
+  if undone:
+    scored[", undone"] = undone
+  read = ensemble.at(predictor.name, 0).statistic(usefulness)
   others = (
     read_others
     and ensemble.statistic_of_others(usefulness, predictor.name, read_others)[..., _SURE]
@@ -186,8 +210,8 @@ def frontier_row(
       options=dict(predictor.policy.options),
       drawing=drawing if ensemble.draws(predictor.name) else None,
       most_queries=max(ensemble.queries),
-      **_useful(read[0].astype(np.float64), others, ensemble, samples),
-      **_private(scores, [values[..., _INVERSE] for values in read], ensemble, samples),
+      **_useful(read.astype(np.float64), others, ensemble, samples),
+      **_private(scored, ensemble, samples),
     )
     for group, samples in groups.items()
   }
@@ -236,25 +260,25 @@ def _useful(read, others, ensemble, samples):
   }
 
 
-def _private(scores, inverse, ensemble, samples):
+def _private(scored, ensemble, samples):
   """The figures of privacy of `FrontierRow`.
 
   Args:
-    scores: attack to f64[S,N], for every number of queries.
-    inverse: f[S,N], one over the number of different answers, for each.
+    scored: `Scored` by what stands behind an attack's title.
     ensemble: the shadow models.
     samples: bool[N].
   """
   members, pairs = ensemble.membership[:, samples], pairs_of(ensemble.membership)
   reached, limits = [], []
-  for attack in scores[0]:
-    of_attack = [of_queries[attack][:, samples] for of_queries in scores]
-    title = declaration_of(attack).title
-    for k, scored in zip(ensemble.queries, of_attack, strict=False):
-      roc = clustered_roc(scored, members, models=pairs, limits=(LIMIT,))
-      reached.append(Strongest(title, k, roc.auc, roc.tpr_at_fpr(LIMIT)))
+  for behind, (scores, inverse) in scored.items():
     shares = [values[:, samples].mean() for values in inverse]
-    limits.append(unlimited_auc(of_attack, shares, members, models=pairs))
+    for attack in scores[0]:
+      of_attack = [of_queries[attack][:, samples] for of_queries in scores]
+      title = f"{declaration_of(attack).title}{behind}"
+      for k, scores_of_k in zip(ensemble.queries, of_attack, strict=False):
+        roc = clustered_roc(scores_of_k, members, models=pairs, limits=(LIMIT,))
+        reached.append(Strongest(title, k, roc.auc, roc.tpr_at_fpr(LIMIT)))
+      limits.append(unlimited_auc(of_attack, shares, members, models=pairs))
   return {
     "once": _strongest([figure for figure in reached if figure.queries == 1]),
     "often": _strongest(reached),

@@ -45,6 +45,13 @@ class Predictor(NamedTuple):
     return policy_title(self.policy.name)
 
 
+def undone(predictor: Predictor) -> Predictor | None:
+  """The one whose answers an attacker gets who undoes this one's policy; None: no other's."""
+  backwards = getattr(POLICIES.find(predictor.policy.name), "undone", None)
+  found = backwards and backwards(**predictor.policy.options)
+  return found and Predictor(f"{predictor.name}, undone", POLICIES.choose(*found))
+
+
 def policy_title(name: str) -> str:
   """A policy as it is spoken of: "scenario_1" is "scenario 1"."""
   shown = {published: policy for policy, published in PUBLISHED.items()}

@@ -13,7 +13,7 @@ from diffence_jax.defense.blend import (
   of_label,
   of_raw,
 )
-from diffence_jax.defense.policy import AggregatePolicy, Record
+from diffence_jax.defense.policy import UNDEFENDED, AggregatePolicy, Record
 from diffence_jax.defense.select import scaled_logit
 from diffence_jax.metrics.predictions import check_predictions
 
@@ -25,6 +25,9 @@ def temperature(members: Record, nonmembers: Record) -> AggregatePolicy:
   del members
   fitted = fit_temperature(nonmembers.raw, nonmembers.labels)
   return of_raw(Partial(_cooled, jnp.float32(fitted)))
+
+
+temperature.undone = lambda: (UNDEFENDED, {})
 
 
 def rounded(members: Record, nonmembers: Record, *, decimals: int = 1) -> AggregatePolicy:

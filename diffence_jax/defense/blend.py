@@ -85,6 +85,14 @@ def check_weight(*, weight: float) -> None:
 blend.check_options = check_weight
 
 
+def _undone(*, weight: float) -> tuple[str, dict[str, float]] | None:
+  """The label tells the constant answer; without its share the calibrated mean is left."""
+  return ("blend", {"weight": 1.0}) if 0.0 < weight < 1.0 else None
+
+
+blend.undone = _undone
+
+
 def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
   """The temperature, 0.05 to 20, of the lowest negative log-likelihood (Guo et al. 2017).
 

@@ -8,6 +8,10 @@ the answers to samples of known membership (`Record`s), which returns one of two
   from the same rank.
 * `AggregatePolicy` makes one answer of all of them.
 
+The function may say as `undone(**options)` which policy's answers come out where somebody who
+knows the numbers that it was fitted to computes backwards: (name, options), or None for its own
+only. Attackers know them: they are fitted on samples that the attacker knows, too.
+
 Both are pytrees: the numbers in them are arguments of a compiled function, not constants.
 """
 

@@ -15,8 +15,8 @@ from ml_collections import ConfigDict
 from diffence_jax import rng
 from diffence_jax.attacks import ATTACKS
 from diffence_jax.audit.canaries import CANARIES, make_canaries
-from diffence_jax.audit.frontier import Drawing, FrontierRow, frontier_row
-from diffence_jax.audit.predictors import Predictor, policy_title
+from diffence_jax.audit.frontier import Drawing, FrontierRow, frontier_row, score_all
+from diffence_jax.audit.predictors import Predictor, policy_title, undone
 from diffence_jax.data import Dataset
 from diffence_jax.defense.policy import POLICIES, PUBLISHED, UNDEFENDED
 from diffence_jax.disk import private_files
@@ -264,12 +264,22 @@ def measure_frontier(
   attacks = [ATTACKS.choose(name) for name in ATTACKS_IN_TURN]
   rows = {group: [] for group in groups}
   drawing = drawing_of(experiment)
+  ensemble_of = lambda predictor: dataclasses.replace(stage, predictors=(predictor,)).ensemble(
+    store
+  )
+  attacked = {}  # what comes out where a policy is undone is the same for many
   for predictor in predictors:
     if predictor.name in leave_out:
       continue
     # One at a time: what is read off all models' answers stays in memory.
-    ensemble = dataclasses.replace(stage, predictors=(predictor,)).ensemble(store)
-    measured = frontier_row(ensemble, predictor, attacks, chosen, drawing, read_others)
+    other = undone(predictor)
+    comes_out = other and (other.policy.name, tuple(sorted(other.policy.options.items())))
+    if comes_out not in attacked:
+      attacked[comes_out] = other and score_all(ensemble_of(other), attacks, other.name)
+    measured = frontier_row(
+      ensemble_of(predictor), predictor, attacks, chosen, drawing, read_others,
+      undone=attacked[comes_out],
+    )  # fmt: skip
     for group, row in measured.items():
       rows[group].append(row)
   return {group: tuple(of_group) for group, of_group in rows.items()}

@@ -13,6 +13,7 @@ from diffence_jax.audit.frontier import (
   frontier_row,
   is_dominated,
   risk_coverage_area,
+  score_all,
   usefulness,
 )
 from diffence_jax.audit.predictors import ModelRecord
@@ -65,6 +66,21 @@ def test_privacy_is_that_of_the_tables_of_the_audit(leaky):
       assert strongest.queries == best.queries
       rates = [rate for entry in entries for rate in entry.tpr_at_fpr if rate.limit == LIMIT]
       assert strongest.tpr.value == max(rate.value for rate in rates)
+
+
+def test_attackers_undo_what_can_be_undone(leaky):
+  world, rows = leaky
+  groups = {"target": ~world.pool.is_known & ~world.pool.is_canary}
+  protected, before = PREDICTORS[1], PREDICTORS[0]
+  undone = score_all(world.ensemble, ATTACKS_IN_TURN, before.name)
+  arguments = (world.ensemble, protected, ATTACKS_IN_TURN, groups, DRAWING)
+  row = frontier_row(*arguments, undone=undone)["target"]
+  # The undefended answers come out, and tell more; useful is what is served.
+  assert rows[before.name].often.auc.value > rows[protected.name].often.auc.value
+  assert row.often.auc == rows[before.name].often.auc
+  assert row.often.attack == f"{rows[before.name].often.attack}, undone"
+  assert row.unlimited.auc.value >= rows[protected.name].unlimited.auc.value
+  assert row.nll == rows[protected.name].nll
 
 
 def test_usefulness_is_that_of_the_metrics_model_by_model(leaky):
