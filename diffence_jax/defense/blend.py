@@ -86,8 +86,8 @@ blend.check_options = check_weight
 
 
 def _undone(*, weight: float) -> tuple[str, dict[str, float]] | None:
-  """The label tells the constant answer; without its share the calibrated mean is left."""
-  return ("blend", {"weight": 1.0}) if 0.0 < weight < 1.0 else None
+  """The label tells the constant, known samples the temperature: without them the mean is left."""
+  return ("mean_kept", {}) if weight else None
 
 
 blend.undone = _undone
