@@ -86,7 +86,7 @@ blend.check_options = check_weight
 
 
 def _undone(*, weight: float) -> tuple[str, dict[str, float]] | None:
-  """The label tells the constant, known samples the temperature: without them the mean is left."""
+  """The label tells the constant, known samples the temperature: what is left is the mean."""
   return ("mean_kept", {}) if weight else None
 
 
