@@ -90,11 +90,11 @@ class Stage(NamedTuple):
     if self.is_divided:
       return self.items * self.flops / (devices * rate)
     here = min(devices, _A_HOST)
-    # Whoever is free first claims its share of the items that are left.
+    # Whoever is free first claims a round of what is left, an item a device.
     free, left = [0.0] * math.ceil(devices / _A_HOST), self.items
     claims = Claims() if len(free) > 1 else Alone()
     while left:
-      claimed = claims.share(left)
+      claimed = claims.share(left, here)
       left -= claimed
       rounds = math.ceil(claimed / here)
       heapq.heappush(free, heapq.heappop(free) + rounds * self.flops / rate)

@@ -21,7 +21,7 @@ from step_timing import ensemble_steps, single_steps
 
 from diffence_jax import parallel
 from diffence_jax.experiment.plan import plan
-from diffence_jax.training.ensemble import default_models_at_once
+from diffence_jax.training.feed import default_models_at_once
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment.")
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Rounds; the median is reported.")

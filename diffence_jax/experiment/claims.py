@@ -9,7 +9,6 @@ claim taken over, after a pause, ends: an artifact is written by one process onl
 
 import contextlib
 import json
-import math
 import os
 import socket
 import sys
@@ -24,8 +23,6 @@ from diffence_jax import disk, stopping
 _BEAT, _STALE = 3.0, 30.0
 # Seconds between two looks at what others do.
 PATIENCE = 0.5
-# Of what is left a process claims one part in so many at a time, so that all end together.
-_SHARE = 4
 
 
 class Alone:
@@ -36,8 +33,9 @@ class Alone:
     """Gives all of them, or the first so many."""
     yield list(paths)[:at_most]
 
-  def share(self, num: int) -> int:
-    """How many of so many to claim at a time."""
+  def share(self, num: int, at_once: int) -> int:
+    """How many of `num` items to claim at a time, of which `at_once` are computed together."""
+    del at_once
     return num
 
 
@@ -58,9 +56,13 @@ class Claims:
     self._seen: dict[Path, tuple[float, tuple[int, bytes]]] = {}
     self._abandoned: set[Path] = set()
 
-  def share(self, num: int) -> int:
-    """How many of so many to claim at a time."""
-    return math.ceil(num / _SHARE)
+  def share(self, num: int, at_once: int) -> int:
+    """How many of `num` items to claim at a time, of which `at_once` are computed together.
+
+    One round: fewer would leave devices idle, and more would wait here for another round
+    while other processes may have none.
+    """
+    return min(num, at_once)
 
   @contextlib.contextmanager
   def claimed(self, paths: Sequence[Path], at_most: int | None = None) -> Iterator[list[Path]]:

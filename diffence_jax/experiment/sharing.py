@@ -51,13 +51,14 @@ def compute_items(
   # Who comes when all is joined finds no parts, and is to make none.
   wanted = lambda: () if store.is_done(stage) else _missing(items, store)
   missing, by_this, work = wanted(), 0, None
+  at_once = stage.items_at_once(settings)
   num = len(missing)
   with contextlib.ExitStack() as stack:
     bar = None
     if missing and not stage.items_together:  # those that are have a bar of their own
       bar = stack.enter_context(progress_bar(len(items), name, "part", len(items) - num))
     while missing:
-      at_most = claims.share(len(missing)) if stage.items_together else 1
+      at_most = claims.share(len(missing), at_once) if stage.items_together else 1
       with claims.claimed(missing, at_most) as mine:
         # Another may have finished one, or all, between the look and the claim.
         left = set(wanted())

@@ -100,6 +100,11 @@ class Stage(abc.ABC):
     """
     raise NotImplementedError(f"The stage {self.name} has no items.")
 
+  def items_at_once(self, compute: Compute) -> int:
+    """How many items this process computes together."""
+    del compute
+    return 1
+
   @abc.abstractmethod
   def compute(self, folder: Path, store: "Store", compute: Compute) -> None:
     """Writes the artifact.

@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 
 from diffence_jax import models, parallel, rng
 from diffence_jax.batching import batches, even_size, filled
-from diffence_jax.checks import check_instance, check_whole
+from diffence_jax.checks import check_instance
 from diffence_jax.compiling import compiled_quickly
 from diffence_jax.data import Images
 from diffence_jax.predictor import check_function
@@ -28,26 +28,8 @@ from diffence_jax.training.loop import Step, grouped, stack_rows
 from diffence_jax.training.recipe import Recipe, Teachers
 from diffence_jax.training.teachers import taught, teachers_of
 
-# Several models at once are faster on accelerators, slower on CPU, where convolutions with a
-# batch of weights are up to four times slower than one after another.
-_MODELS_AT_ONCE = {"cpu": 1}
-_MODELS_AT_ONCE_ELSEWHERE = 8
-
 # Images that are answered in one call.
 _ANSWERED_AT_ONCE = 512
-
-
-def default_models_at_once(backend: str) -> int:
-  """How many models a device of this backend ("cpu", "gpu", "tpu") trains at once."""
-  return _MODELS_AT_ONCE.get(backend, _MODELS_AT_ONCE_ELSEWHERE)
-
-
-def _check_models_at_once(models_at_once: int | None, mesh: Mesh) -> int:
-  """Returns the number, the default of the mesh's backend for None; ValueError if below 1."""
-  if models_at_once is None:
-    return default_models_at_once(mesh.devices.flat[0].platform)
-  check_whole("models_at_once", models_at_once, 1)
-  return models_at_once
 
 
 @functools.lru_cache(maxsize=16)
@@ -114,7 +96,7 @@ def train_ensemble(
     keep: `keep(i, variables)` is called with every model's variables, NumPy arrays.
     seed: of the streams.
     mesh: groups of models are divided over it.
-    models_at_once: on every device; None for `default_models_at_once`.
+    models_at_once: on every device; None for `feed.default_models_at_once`.
     steps_per_call: None for `feed.default_steps_per_call`.
     description: for the progress bar and errors.
 
@@ -127,7 +109,7 @@ def train_ensemble(
   names = feed.check_names(names)
   num_classes = getattr(recipe.module, "num_classes", None)
   members = feed.check_ensemble(members, num_classes, membership, len(names), seed, mesh)
-  models_at_once = _check_models_at_once(models_at_once, mesh)
+  together = feed.models_together(models_at_once, mesh)
   steps_per_call = feed.check_steps_per_call(steps_per_call, mesh)
   if not len(names):
     return
@@ -146,7 +128,7 @@ def train_ensemble(
     steps_per_call,
   )
   # Groups of one size, so that the last one is not filled up in vain.
-  size = even_size(len(names), mesh.size * models_at_once, multiple=mesh.size)
+  size = even_size(len(names), together, multiple=mesh.size)
   with progress_bar(len(names) * len(recipe.schedule), description, "step") as bar:
     for numbers, num in batches(len(names), size):
       group = numbers.tolist()  # the last one filled up with its last model: one compiled shape
@@ -172,7 +154,7 @@ class _Ensemble(NamedTuple):
   names: Sequence[str]
   seed: int
   mesh: Mesh
-  models_at_once: int
+  models_at_once: int | None
   steps_per_call: int
 
 

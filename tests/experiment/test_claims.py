@@ -1,5 +1,6 @@
 """Claims: one process each, given back, taken over from who gives no sign of life."""
 
+import heapq
 import json
 import subprocess
 import sys
@@ -43,7 +44,7 @@ def test_an_artifact_is_claimed_by_one_and_given_back(paths):
   with other.claimed(paths) as others:
     assert others == paths
   with Alone().claimed(paths, 2) as mine:
-    assert mine == paths[:2] and Alone().share(7) == 7
+    assert mine == paths[:2] and Alone().share(7, 2) == 7
 
 
 def test_every_item_is_computed_once_by_whoever_is_there(tmp_path):
@@ -53,7 +54,7 @@ def test_every_item_is_computed_once_by_whoever_is_there(tmp_path):
   def work():
     mine = claims()
     while missing := [path for path in paths if path not in done]:
-      with mine.claimed(missing, mine.share(len(missing))) as share:
+      with mine.claimed(missing, mine.share(len(missing), 2)) as share:
         for path in share:
           if path not in done:
             time.sleep(0.002)
@@ -66,6 +67,30 @@ def test_every_item_is_computed_once_by_whoever_is_there(tmp_path):
   for worker in workers:
     worker.join()
   assert sorted(computed) == sorted(paths)
+
+
+def rounds(num, hosts, devices, at_once):
+  """How many rounds of training the busiest host has, who is free first claiming first."""
+  free, left, shared = [0] * hosts, num, claims()
+  while left:
+    claimed = shared.share(left, devices * at_once)
+    assert 0 < claimed <= left
+    left -= claimed
+    # A host trains so many together, and the next ones when these are done.
+    heapq.heapreplace(free, free[0] + -(-claimed // (devices * at_once)))
+  return max(free)
+
+
+@pytest.mark.parametrize("num", [1, 6, 64, 100, 128, 129])
+@pytest.mark.parametrize(
+  "hosts, devices, at_once", [(8, 8, 1), (8, 1, 8), (1, 8, 8), (3, 2, 1)]
+)
+def test_no_host_has_more_rounds_than_the_best_division_has(num, hosts, devices, at_once):
+  assert rounds(num, hosts, devices, at_once) == -(-num // (hosts * devices * at_once))
+
+
+def test_128_models_on_8_hosts_of_8_devices_take_two_rounds():
+  assert rounds(128, hosts=8, devices=8, at_once=1) == 2
 
 
 def test_a_claim_of_a_dead_process_of_this_host_is_taken_over_at_once(paths):

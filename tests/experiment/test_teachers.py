@@ -14,7 +14,7 @@ from diffence_jax import parallel
 from diffence_jax.experiment.parts import parts_folder
 from diffence_jax.experiment.run import compute, describe, open_store
 from diffence_jax.experiment.stages import teachers as stage_of_teachers
-from diffence_jax.training import train_classifier
+from diffence_jax.training import ensemble, train_classifier
 
 SCRIPT = Path(__file__).with_name("teachers_script.py")
 
@@ -90,7 +90,11 @@ def test_teachers_that_are_done_are_not_trained_again(alone, tmp_path, monkeypat
   store, target = open_store(tmp_path), experiment().classifier
   items = target.items(experiment().settings.compute)
   compute(experiment(), store, ("split",))
-  target.item_worker(store, experiment().settings.compute)(items[:4])
+  work = target.item_worker(store, experiment().settings.compute)
+  work(items[:1])
+  compiled = ensemble.make_ensemble_step.cache_info().misses
+  work(items[1:4])  # another claim compiles nothing anew
+  assert ensemble.make_ensemble_step.cache_info().misses == compiled
   assert all(store.manifest(item)["seconds"] >= 0.0 for item in items[:4])
   assert store.manifest(items[0])["seconds"] > 0.0
   train, numbers = stage_of_teachers.train_teachers, []

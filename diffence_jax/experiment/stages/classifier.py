@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import jax
 from jax.sharding import Mesh
 
-from diffence_jax import models, rng
+from diffence_jax import models, parallel, rng
 from diffence_jax.data import Images
 from diffence_jax.experiment.samples import Samples
 from diffence_jax.experiment.stage import Compute, Stage
@@ -20,6 +20,7 @@ from diffence_jax.experiment.store import Store
 from diffence_jax.named import Choice
 from diffence_jax.predictor import Bound
 from diffence_jax.training import Recipe, TrainSettings, train_classifier
+from diffence_jax.training.feed import models_together
 from diffence_jax.training.recipe import Guarantee
 from diffence_jax.training.registry import make_recipe
 
@@ -125,6 +126,10 @@ class TrainedClassifier(TrainedNetwork):
     del compute
     teachers = self.recipe.teachers
     return [Teacher(self, n) for n in range(teachers.number if teachers else 0)]
+
+  def items_at_once(self, compute: Compute) -> int:
+    """The teachers that all devices of this process train together."""
+    return models_together(compute.models_at_once, parallel.batch_mesh())
 
   def item_worker(self, store: Store, compute: Compute) -> Callable[[Sequence[Stage]], None]:
     """Trains some of the teachers together."""

@@ -21,7 +21,7 @@ from diffence_jax.experiment.stages.shadow_models import ShadowModels
 from diffence_jax.experiment.stages.target import Target
 from diffence_jax.experiment.store import Store
 from diffence_jax.predictor import Bound
-from diffence_jax.training.ensemble import default_models_at_once
+from diffence_jax.training.feed import default_models_at_once
 
 # How the queries of a sample are optimised: for the bare models, and through a re-generation.
 _KINDS = ("optimised", "through")

@@ -17,7 +17,8 @@ from diffence_jax.experiment.stage import Compute, Stage
 from diffence_jax.experiment.stages.classifier import Training, bound_classifier, training_cost
 from diffence_jax.experiment.store import Store
 from diffence_jax.predictor import Bound
-from diffence_jax.training.ensemble import default_models_at_once, train_ensemble
+from diffence_jax.training.ensemble import train_ensemble
+from diffence_jax.training.feed import default_models_at_once, models_together
 from diffence_jax.training.recipe import Recipe
 
 
@@ -41,8 +42,9 @@ class ShadowModel(Stage):
 
   def compute(self, folder: Path, store: Store, compute: Compute) -> None:
     """Trains this one alone; `ShadowModels` trains several together."""
+    del store
     keep = lambda _, variables: _keep(folder, variables)
-    _train([self], keep, compute)
+    _train([self], _recipe(self, compute), keep, compute)
 
   def load(self, store: Store) -> Any:
     """Its variables, nested dicts of NumPy arrays."""
@@ -71,6 +73,10 @@ class ShadowModels(Stage):
     del compute
     return self.models
 
+  def items_at_once(self, compute: Compute) -> int:
+    """The models that all devices of this process train together."""
+    return models_together(compute.models_at_once, parallel.batch_mesh())
+
   @functools.cached_property
   def recipe(self) -> Recipe:
     """How each is trained, but for what only memory depends on."""
@@ -83,12 +89,13 @@ class ShadowModels(Stage):
 
   def item_worker(self, store: Store, compute: Compute) -> Callable[[Sequence[Stage]], None]:
     """Trains some of the models together."""
+    recipe = _recipe(self.models[0], compute)  # made anew it would be compiled anew
 
     def work(items: Sequence[Stage]) -> None:
       def keep(i: int, variables: Any) -> None:
         store.compute(items[i], lambda folder: _keep(folder, variables))
 
-      _train(items, keep, compute)
+      _train(items, recipe, keep, compute)
 
     return work
 
@@ -123,10 +130,13 @@ def _keep(folder, variables):
   save_arrays(folder / "variables.npz", variables)
 
 
-def _train(models: Sequence[ShadowModel], keep, compute: Compute) -> None:
+def _recipe(model: ShadowModel, compute: Compute) -> Recipe:
+  return model.training.recipe(model.pool.num_classes, compute)
+
+
+def _train(models: Sequence[ShadowModel], recipe: Recipe, keep, compute: Compute) -> None:
   """Trains models that differ in their numbers only; `keep(i, variables)` takes each."""
   first = models[0]
-  recipe = first.training.recipe(first.pool.num_classes, compute)
   numbers = [model.number for model in models]
   train_ensemble(
     recipe,

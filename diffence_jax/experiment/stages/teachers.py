@@ -45,7 +45,8 @@ class Teacher(Stage):
   def compute(self, folder: Path, store: Store, compute: Compute) -> None:
     """Trains this one alone; `teachers_worker` trains several together."""
     del store
-    _train(self.target, [self], lambda _, logits: _keep(folder, logits), compute)
+    keep = lambda _, logits: _keep(folder, logits)
+    _train(self.target, [self], _teachers(self.target, compute), keep, compute)
 
   def cost(self) -> str:
     """How many training steps it takes."""
@@ -62,6 +63,7 @@ def teachers_worker(
     store: where they go.
     compute: how it is computed.
   """
+  teachers = _teachers(target, compute)  # made anew they would be compiled anew
 
   def work(items):
     # A group is done at once: its seconds are the first one's.
@@ -72,7 +74,7 @@ def teachers_worker(
       store.compute(items[i], lambda folder: _keep(folder, logits), since=since)
       since = time.perf_counter()
 
-    _train(target, items, keep, compute)
+    _train(target, items, teachers, keep, compute)
 
   return work
 
@@ -98,12 +100,16 @@ def _keep(folder, logits):
   np.save(folder / "logits.npy", logits)
 
 
-def _train(target, items, keep, compute):
+def _teachers(target, compute):
+  return target.training.recipe(target.members.num_classes, compute).teachers
+
+
+def _train(target, items, teachers, keep, compute):
   """Trains some teachers; `keep(i, logits)` takes the answers of each."""
   names, membership, _ = _of(target)
   numbers = [item.number for item in items]
   train_teachers(
-    target.training.recipe(target.members.num_classes, compute).teachers,
+    teachers,
     {"images": target.members.images, "labels": target.members.labels},
     membership[numbers],
     names=[names[number] for number in numbers],
