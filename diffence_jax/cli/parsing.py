@@ -28,8 +28,12 @@ class Arguments(argparse.ArgumentParser):
     raise ValueError(f"{message}; see {self.prog} --help.")
 
 
-def parse_settings(pairs: Sequence[str]) -> dict[str, Any]:
+def parse_settings(pairs: Sequence[str], flag: str = "set") -> dict[str, Any]:
   """FIELD=VALUE to fields: Python's numbers, tuples, booleans and None, or else text.
+
+  Args:
+    pairs: what was given.
+    flag: whose they are, for errors.
 
   Raises:
     ValueError: one is no such pair, or a field is there twice.
@@ -38,9 +42,9 @@ def parse_settings(pairs: Sequence[str]) -> dict[str, Any]:
   for pair in pairs:
     field, equals, text = pair.partition("=")
     if not (field and equals):
-      raise ValueError(f"--set got {pair!r}; expected FIELD=VALUE, such as dtype=bfloat16.")
+      raise ValueError(f"--{flag} got {pair!r}; expected FIELD=VALUE, such as dtype=bfloat16.")
     if field in settings:
-      raise ValueError(f"--set got {field} twice.")
+      raise ValueError(f"--{flag} got {field} twice.")
     try:
       settings[field] = ast.literal_eval(text)
     except (ValueError, SyntaxError):

@@ -4,15 +4,20 @@ With x = a x_0 + s eps, a^2 = alpha_bar and s^2 = 1 - alpha_bar, each of them de
 noise eps.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
 from jax.tree_util import Partial
 
+from diffence_jax import models
 from diffence_jax.checks import check_instance, check_positive
-from diffence_jax.diffusion.schedule import Schedule, check_schedule
+from diffence_jax.diffusion.schedule import Schedule, check_schedule, make_schedule
+from diffence_jax.models.saved import Manifest
 from diffence_jax.named import unknown_name
 from diffence_jax.predictor import Denoise, as_argument
 
@@ -53,14 +58,65 @@ def as_noise(
   check_positive("sigma_data", sigma_data)
   if predicts not in _WAYS:
     raise unknown_name("way to predict", predicts, _WAYS)
-  if int(schedule.timesteps[-1]) != schedule.num_steps - 1:
+  last = int(np.asarray(schedule.timesteps)[-1])  # known while the caller is being traced
+  if last != schedule.num_steps - 1:
     raise ValueError(
-      f"The schedule is respaced, {schedule.num_steps} steps up to "
-      f"{int(schedule.timesteps[-1])}; expected the network's own, before `respaced`."
+      f"The schedule is respaced, {schedule.num_steps} steps up to {last}; expected the "
+      "network's own, before `respaced`."
     )
   return Partial(
     _WAYS[predicts], as_argument(network), jnp.asarray(schedule.alpha_bar), sigma_data
   )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class NoiseNetwork:
+  """A network that predicts something else, as a function that predicts the noise.
+
+  `models.denoiser` binds it to the network's own variables, in the place of a module.
+
+  Attributes:
+    network: the module.
+    schedule: this and the next two as `as_noise` takes them.
+    predicts: what the network does.
+    sigma_data: of "edm".
+  """
+
+  network: nn.Module
+  schedule: Schedule
+  predicts: str
+  sigma_data: float = 0.5
+
+  def __call__(
+    self, variables: Any, x: jax.Array, t: jax.Array, labels: jax.Array | None = None
+  ) -> jax.Array:
+    """The predicted noise f32[N,H,W,C] in x f32[N,H,W,C], in model units, at steps t i32[N]."""
+    network, given = models.denoiser(self.network, variables), (labels,)
+    denoise = as_noise(network, self.schedule, self.predicts, sigma_data=self.sigma_data)
+    return denoise(x, t, *(given if self.num_classes is not None else ()))
+
+  @property
+  def num_classes(self) -> int | None:
+    """Of a class-conditional network; None of others."""
+    return self.network.num_classes if models.is_conditional(self.network) else None
+
+  @property
+  def dtype(self) -> Any:
+    """In which the network computes."""
+    return self.network.dtype
+
+  def clone(self, **fields: Any) -> "NoiseNetwork":
+    """The same of a network with other fields."""
+    return dataclasses.replace(self, network=self.network.clone(**fields))
+
+
+def noise_network(module: nn.Module, manifest: Manifest) -> nn.Module | NoiseNetwork:
+  """The network of a saved denoiser, or what makes it one that predicts the noise."""
+  if manifest.predicts == "noise":
+    return module
+  schedule = make_schedule(**manifest.schedule)
+  settings = {} if manifest.sigma_data is None else {"sigma_data": manifest.sigma_data}
+  return NoiseNetwork(module, schedule, manifest.predicts, **settings)
 
 
 def _parts(alpha_bar: jax.Array, x: jax.Array, t: jax.Array) -> tuple[jax.Array, jax.Array]:

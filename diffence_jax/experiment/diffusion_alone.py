@@ -30,7 +30,7 @@ def train_diffusion(
   *,
   samples: str = "config",
 ) -> None:
-  """Trains the diffusion model of an experiment, and saves it.
+  """Trains the diffusion model of an experiment, which predicts the noise, and saves it.
 
   Args:
     config: as `run` takes it; the sections `data`, `diffusion` and `compute` matter.

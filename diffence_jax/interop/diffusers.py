@@ -10,7 +10,7 @@ from diffence_jax.checks import check_instance
 from diffence_jax.diffusion.schedule import Schedule, make_schedule
 from diffence_jax.interop.files import INDEX, files_of, read_json, read_state_dict
 from diffence_jax.interop.layout import Layout
-from diffence_jax.interop.scheduler import schedule_options
+from diffence_jax.interop.scheduler import prediction, schedule_options
 from diffence_jax.models.registry import make_denoiser
 
 _CONFIG = "config.json"
@@ -50,11 +50,13 @@ class Folder(NamedTuple):
     state_dict: as `read_state_dict` gives it.
     schedule: that the network is for, options of `diffusion.make_schedule`; None where the
       folder does not say.
+    predicts: one of `models.saved.PREDICTIONS`; None where the folder does not say.
   """
 
   layout: Layout
   state_dict: dict[str, Any]
   schedule: dict[str, Any] | None
+  predicts: str | None
 
 
 class _Option(NamedTuple):
@@ -158,12 +160,13 @@ _OLD_ATTENTION = {"query": "query", "key": "key", "value": "value", "out": "proj
 _NEW_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "out": "to_out.0"}
 
 
-def read_folder(path: str | os.PathLike, predicts: str = "epsilon") -> Folder:
+def read_folder(path: str | os.PathLike, predicts: str | None = "epsilon") -> Folder:
   """Opens the folder of a U-Net, or of a pipeline that holds one in `unet/`.
 
   Args:
     path: a folder with `config.json` and `diffusion_pytorch_model.safetensors` or `.bin`.
-    predicts: what a scheduler beside it is to say that the network predicts.
+    predicts: what a scheduler beside it is to say that the network predicts; None for whatever
+      we know.
 
   Raises:
     FileNotFoundError: the folder lacks the config or the weights.
@@ -172,9 +175,10 @@ def read_folder(path: str | os.PathLike, predicts: str = "epsilon") -> Folder:
   """
   files = find_files(path)
   config = _read_config(files.config)
-  schedule = files.scheduler and schedule_options(
-    read_json(files.scheduler), files.scheduler, predicts
-  )
+  schedule = told = None
+  if files.scheduler:
+    about = read_json(files.scheduler), files.scheduler
+    schedule, told = schedule_options(*about, predicts), prediction(*about)
   state_dict = dict(read_state_dict(files.weights))
   is_old = any(re.search(r"\.attentions\.\d+\.query\.", name) for name in state_dict)
   projections = _OLD_ATTENTION if is_old else _NEW_ATTENTION
@@ -189,7 +193,7 @@ def read_folder(path: str | os.PathLike, predicts: str = "epsilon") -> Folder:
     image_channels=lambda module, shapes: module.out_channels,
     names=_names(len(config["block_out_channels"]), config["layers_per_block"], projections),
   )
-  return Folder(layout, state_dict, schedule)
+  return Folder(layout, state_dict, schedule, told)
 
 
 def find_files(path: str | os.PathLike) -> Files:

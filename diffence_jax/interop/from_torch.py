@@ -65,6 +65,7 @@ class Network(NamedTuple):
     schedule: of a denoiser, the noise schedule that it is for, as options of
       `diffusion.make_schedule`; None where its files do not say.
     told: which of several sets of weights were taken.
+    predicts: of a denoiser, one of `models.saved.PREDICTIONS`; None where its files do not say.
   """
 
   module: nn.Module
@@ -72,6 +73,7 @@ class Network(NamedTuple):
   image_channels: int
   schedule: dict[str, Any] | None = None
   told: str | None = None
+  predicts: str | None = None
 
 
 def from_torch(
@@ -128,17 +130,18 @@ def read_network(
   state_dict_or_path: Mapping[str, Any] | str | os.PathLike,
   /,
   *,
-  predicts: str = "epsilon",
+  predicts: str | None = "epsilon",
   **settings: Any,
 ) -> Network:
   """As `from_torch`, which says what there is to know, with the channels of the images.
 
+  Where `predicts` is None a Diffusers pipeline's network may predict whatever we know.
   What is read from a file is converted parameter by parameter, so that memory holds the
   variables and one parameter, besides pages of the file that the system maps and can drop.
   """
   if kind not in LAYOUTS:
     raise unknown_name("kind of network", kind, LAYOUTS)
-  layout, checkpoint, schedule = _open(kind, state_dict_or_path, predicts)
+  layout, checkpoint, schedule, told = _open(kind, state_dict_or_path, predicts)
   weights = _weights(checkpoint.state_dict)
   shapes = {name: np.shape(value) for name, value in weights.items()}
   layout = next((variant for variant in layout.variants if variant.is_of(shapes)), layout)
@@ -176,25 +179,26 @@ def read_network(
     _check_values(names[path], path, weight)
     variables[path] = jnp.asarray(_copy(_from_torch_axes(path[-1], weight)))
   nested = flax.traverse_util.unflatten_dict(variables)
-  return Network(module, nested, image_channels, schedule, checkpoint.told)
+  return Network(module, nested, image_channels, schedule, checkpoint.told, told)
 
 
 def _open(
-  kind: str, state_dict_or_path: Mapping[str, Any] | str | os.PathLike, predicts: str
-) -> tuple[Layout, FoundWeights, dict[str, Any] | None]:
-  """The layout and the weights, wherever they are, and the schedule where it is known."""
+  kind: str, state_dict_or_path: Mapping[str, Any] | str | os.PathLike, predicts: str | None
+) -> tuple[Layout, FoundWeights, dict[str, Any] | None, str | None]:
+  """The layout and the weights; the schedule and what is predicted, where that is known."""
   if not isinstance(state_dict_or_path, str | os.PathLike):
-    return LAYOUTS[kind], find_weights(state_dict_or_path), None
+    return LAYOUTS[kind], find_weights(state_dict_or_path), None, None
   path = Path(state_dict_or_path)
   if not path.is_dir():
-    return LAYOUTS[kind], find_weights(read_checkpoint(path)), None
+    return LAYOUTS[kind], find_weights(read_checkpoint(path)), None, None
   if kind != "ddpm_unet":
     raise ValueError(
       f"{path} is a folder; expected a checkpoint file. Only the kind 'ddpm_unet' is read from "
       "a folder, that of Diffusers."
     )
   folder = diffusers.read_folder(path, predicts)
-  return folder.layout, FoundWeights(folder.state_dict), folder.schedule
+  weights = FoundWeights(folder.state_dict)
+  return folder.layout, weights, folder.schedule, folder.predicts
 
 
 def _weights(state_dict: Mapping[str, Any]) -> dict[str, Any]:

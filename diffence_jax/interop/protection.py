@@ -21,6 +21,7 @@ from diffence_jax.diffusion import (
   linear_schedule,
   make_schedule,
 )
+from diffence_jax.diffusion.prediction import noise_network
 from diffence_jax.interop.classifier import Classifier
 from diffence_jax.models.saved import load_model, read_manifest
 from diffence_jax.predictor import Denoise, Predict, ask
@@ -150,7 +151,8 @@ def load_denoiser(
       f"The diffusion model {path} is for images of {manifest.image_channels} channels, and "
       f"these have {image_shape[-1]}."
     )
-  denoise = denoiser_beside(*load_model(path), predict)
+  module, variables = load_model(path, predicts=manifest.predicts)
+  denoise = denoiser_beside(noise_network(module, manifest), variables, predict)
   schedule = manifest.schedule
   return denoise, linear_schedule() if schedule is None else make_schedule(**schedule)
 

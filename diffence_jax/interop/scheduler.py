@@ -22,6 +22,8 @@ _SCHEDULERS = (
   "UniPCMultistepScheduler",
 )
 _DEFAULTS = {"num_train_timesteps": 1000, "beta_start": 1e-4, "beta_end": 0.02}
+# What a network predicts, in Diffusers' words, to ours.
+_PREDICTIONS = {"epsilon": "noise", "sample": "clean", "v_prediction": "v"}
 # Diffusers' name of a schedule to ours.
 _KINDS = {
   "linear": "linear",
@@ -58,10 +60,9 @@ def schedule_options(
   told = config.get("prediction_type", "epsilon")
   if predicts not in (None, told):
     raise ValueError(
-      f"The network predicts {told!r}, says {path}; expected {predicts!r}. A saved model "
-      "predicts 'epsilon', the noise; as a library, another network is read by "
-      f"from_torch(..., predicts={told!r}), and its denoiser goes through "
-      "dj.diffusion.as_noise."
+      f"The network predicts {told!r}, says {path}; expected {predicts!r}. Read it by "
+      f"from_torch(..., predicts={told!r}); its denoiser goes through dj.diffusion.as_noise, "
+      "that of a saved model that `diffence import-torch` makes by itself."
     )
   for option, reason in (
     ("rescale_betas_zero_snr", "no image follows from the noise at its last step"),
@@ -81,6 +82,24 @@ def schedule_options(
   except (ValueError, TypeError) as error:
     raise ValueError(f"The schedule of {path} is not right: {error}") from error
   return options
+
+
+def prediction(config: Mapping[str, Any], path: Path) -> str:
+  """What the network of a scheduler's config predicts, one of `models.saved.PREDICTIONS`.
+
+  Args:
+    config: as above.
+    path: of the file, for errors.
+
+  Raises:
+    ValueError: something that we do not know.
+  """
+  told = config.get("prediction_type", "epsilon")
+  if not isinstance(told, str) or told not in _PREDICTIONS:
+    raise ValueError(
+      f"The network predicts {told!r}, says {path}; expected {', '.join(_PREDICTIONS)}."
+    )
+  return _PREDICTIONS[told]
 
 
 def _options(config: Mapping[str, Any], path: Path) -> dict[str, Any]:

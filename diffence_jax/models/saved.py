@@ -22,7 +22,7 @@ import numpy as np
 
 from diffence_jax import disk
 from diffence_jax.checkpoint import save_arrays
-from diffence_jax.checks import check_instance, check_whole
+from diffence_jax.checks import check_choice, check_instance, check_positive, check_whole
 from diffence_jax.disk import file_digest
 from diffence_jax.models.binding import num_inputs
 from diffence_jax.models.registry import CLASSIFIERS, DENOISERS, NEEDED, build
@@ -33,6 +33,8 @@ _VARIABLES = "variables.npz"
 _FORMAT = 1
 _REMEDY = "Copy the saved model again, or import it again."
 _ROLES = {"classifier": CLASSIFIERS, "denoiser": DENOISERS}
+# What a denoiser's network can predict; all but the noise go through `diffusion.as_noise`.
+PREDICTIONS = ("noise", "clean", "v", "edm")
 
 
 class Manifest(NamedTuple):
@@ -50,6 +52,8 @@ class Manifest(NamedTuple):
     files: the model's own files, by name, with their SHA-256.
     schedule: of a denoiser, the noise schedule that it is for, as options of
       `diffusion.make_schedule`; None where that is not known.
+    predicts: of a denoiser, one of `PREDICTIONS`.
+    sigma_data: of one that predicts "edm", as `diffusion.as_noise` takes it; else None.
   """
 
   role: str
@@ -61,11 +65,15 @@ class Manifest(NamedTuple):
   shapes: dict[str, list]
   files: dict[str, str]
   schedule: dict[str, Any] | None = None
+  predicts: str = "noise"
+  sigma_data: float | None = None
 
   @property
   def digest(self) -> str:
     """SHA-256, in hexadecimal, of the network and its variables, wherever they came from."""
     about = [self.role, self.name, self.fields, self.image_channels, self.shapes, self.files]
+    if self.predicts != "noise":  # which noise that is follows from the schedule
+      about += [self.predicts, self.sigma_data, self.schedule]
     return disk.content_digest(about)
 
   @property
@@ -125,6 +133,8 @@ def save_model(
   kind: str | None = None,
   source: Mapping[str, str] | None = None,
   schedule: Mapping[str, Any] | None = None,
+  predicts: str = "noise",
+  sigma_data: float | None = None,
 ) -> Manifest:
   """Writes a model to a new folder, which is there whole or not at all.
 
@@ -136,7 +146,11 @@ def save_model(
     image_channels: channels of the images it is for.
     kind: the kind of network that it was read as; None for its name in the registry.
     source: the files that it was made of, name to SHA-256.
-    schedule: the noise schedule that it is for, options of `diffusion.make_schedule`.
+    schedule: the noise schedule that it is for, options of `diffusion.make_schedule`; to be
+      given where it predicts something else than the noise.
+    predicts: what a denoiser predicts: "noise", or "clean", "v" or "edm" as
+      `diffusion.as_noise` tells them apart.
+    sigma_data: of "edm", the spread of the data that it was trained for; None for 0.5.
 
   Returns:
     What was written.
@@ -144,12 +158,13 @@ def save_model(
   Raises:
     FileExistsError: `path` is there already.
     TypeError: the variables are no mapping.
-    ValueError: the module is none of these, a field is not one that JSON has, or a variable's
-      dtype is not one that NumPy has.
+    ValueError: the module is none of these, a field is not one that JSON has, a variable's
+      dtype is not one that NumPy has, or there is no such thing to predict.
   """
   path = Path(path).absolute()
   disk.check_free(path)
   role, name = _registered(module)
+  sigma_data = _check_prediction(role, predicts, sigma_data, schedule)
   check_instance("variables", variables, Mapping)
   check_whole("image_channels", image_channels, 1, 1024)
   fields = {
@@ -174,30 +189,40 @@ def save_model(
       shapes={leaf: [list(array.shape), str(array.dtype)] for leaf, array in flat.items()},
       files={_VARIABLES: file_digest(partial / _VARIABLES)},
       schedule=None if schedule is None else dict(schedule),
+      predicts=predicts,
+      sigma_data=sigma_data,
     )
     about |= {"format": _FORMAT, "digest": manifest.checksum, **manifest._asdict()}
   return manifest
 
 
 def load_model(
-  path: str | os.PathLike, model: type[nn.Module] | None = None
+  path: str | os.PathLike, model: type[nn.Module] | None = None, *, predicts: str = "noise"
 ) -> tuple[nn.Module, dict[str, Any]]:
   """Reads what `save_model` wrote, after a look at whether it still is that.
 
   Args:
     path: the folder.
     model: the class, where it is one of your own; None for one of the registry.
+    predicts: what a denoiser is to predict; see `save_model`. Where that is not the noise, its
+      denoiser goes through `diffusion.as_noise`.
 
   Returns:
     (module, variables), as they were.
 
   Raises:
     FileNotFoundError: there is no saved model.
-    ValueError: it is damaged (`disk.ArtifactError`), of another version, or its class is not
-      the one given.
+    ValueError: it is damaged (`disk.ArtifactError`), of another version, its class is not
+      the one given, or it predicts something else.
   """
   path = Path(path)
   manifest = read_manifest(path)
+  if manifest.predicts != predicts:
+    raise ValueError(
+      f"The network in {path} predicts {manifest.predicts!r}; expected {predicts!r}. Read it "
+      f"by load_model(..., predicts={manifest.predicts!r}); a denoiser of one that does not "
+      "predict 'noise' goes through dj.diffusion.as_noise."
+    )
   module = manifest.make_module(model)
   disk.verify(path, manifest._asdict(), _REMEDY)
   with np.load(path / _VARIABLES, allow_pickle=False) as arrays:
@@ -238,7 +263,33 @@ def read_manifest(path: str | os.PathLike) -> Manifest:
     raise disk.damaged(file, "lacks something or holds something else", _REMEDY) from error
   if manifest.checksum != digest:
     raise disk.damaged(file, "is not what was written", _REMEDY)
+  if manifest.predicts not in PREDICTIONS:
+    raise ValueError(
+      f"{file} is of a network that predicts {manifest.predicts!r}; this version of "
+      f"diffence_jax knows {', '.join(PREDICTIONS)}. Update it."
+    )
   return manifest
+
+
+def _check_prediction(role, predicts, sigma_data, schedule) -> float | None:
+  """The spread of the data, where it is needed; ValueError where something does not go."""
+  check_choice("predicts", predicts, PREDICTIONS)
+  if predicts == "noise" and sigma_data is None:
+    return None
+  if role == "classifier":
+    raise ValueError(f"predicts is {predicts!r}, and the model is a classifier; leave it out.")
+  if predicts != "noise" and schedule is None:
+    raise ValueError(
+      f"predicts is {predicts!r}, from which the noise follows by the noise schedule, and none "
+      "is known; give the network's own, such as kind=cosine num_steps=1000."
+    )
+  if predicts != "edm":
+    if sigma_data is not None:
+      raise ValueError(f"sigma_data is of 'edm', and predicts is {predicts!r}; leave it out.")
+    return None
+  sigma_data = 0.5 if sigma_data is None else sigma_data
+  check_positive("sigma_data", sigma_data)
+  return float(sigma_data)
 
 
 def _registered(module: nn.Module) -> tuple[str, str]:

@@ -129,9 +129,41 @@ def test_a_folder_of_diffusers_records_both_of_its_files(tmp_path):
   assert manifest.fields["time_layout"] == "sin_cos"
 
 
+def test_what_a_pipeline_says_that_it_predicts_is_recorded(tmp_path, capsys):
+  fixture, _ = load_fixture("diffusers_unet")
+  (tmp_path / "unet").mkdir()
+  (tmp_path / "scheduler").mkdir()
+  (tmp_path / "unet/config.json").write_text(json.dumps(fixture["configs"]["published"]))
+  weights = tmp_path / "unet/diffusion_pytorch_model.safetensors"
+  safetensors.save_file(pseudo_state_dict(fixture), weights)
+  scheduler = {"_class_name": "DDIMScheduler", "prediction_type": "v_prediction"}
+  (tmp_path / "scheduler/scheduler_config.json").write_text(json.dumps(scheduler))
+  assert run("ddpm_unet", tmp_path, f"--output={tmp_path / 'saved'}") == 0
+  assert "It predicts 'v'" in capsys.readouterr().out
+  manifest = read_manifest(tmp_path / "saved")
+  assert (manifest.predicts, manifest.schedule["num_steps"]) == ("v", 1000)
+  assert run("ddpm_unet", tmp_path, f"--output={tmp_path / 'b'}", "--predicts=clean") == 2
+  assert "--predicts is clean, and" in capsys.readouterr().err
+  scheduler["prediction_type"] = "flow"
+  (tmp_path / "scheduler/scheduler_config.json").write_text(json.dumps(scheduler))
+  assert run("ddpm_unet", tmp_path, f"--output={tmp_path / 'b'}") == 2
+  assert "predicts 'flow'" in capsys.readouterr().err and not (tmp_path / "b").exists()
+
+
+def test_what_a_file_predicts_and_its_schedule_are_given(checkpoint, tmp_path):
+  flags = ("--predicts=edm", "--sigma_data=0.6", "--schedule", "kind=cosine", "num_steps=400")
+  assert run("ddpm_unet", checkpoint[0], f"--output={tmp_path / 'saved'}", *flags) == 0
+  manifest = read_manifest(tmp_path / "saved")
+  assert (manifest.predicts, manifest.sigma_data) == ("edm", 0.6)
+  assert manifest.schedule == {"kind": "cosine", "num_steps": 400}
+
+
 @pytest.mark.parametrize(
   ("arguments", "message"),
   [
+    (["ddpm_unet", "{file}", "--output={new}", "--predicts=flow"], "--predicts is 'flow'; exp"),
+    (["ddpm_unet", "{file}", "--output={new}", "--predicts=v"], "and none is known"),
+    (["ddpm_unet", "{file}", "--output={new}", "--schedule=num_steps=1"], "num_steps is 1"),
     ([], "required: KIND, FILE, --output"),
     (["ddpm_unet", "{file}"], "required: --output"),
     (["ddpm_net", "{file}", "--output={new}"], "did you mean 'ddpm_unet'"),

@@ -1,11 +1,23 @@
 """Networks that predict x_0, v or by EDM's preconditioning, as denoisers: Gaussian data."""
 
+from typing import Any
+
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffence_jax.diffusion import as_noise, linear_schedule, reconstruct, respaced
+from diffence_jax import models
+from diffence_jax.diffusion import (
+  as_noise,
+  linear_schedule,
+  make_schedule,
+  reconstruct,
+  respaced,
+)
+from diffence_jax.diffusion.prediction import noise_network
+from diffence_jax.models.saved import PREDICTIONS, Manifest
 
 MEAN, SPREAD = 0.3, 0.4  # of the data, in model units, pixel by pixel
 SCHEDULE = linear_schedule(1000)
@@ -100,6 +112,50 @@ def test_a_respaced_schedule_asks_for_the_networks_steps_and_labels_go_through()
     reconstruct(jax.random.key(0), labelled, few, images, step=2, to_clean=True)
   assert [t.tolist() for t, _ in asked] == [[200, 200]]
   assert asked[0][1].tolist() == [3, 3]
+
+
+class Conditional(nn.Module):
+  """One shade for every class, from the step and the label."""
+
+  num_classes: int | None
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x, t, labels=None, *, train=False):
+    h = nn.Conv(x.shape[-1], (3, 3), dtype=self.dtype)(x) + jnp.sin(t)[:, None, None, None]
+    if self.num_classes is None:
+      return h
+    return h + nn.Embed(self.num_classes, x.shape[-1])(labels)[:, None, None, :]
+
+
+@pytest.mark.parametrize("num_classes", [None, 3])
+@pytest.mark.parametrize("predicts", ["clean", "v", "edm"])
+def test_a_saved_network_is_bound_as_one_that_predicts_the_noise(predicts, num_classes):
+  module = Conditional(num_classes)
+  labels = () if num_classes is None else (jnp.array([0, 2]),)
+  x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 4, 4, 1)), jnp.float32)
+  t = jnp.array([3, 700])
+  variables = module.init(jax.random.key(0), x, t, *labels)
+  options = {"kind": "cosine", "num_steps": 1000}
+  manifest = Manifest(
+    "denoiser", "own", "own:Conditional", {}, 1, {}, {}, {}, options, predicts,
+    SIGMA_DATA if predicts == "edm" else None,
+  )  # fmt: skip
+  network = noise_network(module, manifest)
+  assert models.is_conditional(network) == (num_classes is not None)
+  plain = models.denoiser(module, variables)
+  expected = as_noise(plain, make_schedule(**options), predicts, sigma_data=SIGMA_DATA)
+  # Compiled, with the variables as an argument, as records are made.
+  found = jax.jit(lambda v: models.denoiser(network, v)(x, t, *labels))(variables)
+  np.testing.assert_allclose(found, expected(x, t, *labels), rtol=1e-4, atol=1e-4)
+  half = network.clone(dtype=jnp.bfloat16)
+  assert (half.dtype, half.predicts, network.dtype) == (jnp.bfloat16, predicts, jnp.float32)
+  assert noise_network(module, manifest._replace(predicts="noise")) is module
+
+
+def test_each_way_that_a_saved_model_knows_is_one_of_ours():
+  for predicts in set(PREDICTIONS) - {"noise"}:
+    assert as_noise(lambda x, t: x, SCHEDULE, predicts)(jnp.ones((1, 2, 2, 1)), STEPS[:1]).size
 
 
 def test_what_does_not_fit_is_refused():

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 import diffence_jax as dj
+from diffence_jax import rng
 from diffence_jax.experiment.config import as_json, base_config
 from diffence_jax.experiment.plan import plan
 from diffence_jax.experiment.presets import shrink
-from diffence_jax.experiment.run import run
+from diffence_jax.experiment.run import compute, open_store, run
 from diffence_jax.models import saved as saved_model
 
 
@@ -121,6 +122,39 @@ def test_the_schedule_of_a_saved_model_is_the_experiments(saved, with_schedule):
   before = plan(named(saved)).stages
   assert own.stages["diffusion"].fingerprint == before["diffusion"].fingerprint
   assert own.stages["queries"].fingerprint != before["queries"].fingerprint
+
+
+@pytest.mark.parametrize("predicts", ["v", "edm"])
+def test_a_network_that_predicts_something_else_re_generates_by_the_noise_that_follows(
+  saved, tmp_path, predicts
+):
+  module, variables = saved_model.load_model(saved / "denoiser")
+  options, folder = {"kind": "cosine", "num_steps": 1000}, str(tmp_path / "other")
+  saved_model.save_model(
+    folder, module, variables, image_channels=3, schedule=options, predicts=predicts
+  )
+  own = named(saved, **{"diffusion.saved_model": folder})
+  experiment = plan(own)
+  fingerprint = experiment.stages["diffusion"].fingerprint
+  assert fingerprint != plan(named(saved)).stages["diffusion"].fingerprint
+  store = open_store(tmp_path / "run")
+  compute(experiment, store, ("split", "classifier", "diffusion", "queries"))
+  finished = dj.load_run(tmp_path / "run", own)
+  schedule = dj.make_schedule(**options)
+  denoise = dj.diffusion.as_noise(dj.models.denoiser(module, variables), schedule, predicts)
+  record = experiment.queries.load(store)
+  expected = dj.candidate_logits(
+    rng.stream(0, "queries"),
+    finished.predict,
+    denoise,
+    schedule,
+    experiment.queries.samples.images[:5] / np.float32(255),
+    ids=experiment.queries.samples.ids[:5],
+    **finished.settings,
+  )
+  np.testing.assert_allclose(record.candidates[:5], expected, rtol=1e-3, atol=1e-3)
+  x, t = np.full((2, 8, 8, 3), 0.5, np.float32), np.array([10, 500])
+  np.testing.assert_allclose(finished.denoise(x, t), denoise(x, t), rtol=1e-4, atol=1e-4)
 
 
 def test_the_usual_schedule_is_the_same_told_and_untold(saved, with_schedule):

@@ -121,6 +121,65 @@ def test_a_manifest_of_before_schedules_is_read(saved):
   assert read_manifest(saved).schedule is None
 
 
+COSINE = {"kind": "cosine", "num_steps": 400}
+
+
+@pytest.mark.parametrize("predicts", ["clean", "v", "edm"])
+def test_what_a_network_predicts_is_kept_and_has_to_be_asked_for(
+  denoiser, saved, tmp_path, predicts
+):
+  path, settings = tmp_path / "other", {"image_channels": 1, "schedule": COSINE}
+  save_model(path, *denoiser, predicts=predicts, **settings)
+  manifest = read_manifest(path)
+  assert manifest.predicts == predicts and read_manifest(saved).predicts == "noise"
+  assert manifest.sigma_data == (0.5 if predicts == "edm" else None)
+  assert manifest.digest != read_manifest(saved).digest  # it is another denoiser
+  with pytest.raises(ValueError, match=f"predicts '{predicts}'; expected 'noise'"):
+    load_model(path)
+  module, variables = load_model(path, predicts=predicts)
+  assert module == denoiser[0]
+  assert_same(variables, denoiser[1])
+
+
+def test_a_network_that_predicts_noise_has_the_digest_that_it_always_had(denoiser, saved):
+  content = json.loads((saved / "model.json").read_text())
+  for name in ("schedule", "predicts", "sigma_data"):
+    del content[name]
+  (saved / "model.json").write_text(json.dumps(content))
+  module, _ = load_model(saved)
+  assert module == denoiser[0] and read_manifest(saved).predicts == "noise"
+
+
+@pytest.mark.parametrize(
+  ("settings", "message"),
+  [
+    ({"predicts": "epsilon"}, "predicts is 'epsilon'; expected one of 'noise', 'clean', 'v'"),
+    ({"predicts": "v"}, "and none is known"),
+    ({"predicts": "v", "schedule": COSINE, "sigma_data": 0.5}, "sigma_data is of 'edm'"),
+    ({"sigma_data": 0.5}, "sigma_data is of 'edm'"),
+    ({"predicts": "edm", "schedule": COSINE, "sigma_data": 0.0}, "sigma_data"),
+  ],
+)
+def test_what_no_network_predicts_is_refused(denoiser, tmp_path, settings, message):
+  with pytest.raises(ValueError, match=message):
+    save_model(tmp_path / "a", *denoiser, image_channels=1, **settings)
+  assert not list(tmp_path.iterdir())
+
+
+def test_a_classifier_predicts_nothing_of_the_kind(tmp_path):
+  module = make_classifier("small_resnet", num_classes=2)
+  with pytest.raises(ValueError, match="the model is a classifier"):
+    save_model(tmp_path / "a", module, {}, image_channels=1, predicts="v", schedule=COSINE)
+
+
+def test_what_a_later_version_knows_is_named(saved):
+  manifest = read_manifest(saved)._replace(predicts="flow")
+  content = {"format": 1, "digest": manifest.checksum, **manifest._asdict()}
+  (saved / "model.json").write_text(json.dumps(content))
+  with pytest.raises(ValueError, match=r"predicts 'flow'; this version .* knows noise, clean"):
+    read_manifest(saved)
+
+
 def test_nothing_is_overwritten(denoiser, saved, tmp_path):
   before = (saved / "model.json").read_bytes()
   (tmp_path / "empty").mkdir()

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 
 from diffence_jax import models, rng
 from diffence_jax.diffusion import linear_schedule
+from diffence_jax.diffusion.prediction import noise_network
 from diffence_jax.experiment.samples import Samples
 from diffence_jax.experiment.stage import Compute
 from diffence_jax.experiment.stages.network import Network, SavedModel, TrainedNetwork
@@ -95,7 +96,7 @@ class TrainedDiffusion(TrainedNetwork):
 
 @dataclasses.dataclass(frozen=True)
 class SavedDiffusion(Network):
-  """Takes the noise-prediction network from a saved model.
+  """Takes the network from a saved model, whatever that predicts.
 
   Attributes:
     saved: the model.
@@ -108,10 +109,11 @@ class SavedDiffusion(Network):
   # Nothing is known of what it was trained on.
   group = None
 
-  @property
+  @functools.cached_property
   def bound(self) -> Bound:
-    """The network, and the shapes of its variables."""
-    return self.saved.bound
+    """The network, as one that predicts the noise, and the shapes of its variables."""
+    module, variables = self.saved.bound
+    return Bound(noise_network(module, self.saved.manifest), variables)
 
   @property
   def architecture(self) -> str:

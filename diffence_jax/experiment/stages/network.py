@@ -106,7 +106,7 @@ class SavedModel:
 
   def copy_to(self, folder: Path, expected: Bound) -> None:
     """Makes an artifact of it; ValueError unless its shapes are the expected ones."""
-    _, variables = load_model(self.path, self._class)
+    _, variables = load_model(self.path, self._class, predicts=self.manifest.predicts)
     shapes = [jax.tree.map(jnp.shape, tree) for tree in (expected.variables, variables)]
     if shapes[0] != shapes[1]:
       raise ValueError(f"The saved model {self.path} is for images of another size or kind.")
