@@ -40,6 +40,9 @@ def fit_blend(
   `1 - weight` times those of `constant`. Both have the label's arg-max, and so has the answer.
   A weight of 1 is the calibrated mean, one of 0 the constant.
 
+  Whoever knows the weight, the constants and the temperature computes the mean from an answer,
+  so that a weight between 0 and 1 protects only from attackers who do not.
+
   Args:
     candidate_logits: f[N,M,K], of known non-members.
     raw_logits: f[N,K].
