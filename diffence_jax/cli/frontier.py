@@ -32,7 +32,8 @@ what each leaves to the strongest attack, and how useful its answers are.
 
 Every shadow model is attacked in turn behind every policy, by confidence, LiRA and RMIA: with
 one query, with as many as shadow.queries has, and, by extrapolation, without limit; on what it
-answers, and on what comes out where its arithmetic is undone. Usefulness is on non-members. No network is trained again. docs/frontier.md says what the figures are.
+answers, and on what comes out where its arithmetic is undone. Usefulness is on non-members. No
+network is trained again. docs/frontier.md says what the figures are.
 diffence tune picks a policy for a bound.
 """
 
