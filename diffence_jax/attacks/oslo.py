@@ -11,10 +11,8 @@ from jax.typing import ArrayLike
 
 from diffence_jax.attacks.attack import View, attack
 from diffence_jax.attacks.ensemble import Networks
-from diffence_jax.attacks.label_only import check_samples
-from diffence_jax.attacks.shadow_phi import check_membership
-from diffence_jax.attacks.surrogates import BATCH, label_slope, share_kept
-from diffence_jax.batching import batches, even_size, to_float
+from diffence_jax.attacks.surrogates import BATCH, label_slope, loaded, share_kept
+from diffence_jax.batching import batches, even_size
 from diffence_jax.checks import check_range, check_whole
 from diffence_jax.metrics.predictions import log_probability
 
@@ -77,12 +75,10 @@ def one_shot_queries(
     num_queries=num_queries, num_budgets=num_budgets, num_steps=num_steps, largest=largest,
     least_sure=least_sure, num_models=num_models,
   )  # fmt: skip
-  membership = networks.membership[:num_models]
-  predictors = [networks.load(model) for model in range(len(membership))]
-  images, labels = check_samples(predictors[0], images, labels)
-  images, labels = np.asarray(images), np.asarray(labels)
-  shape = (len(predictors), len(images))
-  outside = ~check_membership(membership, shape, online=False, least=2)
+  predictors, membership, images, labels = loaded(
+    networks, images, labels, num_models, online=False, least=2
+  )
+  outside = ~membership
   validating = outside & (np.cumsum(outside, axis=0) % _ONE_IN == 1)
   thresholds = np.geomspace(least_sure, 1.0, num_queries + 1)[-2::-1]
   asked = np.empty((len(images), num_queries, *images.shape[1:]), np.float32)
@@ -129,10 +125,9 @@ def attack_oslo(
 
   It asks the target for `num_queries` labels of every sample.
   """
-  asked = one_shot_queries(
-    view.networks,
-    to_float(np.asarray(view.images)),
-    view.labels,
+  return share_kept(
+    view,
+    one_shot_queries,
     num_queries=num_queries,
     num_budgets=num_budgets,
     num_steps=num_steps,
@@ -140,7 +135,6 @@ def attack_oslo(
     least_sure=least_sure,
     num_models=num_models,
   )
-  return share_kept(view, asked)
 
 
 def _queries(
@@ -156,22 +150,22 @@ def _queries(
   concerned = {model: np.flatnonzero(row) for model, row in enumerate(sources | judges)}
   concerned = {model: rows for model, rows in concerned.items() if rows.size}
   num_rows = -(-max(map(len, concerned.values())) // _ROWS) * _ROWS
-  for budget in range(1, num_budgets + 1):
-    for _ in range(num_steps):
-      slope, sure = np.zeros(images.shape), np.zeros(len(images))
-      for model, rows in concerned.items():
-        padded, num = np.resize(rows, num_rows), rows.size
-        each, logits = label_slope(predictors[model], now[padded], labels[padded])
-        slope[rows] += source_weights[model, rows, None, None, None] * np.asarray(each)[:num]
-        true = log_probability(np.asarray(logits)[:num], labels[rows])
-        sure[rows] += judge_weights[model, rows] * np.exp(true)
-      asked[is_open] = np.repeat(now[:, None], len(thresholds), axis=1)[is_open]
-      is_open &= sure[:, None] > thresholds
-      if not is_open.any():
-        return asked
-      size = np.abs(slope).mean(axis=(1, 2, 3), keepdims=True)
-      momentum = _MOMENTUM * momentum + slope / np.where(size > 0.0, size, 1.0)
-      moved = np.clip(now + step * np.sign(momentum) - images, -budget * step, budget * step)
-      now = np.clip(images + moved, 0.0, 1.0).astype(np.float32)
-  asked[is_open] = np.repeat(now[:, None], len(thresholds), axis=1)[is_open]
+  for turn in range(num_budgets * num_steps):
+    slope, sure = np.zeros(images.shape), np.zeros(len(images))
+    for model, rows in concerned.items():
+      padded, num = np.resize(rows, num_rows), rows.size
+      each, logits = label_slope(predictors[model], now[padded], labels[padded])
+      slope[rows] += source_weights[model, rows, None, None, None] * np.asarray(each)[:num]
+      true = log_probability(np.asarray(logits)[:num], labels[rows])
+      sure[rows] += judge_weights[model, rows] * np.exp(true)
+    # Until now nobody doubted what is still open.
+    is_open &= sure[:, None] > thresholds
+    if not is_open.any():
+      break
+    size = np.abs(slope).mean(axis=(1, 2, 3), keepdims=True)
+    momentum = _MOMENTUM * momentum + slope / np.where(size > 0.0, size, 1.0)
+    reach = (turn // num_steps + 1) * step
+    moved = np.clip(now + step * np.sign(momentum) - images, -reach, reach)
+    now = np.clip(images + moved, 0.0, 1.0).astype(np.float32)
+    np.copyto(asked, now[:, None], where=is_open[..., None, None, None])
   return asked

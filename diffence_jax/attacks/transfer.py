@@ -11,10 +11,8 @@ from jax.typing import ArrayLike
 
 from diffence_jax.attacks.attack import View, attack
 from diffence_jax.attacks.ensemble import Networks
-from diffence_jax.attacks.label_only import check_samples
-from diffence_jax.attacks.shadow_phi import check_membership
-from diffence_jax.attacks.surrogates import BATCH, label_slope, share_kept
-from diffence_jax.batching import batches, even_size, to_float
+from diffence_jax.attacks.surrogates import BATCH, label_slope, loaded, share_kept
+from diffence_jax.batching import batches, even_size
 from diffence_jax.checks import check_range, check_whole
 
 # The smallest change, as a share of the largest.
@@ -69,11 +67,9 @@ def transferred_changes(
   check_transfer(
     num_queries=num_queries, num_sizes=num_sizes, largest=largest, num_models=num_models
   )
-  membership = networks.membership[:num_models]
-  predictors = [networks.load(model) for model in range(len(membership))]
-  images, labels = check_samples(predictors[0], images, labels)
-  images, labels = np.asarray(images), np.asarray(labels)
-  membership = check_membership(membership, (len(predictors), len(images)), online=True)
+  predictors, membership, images, labels = loaded(
+    networks, images, labels, num_models, online=True
+  )
   crafting, judging = _halves(~membership)
   weights = crafting / crafting.sum(axis=0) - membership / membership.sum(axis=0)
   radii = largest * np.geomspace(_SMALLEST, 1.0, num_sizes)
@@ -113,16 +109,14 @@ def attack_transfer(
 
   It asks the target for `num_queries` labels of every sample.
   """
-  asked = transferred_changes(
-    view.networks,
-    to_float(np.asarray(view.images)),
-    view.labels,
+  return share_kept(
+    view,
+    transferred_changes,
     num_queries=num_queries,
     num_sizes=num_sizes,
     largest=largest,
     num_models=num_models,
   )
-  return share_kept(view, asked)
 
 
 def _halves(outside):

@@ -3,9 +3,11 @@
 import jax.numpy as jnp
 import numpy as np
 from attacks.memorizers import memorizer, networks_of
+from attacks.test_lira import wide_interval
 
 from diffence_jax.attacks import ATTACKS, View, run_attack
 from diffence_jax.batching import to_float
+from diffence_jax.metrics import roc
 
 NUM, MODELS, CLASSES, SHAPE = 300, 8, 3, (5, 5, 1)
 
@@ -49,3 +51,11 @@ def scores_of(name, world, member, strength, **options):
 def members(seed):
   """Who the target was trained with, bool[N]."""
   return np.random.default_rng([7, seed]).random(NUM) < 0.5
+
+
+def finds_nothing(name, **options):
+  """Asserts that an attack is at chance where nobody memorizes."""
+  scores, _ = scores_of(name, make_world(0.0), members(1), 0.0, **options)
+  result = roc(scores[members(1)], scores[~members(1)])
+  low, high = wide_interval(result) if 0.0 < result.auc < 1.0 else (0.0, 1.0)
+  assert low < 0.5 < high and high - low < 0.35
