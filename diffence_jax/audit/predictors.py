@@ -26,6 +26,7 @@ from diffence_jax.named import Choice, option_key
 # `(stream, known members' logits, known non-members' logits) -> finish`: how a defense of the
 # answers is fitted to a predictor, whose name tells its stream of randomness apart.
 FitAnswers = Callable[[str, np.ndarray, np.ndarray], Finish]
+_UNDONE = ", undone"
 
 
 class Predictor(NamedTuple):
@@ -49,7 +50,17 @@ def undone(predictor: Predictor) -> Predictor | None:
   """The one whose answers an attacker gets who undoes this one's policy; None: no other's."""
   backwards = getattr(POLICIES.find(predictor.policy.name), "undone", None)
   found = backwards and backwards(**predictor.policy.options)
-  return found and Predictor(f"{predictor.name}, undone", POLICIES.choose(*found))
+  return found and Predictor(name_undone(predictor.name), POLICIES.choose(*found))
+
+
+def name_undone(name: str) -> str:
+  """What a predictor is called whose answers come out where the policy of another is undone."""
+  return f"{name}{_UNDONE}"
+
+
+def is_served(name: str) -> bool:
+  """Whether the predictor of this name is one that answers, and not what comes out undone."""
+  return not name.endswith(_UNDONE)
 
 
 def policy_title(name: str) -> str:

@@ -31,7 +31,7 @@ def fit_blend(
   raw_logits: ArrayLike,
   labels: ArrayLike,
   *,
-  weight: float = 0.4,
+  weight: float = 1.0,
 ) -> AggregatePolicy:
   """A weighted mean of `mean_kept`, with a temperature, and of what the label alone gives.
 
@@ -63,7 +63,7 @@ def fit_blend(
   return AggregatePolicy(Partial(_blend, *numbers), keeps_labels=True)
 
 
-def blend(members: Record, nonmembers: Record, *, weight: float = 0.4) -> AggregatePolicy:
+def blend(members: Record, nonmembers: Record, *, weight: float = 1.0) -> AggregatePolicy:
   """The policy of `fit_blend`, fitted to known non-members."""
   del members
   return fit_blend(nonmembers.candidates, nonmembers.raw, nonmembers.labels, weight=weight)

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from diffence_jax import data, models
 from diffence_jax.audit.pool import Pool
-from diffence_jax.audit.predictors import answers_defense
+from diffence_jax.audit.predictors import answers_defense, is_served
 from diffence_jax.data import SOURCES, Dataset, Split
 from diffence_jax.defense.candidates import check_settings
 from diffence_jax.defense.policy import headline
@@ -223,7 +223,8 @@ def _shown(dataset: Dataset, split: Split, num_images: int) -> Samples:
 
 
 def _inference_time(dataset: Dataset, split: Split, audit: Audit) -> InferenceTime | None:
-  policy = headline([predictor.policy.name for predictor in audit.predictors[1:]])
+  served = [predictor for predictor in audit.predictors[1:] if is_served(predictor.name)]
+  policy = headline([predictor.policy.name for predictor in served])
   if policy is None:
     return None
   timed = samples_of(dataset, split.target_nonmembers[:_TIMED_IMAGES])

@@ -10,7 +10,7 @@ from diffence_jax.attacks.attack import ATTACKS, declaration_of
 from diffence_jax.audit.canaries import CANARIES, title_of
 from diffence_jax.audit.in_turn import is_in_turn
 from diffence_jax.audit.pool import Pool
-from diffence_jax.audit.predictors import Predictor, policy_title
+from diffence_jax.audit.predictors import Predictor, policy_title, undone
 from diffence_jax.defense.output import OUTPUT_DEFENSES
 from diffence_jax.defense.policy import POLICIES, PUBLISHED, UNDEFENDED
 from diffence_jax.experiment.plan_models import plan_procedure, plan_training
@@ -50,6 +50,8 @@ def plan_output(settings: Settings) -> Choice | None:
 def plan_predictors(settings: Settings) -> tuple[Predictor, ...]:
   """What the audit attacks: one for each policy, the undefended one first.
 
+  Behind a policy stands what comes out where an attacker who knows it undoes it.
+
   Raises:
     ValueError: two of them are called the same.
   """
@@ -60,7 +62,8 @@ def plan_predictors(settings: Settings) -> tuple[Predictor, ...]:
       continue
     chosen = PUBLISHED.get(name, name) if settings.audit.protocol == "paper" else name
     policy = POLICIES.choose(chosen, settings.options("policies", chosen))
-    predictors.append(Predictor(policy_title(chosen), policy))
+    served = Predictor(policy_title(chosen), policy)
+    predictors += filter(None, [served, undone(served)])
   names = [predictor.name for predictor in predictors]
   for name in names:
     if names.count(name) > 1:

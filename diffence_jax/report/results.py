@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from diffence_jax.audit.agreement import AgreementRow
 from diffence_jax.audit.optimised import OptimisedRow
-from diffence_jax.audit.predictors import policy_title
+from diffence_jax.audit.predictors import is_served, policy_title
 from diffence_jax.audit.rows import PredictorRow
 from diffence_jax.audit.shadow import ShadowTables
 from diffence_jax.audit.typed import from_plain, to_plain
@@ -225,7 +225,8 @@ class Results:
 
     Chosen by its name, before any figure: the lowest of several would partly be luck.
     """
-    rows = {policy_title(row.policy): row for row in self.predictors[1:]}
+    served = [row for row in self.predictors[1:] if is_served(row.name)]
+    rows = {policy_title(row.policy): row for row in served}
     name = headline(tuple(row.policy for row in rows.values()))
     return None if name is None else rows[policy_title(name)]
 

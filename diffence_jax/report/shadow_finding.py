@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from diffence_jax.audit.predictors import name_undone
 from diffence_jax.audit.shadow import InTurnRow
 from diffence_jax.report.cells import NO_CHANGE, interval, of_100, percent
 from diffence_jax.report.results import Results
@@ -14,8 +15,9 @@ def finding(results: Results) -> str:
   It is about every shadow model as the target in turn: the target alone has too few samples to
   tell what more queries get back. The predictor is `Results.told_of`, the attack the one that
   is strongest on the undefended predictor at one query. Should another attack reach more on
-  the defended one, the sentence says so. What repeated queries get is about the main attack,
-  at the number of queries that gets the most.
+  the defended one, or one on what comes out where its policy is undone, the sentence says so.
+  What repeated queries get is about the main attack, at the number of queries that gets the
+  most.
 
   Args:
     results: as `write_report` takes it, the undefended predictor first.
@@ -34,9 +36,12 @@ def finding(results: Results) -> str:
     return f"{text}; no policy was audited."
   (after,) = in_turn(results, predictor=row.name, attack=before.attack, queries=1)
   text += f" without Diffence and {_of_100(after)} behind {row.name} ({_difference(after)})"
-  strongest = max(in_turn(results, predictor=row.name, queries=1), key=_value)
+  names = (row.name, name_undone(row.name))
+  behind = [one for name in names for one in in_turn(results, predictor=name, queries=1)]
+  strongest = max(behind, key=_value)
   if _value(strongest) > _value(after) + NO_CHANGE:
-    text += f"; {strongest.title} gets {_of_100(strongest)} there"
+    where = "there" if strongest.predictor == row.name else "where the policy is undone"
+    text += f"; {strongest.title} gets {_of_100(strongest)} {where}"
   (level,) = in_turn(
     results, predictor=results.undefended.name, attack=main_attack(results), queries=1
   )

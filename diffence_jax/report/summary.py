@@ -1,5 +1,6 @@
 """What a reader learns first: what leaked before, what leaks now, and the price of that."""
 
+from diffence_jax.audit.predictors import is_served, name_undone
 from diffence_jax.audit.rows import HighestRate, PredictorRow
 from diffence_jax.defense.policy import PUBLISHED
 from diffence_jax.report.cells import limit_name, of_100, percent
@@ -15,6 +16,7 @@ SCENARIOS = {
   "scenario_3": "the defender knows nobody, and answers with the first re-generation that "
   "keeps the label",
 }
+UNDONE = "what an attacker who knows the policy computes from its answers; nobody is served it"
 SMOKE = (
   "SMOKE RUN: a shortened run of every stage, nothing was learnt. Its figures do not measure "
   "the defense."
@@ -31,9 +33,12 @@ def scenario_of(policy: str) -> str:
   return SCENARIOS.get(shown.get(policy, policy), "")
 
 
-def scenario_notes(results: Results) -> list[tuple[str, str]]:
-  """What the audited scenarios are: a term and its meaning each."""
-  named = [(row.name, scenario_of(row.policy)) for row in results.predictors]
+def policy_notes(results: Results) -> list[tuple[str, str]]:
+  """What the audited scenarios are, and what is undone: a term and its meaning each."""
+  named = [
+    (row.name, scenario_of(row.policy) if is_served(row.name) else UNDONE)
+    for row in results.predictors
+  ]
   return [(name, text) for name, text in named if text]
 
 
@@ -102,7 +107,23 @@ def _now(results, row):
     f"; if it may accuse {limit_name(now.limit)} of the non-members falsely, it finds "
     f"{percent(now.value)} of the members instead of {percent(then.value)}{unsure}"
   )
-  return f"{text}{_asked_again(results, row)}."
+  undone = _undone(results, row)
+  if undone is None:
+    return f"{text}{_asked_again(results, row)}."
+  text += (
+    "; an attacker who knows the policy computes backwards from its answers, and gets "
+    f"{of_100(undone.highest_auc.value)} right"
+  )
+  return f"{text}{_asked_again(results, undone)}."
+
+
+def _undone(results: Results, row: PredictorRow) -> PredictorRow | None:
+  """The row of what comes out where the policy is undone, if that tells an attacker more."""
+  name, auc = name_undone(row.name), row.highest_auc.value
+  for other in results.predictors:
+    if other.name == name and other.highest_auc.value > auc:
+      return other
+  return None
 
 
 def _low_rates(row: PredictorRow, other: PredictorRow) -> tuple[HighestRate, HighestRate]:

@@ -22,7 +22,7 @@ from diffence_jax.report.cells import (
   wrapped,
 )
 from diffence_jax.report.results import ClassifierFacts, DiffusionFacts, Results
-from diffence_jax.report.summary import caution, scenario_notes, sentences
+from diffence_jax.report.summary import caution, policy_notes, sentences
 from diffence_jax.training.recipe import Guarantee
 
 # Above it the bound on an attacker's success is beyond what any attacker reaches.
@@ -157,7 +157,7 @@ def notes(results: Results) -> list[tuple[str, str]]:
   count = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
   fewer = _on_fewer(results)
   pairs = [
-    *scenario_notes(results),
+    *policy_notes(results),
     (
       "highest",
       f"over {count} attacks, the strongest picked on the reported samples themselves, in the "

@@ -160,6 +160,27 @@ def test_predictors_are_named_for_what_they_are():
   assert paper[3].policy.name == "scenario_3_published"
 
 
+def test_what_comes_out_where_a_policy_is_undone_is_attacked_too():
+  policies = ("blend", "scenario_3", "temperature", "constant", "mean_kept")
+  audited = plan(purify={"policies": policies}).audit.predictors
+  assert [(p.name, p.policy.name) for p in audited] == [
+    ("undefended", "undefended"),
+    ("blend", "blend"),
+    ("blend, undone", "mean_kept"),
+    ("scenario 3", "scenario_3"),
+    ("temperature", "temperature"),
+    ("temperature, undone", "undefended"),
+    ("constant", "constant"),
+    ("mean kept", "mean_kept"),
+  ]
+
+
+def test_what_is_timed_and_told_of_is_a_policy_that_answers():
+  timed = lambda *policies: plan(purify={"policies": policies}).inference_time
+  assert timed("blend", "mean_kept").policy == "blend"
+  assert timed("undefended") is None
+
+
 @pytest.mark.parametrize(
   "settings",
   [

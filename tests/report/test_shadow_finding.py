@@ -73,6 +73,16 @@ def test_it_names_an_attack_that_reaches_more_on_the_predictor():
   assert text.startswith(f"{_BETTER}; RMIA offline gets 66.0 there; asking 16 times LiRA")
 
 
+def test_it_names_what_an_attacker_gets_who_undoes_the_policy():
+  results = with_shadow_aucs()
+  (row,) = shadow_rows.in_turn(results, predictor="average", attack="rmia_offline", queries=1)
+  undone = dataclasses.replace(row, predictor="scenario 3, undone", auc=estimate(0.66, 0.01))
+  text = finding(with_shadow(results, samples=(*results.shadow.samples, undone)))
+  assert text.startswith(
+    f"{_BETTER}; RMIA offline gets 66.0 where the policy is undone; asking"
+  )
+
+
 def test_it_follows_the_attack_that_is_strongest_undefended():
   auc = estimate(0.84, 0.01)
   text = finding(_with_turn(with_shadow_aucs(), "undefended", "rmia_online", auc=auc))

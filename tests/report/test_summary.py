@@ -100,6 +100,31 @@ def test_the_rate_is_at_the_lowest_limit_that_the_samples_are_enough_for():
     assert ("too few samples" in text) == (not any(enough))
 
 
+def _blended(auc, undone):
+  """A blend, and what comes out where it is undone."""
+  before, _, _, row, *_ = _learnt().predictors
+
+  def named(name, policy, value):
+    highest = dataclasses.replace(row.highest_auc, value=value)
+    return dataclasses.replace(row, name=name, policy=policy, highest_auc=highest)
+
+  rows = [named("blend", "blend", auc), named("blend, undone", "mean_kept", undone)]
+  return _learnt(predictors=(before, *rows[::-1]))
+
+
+def test_who_knows_the_policy_may_get_more():
+  results = _blended(0.57, 0.64)
+  assert results.told_of.name == "blend"
+  (_, now, _) = sentences(results)
+  assert "Behind blend the attacker gets 57 right" in now
+  assert now.endswith(
+    "; an attacker who knows the policy computes backwards from its answers, and gets 64 right."
+  )
+  assert "backwards" not in finding(_blended(0.57, 0.57))
+  notes = [line for line in format_table(results).splitlines() if line.startswith("blend, un")]
+  assert any("what an attacker who knows the policy computes" in line for line in notes)
+
+
 @pytest.mark.parametrize(
   ("auc", "verdict"),
   [
