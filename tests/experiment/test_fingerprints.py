@@ -45,6 +45,7 @@ OTHER = {
   "purify.respacing": "ddim500",
   "purify.dtype": "bfloat16",
   "purify.policies": ("scenario_3",),
+  "policies.blend.weight": 0.5,
   "output.defense": "memguard",
   "shadow.num_models": 12,
   "optimised.num_models": 4,
