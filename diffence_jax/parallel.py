@@ -8,6 +8,7 @@ together, a pod, train the target and the diffusion model in step, over one mesh
 import contextlib
 import itertools
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
@@ -24,7 +25,8 @@ _Made = TypeVar("_Made")
 
 # Seconds without a sign of life after which the other processes give up too.
 _HEARTBEAT = 60
-# Of errors of a step that are this process's own.
+# What errors of collectives begin with, and of them those that are this process's own.
+_STATUS = re.compile("(UNKNOWN|UNAVAILABLE|ABORTED|CANCELLED|INTERNAL|DEADLINE_EXCEEDED): ")
 _OWN_FAULTS = ("RESOURCE_EXHAUSTED", "INVALID_ARGUMENT", "UNIMPLEMENTED")
 
 
@@ -126,8 +128,10 @@ def naming_lost(what: str, kind: type[OSError] = UnfinishedError) -> Iterator[No
   """
   try:
     yield
-  except jax.errors.JaxRuntimeError as error:
-    if any(fault in str(error) for fault in _OWN_FAULTS):
+  # A call of what is compiled raises either, where a collective fails.
+  except (jax.errors.JaxRuntimeError, ValueError) as error:
+    is_of_others = isinstance(error, jax.errors.JaxRuntimeError) or _STATUS.match(str(error))
+    if not is_of_others or any(fault in str(error) for fault in _OWN_FAULTS):
       raise
     reason = str(error).splitlines()[0]
     raise kind(

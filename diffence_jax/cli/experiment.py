@@ -67,7 +67,16 @@ def run(argv: Sequence[str]) -> None:
   if asks_for_help(argv):
     print(_HELP, end="")
     return
-  values = parse(argv, _define_flags, ("config", "workdir"))
+  read = lambda: parse(argv, _define_flags, ("config", "workdir"))
+  pod = _pod(argv)
+  if pod:
+    from diffence_jax import parallel
+
+    # First of all: the others would wait for one whose flags are not right.
+    parallel.connect(pod)
+    values = parallel.together(read)
+  else:
+    values = read()
   workdir = os.path.expanduser(values.workdir)
   seeds = None if values.seeds is None else whole_numbers("seeds", values.seeds)
   # After parsing: importing jax takes a second that a misspelt flag need not wait for.
@@ -84,8 +93,6 @@ def run(argv: Sequence[str]) -> None:
 
   if values.pdf:
     find_browser()  # before hours of work
-  if values.distributed:
-    parallel.connect(values.distributed)
   experiments = parallel.together(
     lambda: [plan(values.config)] if seeds is None else plan_seeds(values.config, seeds)
   )
@@ -104,6 +111,17 @@ def run(argv: Sequence[str]) -> None:
     say(f"\nThe whole report: {workdir}/report.html")
     if values.pdf:
       say(f"Printed: {print_report(experiments[0], Path(workdir))}")
+
+
+def _pod(argv):
+  """What --distributed says where processes are to meet; None where they are not."""
+  values = flags.FlagValues()
+  _define_flags(values)
+  try:
+    values(argv, known_only=True)
+  except flags.Error:
+    return None  # `parse` says what is wrong
+  return None if values.dry_run else values.distributed
 
 
 def _define_flags(values: flags.FlagValues) -> None:

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Sequence
 
 from diffence_jax.cli import interrupts
+from diffence_jax.cli.attended import attend
 from diffence_jax.cli.terminal import say
 from diffence_jax.stopping import UnfinishedError
 
@@ -36,6 +37,7 @@ _NOT_WRITTEN, _GOES_ON = "the output was not written.", "the same command goes o
 def main() -> None:
   """Runs the command line of this process, and ends it."""
   argv = sys.argv
+  attend(argv)
   # Before anything slow is imported.
   goes_on = not (argv[1:2] and argv[1] in _SUBCOMMANDS)
   interrupts.watch(_GOES_ON if goes_on else _NOT_WRITTEN, goes_on=goes_on)

@@ -3,7 +3,7 @@
 JAX ends them all when one is lost: after a minute, by a trace of C++. This says it sooner, in a
 line. Who ends by an error or a signal says so by the claim that it leaves; the first, through
 which all are connected, then waits for the others to end. Where that one is killed they can say
-nothing.
+nothing: `cli.attended` does.
 """
 
 import contextlib

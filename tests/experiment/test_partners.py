@@ -5,6 +5,7 @@ import os
 import threading
 import time
 
+import jax
 import pytest
 
 from diffence_jax import parallel, stopping
@@ -102,3 +103,18 @@ def test_who_is_asked_to_stop_and_saves_for_all_is_not_ended(tmp_path, given_up,
     assert not lost
     asked.clear()
     assert named.wait(20.0)
+
+
+@pytest.mark.parametrize(
+  ("error", "kind"),
+  [
+    (ValueError("UNKNOWN: Gloo all-reduce failed"), stopping.UnfinishedError),
+    (jax.errors.JaxRuntimeError("Gloo all-reduce failed"), stopping.UnfinishedError),
+    (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: memory"), jax.errors.JaxRuntimeError),
+    (ValueError("A batch of 3 cannot be split"), ValueError),
+  ],
+)
+def test_what_fails_together_is_another_ones_end_and_other_errors_are_not(error, kind):
+  with pytest.raises(kind) as raised, parallel.naming_lost("The step"):
+    raise error
+  assert ("The step has ended" in str(raised.value)) == (kind is stopping.UnfinishedError)
