@@ -19,21 +19,14 @@ evaluated all the same. All of the images' other candidates are refused.
 Prints a table in Markdown. Without PyTorch its lines are left out.
 """
 
-import functools
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import measuring
-import numpy as np
+import query_timing
 from absl import app, flags
-from accepted import ACCEPTANCE, accepting, draw_images
-from random_networks import networks_of, with_pytorch
-
-import diffence_jax as dj
-from diffence_jax import models
-from diffence_jax.defense import make_early_selection
-from diffence_jax.defense.pairs import pair_logits
+from accepted import ACCEPTANCE, draw_images
+from random_networks import bind, in_pytorch, networks_of, random_variables, variables_of
 
 _NETWORKS = flags.DEFINE_list(
   "networks", ["digits", "fashion_mnist_small", "cifar10"], "Configs whose networks to take."
@@ -68,86 +61,68 @@ _SIZES = {
 }
 
 
+_PYTORCH = "PyTorch, as published"
+
+
 def measure(name: str) -> list[dict]:
   """Figures of the networks of one config, an entry a way."""
-  size = _SIZES[name]
-  num = _IMAGES.value or size.images
-  num_early = _EARLY_IMAGES.value or size.early_images
   networks = networks_of(name, small=_SMALL.value)
-  classifier, denoiser, schedule, image_shape = networks
+  try:
+    theirs = in_pytorch(networks)
+    variables = variables_of(networks, theirs)
+  except ModuleNotFoundError:
+    theirs, variables = None, random_variables(networks)
+  bound = *bind(networks, variables, _DTYPE.value, _CLASSIFIER_DTYPE.value), networks.schedule
+  ways = ways_of(name, networks, bound, theirs)
+  for way in list(ways)[theirs is not None :]:
+    ways[way].run()
+  runs = {name: lambda way=way: measuring.timed(way.run) for name, way in ways.items()}
   dtype = jnp.dtype(_DTYPE.value)
-  in_torch = with_pytorch(networks)
-  if in_torch:
-    torch_modules, variables = in_torch
-  else:
-    variables = [
-      models.init(module, jax.random.key(0), image_shape) for module in (classifier, denoiser)
-    ]
-  classifier = classifier.clone(dtype=jnp.dtype(_CLASSIFIER_DTYPE.value))
-  predict = models.predictor(classifier, variables[0])
-  denoise = models.denoiser(denoiser.clone(dtype=dtype), variables[1])
-  settings = {"num_candidates": _CANDIDATES.value, "step": _STEP.value}
-  key = jax.random.key(1)
-
-  # A way: how many images, how many candidates of each on average, and how to run it once.
-  ways, images = {}, draw_images(num, image_shape, 0.0)
-  if in_torch:
-    import torch_networks
-
-    published = torch_networks.published_procedure(
-      *torch_modules, np.asarray(schedule.alpha_bar), dtype=dtype.name, **settings
-    )
-    published(images[:1])
-    ways["PyTorch, as published"] = num, 2 * _CANDIDATES.value, lambda: published(images)
-  settings["chunk_size"] = _CHUNK.value
-  protected = dj.protect(predict, denoise, schedule, **settings)
-  ways["all candidates drawn"] = num, _CANDIDATES.value, lambda: protected(key, images)
-  for way, acceptance in ACCEPTANCE.items():
-    accept = accepting(predict, acceptance)
-    batch = draw_images(num_early, image_shape, acceptance.never)
-    select = make_early_selection(accept, denoise, schedule, **settings)
-    early = dj.protect(accept, denoise, schedule, constant_time=False, **settings)
-    evaluations = select(key, batch, np.arange(num_early), accept(key, batch)).evaluations
-    ways[way] = num_early, evaluations / num_early, functools.partial(early, key, batch)
-  for way in list(ways)[bool(in_torch) :]:
-    measuring.timed(ways[way][2])
-  runs = {way: lambda run=run: measuring.timed(run) for way, (_, _, run) in ways.items()}
   runs["a FLOP"] = lambda: 1.0 / measuring.matmul_peak(dtype, rounds=3)
   seconds = measuring.in_turn(runs, _ROUNDS.value)
   peak = 1.0 / min(seconds.pop("a FLOP"))
-
-  pairs = jnp.asarray(images)[:1], jnp.arange(1), jnp.arange(1)
-  draw = lambda *pairs: pair_logits(key, predict, denoise, schedule, *pairs, step=_STEP.value)
-  flops = {
-    "candidate": measuring.compiled_flops(draw, *pairs),
-    "raw": measuring.compiled_flops(functools.partial(predict, key), pairs[0]),
-    "denoiser": measuring.compiled_flops(denoise, pairs[0], pairs[1]),
+  flops = query_timing.query_flops(bound, networks.image_shape, _STEP.value)
+  of_each = {
+    name: measuring.summary([1e3 * s / way.images for s in seconds[name]])
+    for name, way in ways.items()
   }
   entries = []
-  for way, (num_images, drawn, _) in ways.items():
-    published_ms = 1e3 * np.median(seconds.get("PyTorch, as published", [np.nan])) / num
-    ms = measuring.summary([1e3 * s / num_images for s in seconds[way]])
-    # As published, a candidate takes the diffusion network twice and the classifier once.
-    once = min(drawn, _CANDIDATES.value)
-    total = once * flops["candidate"] + (drawn - once) * flops["denoiser"] + flops["raw"]
-    floor = 1e3 * total / peak
+  for way, (num_images, evaluations, _) in ways.items():
+    ms, floor = of_each[way], 1e3 * flops.of(evaluations, _CANDIDATES.value) / peak
     entries.append(
       {
         "networks": name,
         "way": way,
         "images": num_images,
-        "evaluations": drawn,
+        "evaluations": evaluations,
         "ms": ms,
         "queries_a_second": measuring.summary([num_images / s for s in seconds[way]]),
-        "against_pytorch": published_ms / ms["median"] if in_torch else None,
+        "against_pytorch": of_each[_PYTORCH]["median"] / ms["median"] if theirs else None,
         "floor_ms": floor,
         "share_of_floor": floor / ms["median"],
         "peak": peak,
-        "flops": flops,
+        "flops": flops._asdict(),
         "chunk_size": _CHUNK.value,
       }
     )
   return entries
+
+
+def ways_of(name, networks, bound, theirs) -> dict[str, query_timing.Way]:
+  """The ways to answer, PyTorch's first where its networks are there, which has run once."""
+  size, shape = _SIZES[name], networks.image_shape
+  settings = {"num_candidates": _CANDIDATES.value, "step": _STEP.value}
+  images, ways = draw_images(_IMAGES.value or size.images, shape, 0.0), {}
+  if theirs:
+    how = {**settings, "dtype": _DTYPE.value}
+    query_timing.published(networks, theirs, images[:1], **how).run()
+    ways[_PYTORCH] = query_timing.published(networks, theirs, images, **how)
+  settings["chunk_size"] = _CHUNK.value
+  ways["all candidates drawn"] = query_timing.all_drawn(bound, images, **settings)
+  num = _EARLY_IMAGES.value or size.early_images
+  for way, acceptance in ACCEPTANCE.items():
+    ways[way] = query_timing.early_exit(bound, shape, num, acceptance, **settings)
+  return ways
 
 
 def main(_) -> None:

@@ -16,14 +16,12 @@ import functools
 
 import jax
 import measuring
-import numpy as np
 from absl import app, flags
 from ml_collections import config_flags
-from step_timing import denoiser_training, ensemble_steps, single_steps
+from step_timing import denoiser_training, ensemble_steps, single_steps, step_flops
 
 from diffence_jax import models, parallel
 from diffence_jax.experiment.plan import plan
-from diffence_jax.training.loop import take
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment.")
 _AT_ONCE = flags.DEFINE_list("at_once", ["1", "8", "25"], "Models at once on a device.")
@@ -31,12 +29,6 @@ _DIFFUSION = flags.DEFINE_bool("diffusion", True, "Whether the diffusion model i
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Rounds; the median is reported.")
 _STEPS = flags.DEFINE_integer("steps", 40, "Training steps of every model in a round.")
 _OUTPUT = flags.DEFINE_string("output", None, "A JSON file for the figures.")
-
-
-def step_flops(step, state, examples, batch_size: int) -> float:
-  """FLOPs of a training step, by XLA."""
-  batch = {group: take(arrays, np.arange(batch_size)) for group, arrays in examples.items()}
-  return measuring.compiled_flops(step, state, batch, jax.random.key(0))
 
 
 def main(_) -> None:

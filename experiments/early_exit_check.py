@@ -19,6 +19,7 @@ import jax
 import numpy as np
 from absl import app, flags
 from ml_collections import config_flags
+from selections import differences
 
 import diffence_jax as dj
 from diffence_jax import rng
@@ -28,21 +29,6 @@ _CONFIG = config_flags.DEFINE_config_file("config", None, "The run's.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run's.")
 _QUERIES = flags.DEFINE_integer("queries", 10_000, "The least number of queries in all.")
 _IMAGES = flags.DEFINE_integer("images", None, "The first so many images; all by default.")
-
-
-def differences(full, early, candidates, raw, interval) -> list[dict[str, Any]]:
-  """What is known of every image for which another candidate was selected."""
-  rows = []
-  for row in np.flatnonzero(np.asarray(full.index != early.index)):
-    options = np.concatenate([candidates[row], raw[row : row + 1]])
-    chosen = [int(full.index[row]), int(early.index[row])]
-    phi = np.asarray(dj.scaled_logit(options))[chosen]
-    ends = np.array([np.inf] if interval is None else interval)
-    distance = float(np.abs(phi[:, None] - ends).min())
-    rows.append(
-      {"full": chosen[0], "early": chosen[1], "phi": phi.tolist(), "from_end": distance}
-    )
-  return rows
 
 
 def check(finished) -> dict[str, Any]:

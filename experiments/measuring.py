@@ -49,11 +49,12 @@ def summary(values: Sequence[float]) -> dict[str, float]:
   return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
-def matmul_peak(dtype: Any = jnp.float32, rounds: int = 10) -> float:
+def matmul_peak(dtype: Any = jnp.float32, rounds: int = 10, size: int | None = None) -> float:
   """FLOP/s of the fastest of several products of square matrices: what can be reached here."""
   on_cpu = jax.default_backend() == "cpu"
   # On accelerators large and many, so that calling them is none of it.
-  size, times = (2048, 1) if on_cpu else (8192, 20)
+  usual, times = (2048, 1) if on_cpu else (8192, 20)
+  size = size or usual
   a, b = (jax.random.normal(jax.random.key(seed), (size, size), dtype) for seed in (0, 1))
   product = jax.jit(jnp.matmul)
   several = lambda: [product(a, b) for _ in range(times)]
@@ -67,6 +68,11 @@ def compiled_flops(function: Callable[..., Any], *args: Any) -> float:
   The body of a loop counts once, however often it runs.
   """
   return jax.jit(function).lower(*args).compile().cost_analysis()["flops"]
+
+
+def flops(function: Callable[..., Any], *args: Any) -> float:
+  """FLOPs of `function`, to be jitted, by XLA before it optimises; so nothing is compiled."""
+  return jax.jit(function).lower(*args).cost_analysis()["flops"]
 
 
 def peak_memory() -> int:

@@ -8,6 +8,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import measuring
 import numpy as np
 import optax
 from jax.sharding import Mesh
@@ -18,7 +19,7 @@ from diffence_jax.training import Recipe
 from diffence_jax.training.denoiser import noise_prediction
 from diffence_jax.training.ensemble import make_ensemble_step
 from diffence_jax.training.feed import default_steps_per_call, feed
-from diffence_jax.training.loop import Step, grouped, init_state, place, train_step
+from diffence_jax.training.loop import Step, grouped, init_state, place, take, train_step
 
 
 def denoiser_training(
@@ -40,6 +41,12 @@ def denoiser_training(
   loss = noise_prediction(module, dj.linear_schedule(**config.schedule), shape)
   start = functools.partial(init_state, optimizer=optimizer, average=True)
   return train_step(loss, optimizer, config.ema_decay), start
+
+
+def step_flops(step: Step, state: Any, examples: Any, batch_size: int) -> float:
+  """FLOPs of a training step, by XLA; arguments as `single_steps` takes them."""
+  batch = {group: take(arrays, np.arange(batch_size)) for group, arrays in examples.items()}
+  return measuring.flops(step, state, batch, jax.random.key(0))
 
 
 def single_steps(

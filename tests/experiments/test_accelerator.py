@@ -16,18 +16,31 @@ def accelerator(monkeypatch):
   return accelerator
 
 
-def test_queries_and_training_run_small_and_without_pytorch(accelerator, monkeypatch, tmp_path):
+@pytest.fixture
+def tiny(accelerator):
+  """One precision and one of each, which is quick."""
+  size = accelerator.size_of(small=True)
+  return size._replace(precisions=("float32",), steps_per_call=(1,), at_once=(2,))
+
+
+@pytest.fixture
+def clock(accelerator):
+  return accelerator.Clock(60, scale=0.0)
+
+
+def test_queries_and_training_run_small_and_without_pytorch(
+  accelerator, tiny, monkeypatch, tmp_path
+):
   monkeypatch.setitem(sys.modules, "torch", None)
-  tiny = accelerator.size_of(small=True)
-  one = tiny._replace(precisions=("float32",), steps_per_call=(1,), at_once=(2,))
-  monkeypatch.setattr(accelerator, "size_of", lambda small: one)
+  monkeypatch.setattr(accelerator, "size_of", lambda small: tiny)
   parts = ["queries", "training"]
   assert accelerator.main([f"--output={tmp_path}", "--small", "--parts", *parts]) == 0
   told = json.loads((tmp_path / "accelerator.json").read_text())["parts"]
   assert list(told) == parts and not any("error" in part for part in told.values())
   drawn, early = told["queries"]["entries"]
-  assert drawn["evaluations"] == 3 and early["evaluations"] >= 1  # with what fills a batch
+  assert drawn["evaluations"] == 6 and early["evaluations"] >= 1  # with what fills a batch
   assert drawn["ms"]["median"] > 0 and drawn["floor_ms"] >= early["floor_ms"] > 0
+  assert all(entry["floor_ms"] > 0 for entry in told["training"]["entries"])
   ways = [(e["way"], e["at_once"]) for e in told["training"]["entries"]]
   assert ways == [("diffusion", 1), ("classifier", 1), ("ensemble", 2)]
   assert "torch" in told["queries"]["skipped"] and "torch" in told["training"]["skipped"]
@@ -51,14 +64,38 @@ def test_the_audit_is_from_nothing_each_time(accelerator, monkeypatch, tmp_path)
   assert all(entry["config"] == "digits.py:smoke" and entry["seconds"] >= 0 for entry in told)
 
 
-def test_pytorch_multiplies_as_ours_does_and_afterwards_as_before(accelerator):
-  torch = pytest.importorskip("torch", reason="the benchmarks' PyTorch side is optional")
+@pytest.fixture
+def torch(accelerator):
+  return pytest.importorskip("torch", reason="the benchmarks' PyTorch side is optional")
+
+
+def test_pytorch_answers_and_trains_beside_ours(torch, accelerator, tiny, clock):
+  import accelerator_speeds
+
+  (query,) = accelerator_speeds.their_queries(tiny, clock)
+  assert query["evaluations"] == 12 and query["ms"]["median"] > 0
+  examples = accelerator_speeds.draw_examples(tiny)
+  steps = list(accelerator_speeds.their_steps(tiny, clock, *examples))
+  ways = [entry["way"] for entry in steps]
+  assert ways == ["diffusion, PyTorch, float32", "classifier, PyTorch, float32"]
+  assert all(entry["ms"]["median"] > 0 for entry in steps)
+  assert clock.left_out == ["torch.compile, which is for a GPU here"]  # told once
+
+
+def test_pytorch_computes_as_ours_does_and_afterwards_as_before(torch, accelerator):
+  import torch_settings
+  from accelerator_size import PRECISIONS
+
   kinds = torch.backends.cuda.matmul, torch.backends.cudnn
   before = [kind.allow_tf32 for kind in kinds]
-  for name, allowed in (("float32", False), ("TF32", True), ("bfloat16", True)):
-    with accelerator.torch_products(torch, accelerator.PRECISIONS[name].products):
+  for precision, allowed in (("float32", False), ("TF32", True), ("bfloat16", True)):
+    with torch_settings.products(PRECISIONS[precision].products):
       assert [kind.allow_tf32 for kind in kinds] == [allowed, allowed]
   assert [kind.allow_tf32 for kind in kinds] == before
+  threads = torch.get_num_threads()
+  with torch_settings.one_thread(True):
+    assert torch.get_num_threads() == 1
+  assert torch.get_num_threads() == threads
 
 
 def test_a_part_that_fails_is_told_and_the_rest_goes_on(accelerator):
