@@ -14,8 +14,9 @@ class UnfinishedError(OSError):
 
 
 _asked, _saved = threading.Event(), threading.Event()
-# Those who come by regularly, and what is to be done at the very end.
+# Those who come by regularly, what is to be done as soon as it is asked, and at the very end.
 _savers: list[object] = []
+_at_once: list[Callable[[], None]] = []
 _last: list[Callable[[], None]] = []
 
 
@@ -49,22 +50,43 @@ def is_ending() -> bool:
 def wait_for_savers(seconds: float) -> None:
   """Asks those who can to save, and waits for it, at most so many seconds."""
   _asked.set()
+  _call(_at_once)
   if _savers:
     _saved.wait(seconds)
 
 
-@contextlib.contextmanager
-def before_the_end(function: Callable[[], None]) -> Iterator[None]:
+def wait_no_longer() -> None:
+  """Says that there is nothing to wait for: another saves for this one, and has, or is gone."""
+  _saved.set()
+
+
+def when_asked(function: Callable[[], None]) -> contextlib.AbstractContextManager[None]:
+  """Meanwhile, a process that is asked to stop calls a function before it waits."""
+  return _listed(_at_once, function)
+
+
+def before_the_end(function: Callable[[], None]) -> contextlib.AbstractContextManager[None]:
   """Meanwhile, a process that is ended calls a function first."""
-  _last.append(function)
-  try:
-    yield
-  finally:
-    _last.remove(function)
+  return _listed(_last, function)
 
 
 def end() -> None:
   """Does what is to be done before the process is ended."""
-  for function in tuple(_last):
+  _call(_last)
+
+
+@contextlib.contextmanager
+def _listed(
+  functions: list[Callable[[], None]], function: Callable[[], None]
+) -> Iterator[None]:
+  functions.append(function)
+  try:
+    yield
+  finally:
+    functions.remove(function)
+
+
+def _call(functions: list[Callable[[], None]]) -> None:
+  for function in tuple(functions):
     with contextlib.suppress(OSError):  # the file system is away: the process ends all the same
       function()

@@ -6,8 +6,8 @@
 * Do the networks agree with the published code's (`tests/fixtures`), are labels kept, and does
   early exit answer as drawing all candidates does, in float32 and bfloat16?
 * How fast are protected queries and training steps, beside PyTorch (compiled, channels last,
-  autocast), and queries beside the floor: FLOPs that XLA counts, over those a second of a
-  product of large matrices?
+  autocast), and beside the floor: FLOPs that XLA counts, over those a second of a product of
+  large matrices?
 * Does `configs/digits.py:audit` run from nothing?
 
 Writes `accelerator.json` after every part, and `accelerator.md`. A part that fails is told with
@@ -111,12 +111,14 @@ def main(argv: Sequence[str]) -> int:
   parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
   parser.add_argument("--output", type=Path, required=True, help="a folder")
   parser.add_argument("--small", action="store_true", help="tiny networks")
-  parser.add_argument("--seconds", type=float, default=_SECONDS, help="for all of it")
+  parser.add_argument("--seconds", type=float, help=f"for all of it, {_SECONDS:.0f}")
   parser.add_argument("--parts", nargs="+", help="some of the parts only")
   given = parser.parse_args(argv)
   size, machine = size_of(given.small), measuring.machine()
   audits = given.parts is None or "audit" in given.parts
   scale = 0.0 if given.small else 1.0
+  if given.seconds is None:  # tiny networks are for machines that are busy with something else
+    given.seconds = 86_400.0 if given.small else _SECONDS
   clock = Clock(given.seconds - (_FOR_THE_AUDIT if audits else 0.0), scale)
   given.output.mkdir(parents=True, exist_ok=True)
   parts = {f.__name__: f for f in (fixtures, answers, queries, training)}

@@ -36,6 +36,7 @@ def main(_) -> None:
   experiment = plan(_CONFIG.value)
   settings, recipe = experiment.settings.classifier, experiment.classifier.recipe
   diffusion = experiment.settings.diffusion
+  classifier, denoiser = experiment.classifier.bound, experiment.diffusion.bound
   steps = {"classifier": len(recipe.schedule), "diffusion": diffusion.num_steps}
   members = experiment.dataset.take(experiment.split.members)
   examples = {"images": members.images, "labels": members.labels}
@@ -50,9 +51,9 @@ def main(_) -> None:
     name = "one after another" if at_once == 1 else f"{at_once} at once"
     ways[f"classifier, ensemble, {name}"] = ensemble_steps(recipe, examples, *sizes, at_once)
   if _DIFFUSION.value:
-    module, shape = experiment.denoiser.module, members.images.shape[1:]
-    step, start = denoiser_training(module, experiment.config.diffusion, shape)
-    state = start(models.init(module, jax.random.key(0), shape))
+    shape = members.images.shape[1:]
+    step, start = denoiser_training(denoiser.module, diffusion, shape)
+    state = start(models.init(denoiser.module, jax.random.key(0), shape))
     training = step, state, {"images": {"images": members.images}}
     ways["diffusion, ours"] = single_steps(*training, diffusion.batch_size, mesh)
     flops["diffusion"] = step_flops(*training, diffusion.batch_size)
@@ -60,11 +61,11 @@ def main(_) -> None:
     import torch_training
 
     ways["classifier, PyTorch"] = torch_training.classifier_steps(
-      experiment.classifier.module, experiment.config.classifier, members.images, members.labels
+      classifier.module, settings, members.images, members.labels
     )
     if _DIFFUSION.value:
       ways["diffusion, PyTorch"] = torch_training.denoiser_steps(
-        experiment.denoiser.module, experiment.config.diffusion, members.images
+        denoiser.module, diffusion, members.images
       )
   except ModuleNotFoundError:
     print("PyTorch is not installed; its lines are left out.")
@@ -97,8 +98,8 @@ def main(_) -> None:
       ]
     )
   counts = {
-    "classifier": models.num_parameters(experiment.classifier.variables),
-    "diffusion": models.num_parameters(experiment.denoiser.variables),
+    "classifier": models.num_parameters(classifier.variables),
+    "diffusion": models.num_parameters(denoiser.variables),
   }
   shape = "x".join(map(str, members.images.shape[1:]))
   print(f"\nImages {shape}; {jax.devices()[0].device_kind} x{jax.device_count()}")
@@ -112,7 +113,7 @@ def main(_) -> None:
   print()
   header = ["", "ms a step and model (range)", "steps a second", "models an hour"]
   measuring.show_table([*header, "against PyTorch", "floor, ms", "of the floor"], rows)
-  figures = {"config": experiment.config.name, "parameters": counts, "steps": steps}
+  figures = {"config": experiment.settings.name, "parameters": counts, "steps": steps}
   figures |= {"flops": flops, "peak": peak}
   measuring.write_figures(_OUTPUT.value, {**figures, "ways": entries})
 

@@ -41,6 +41,9 @@ assert parallel.together(lambda: number) == number
 
 rows = np.arange(8)
 assert np.array_equal(parallel.part(mesh, rows), np.split(rows, int(count))[int(number)])
-variables = train(folder, mesh, num_steps=5)
-if parallel.is_first():
-  np.savez(folder / "variables.npz", **variables)
+for name, shard_parameters in (("whole", False), ("divided", True)):
+  variables = train(folder / name, mesh, num_steps=5, shard_parameters=shard_parameters)
+  if parallel.is_first():
+    np.savez(folder / name / "variables.npz", **variables)
+kernel = parallel.spread(mesh, np.zeros((1, 4)))
+assert [shard.data.shape for shard in kernel.addressable_shards] == [(1, 4 // int(count))]

@@ -1,4 +1,4 @@
-"""A small diffusion model, trained alone or in step; for test_pod.py and pod_script.py."""
+"""A small diffusion model, trained alone or in step; for test_pod.py and its scripts."""
 
 import flax.linen as nn
 import flax.traverse_util
@@ -18,17 +18,26 @@ class PixelDenoiser(nn.Module):
     return nn.Dense(1)(nn.relu(nn.Dense(4)(x)))
 
 
-def train(folder, mesh, num_steps):
-  """The variables by name; checkpoints after 3 steps, which stay in the folder."""
+def variables_after(folder, mesh, num_steps, **how):
+  """Trains; checkpoints after 3 steps unless it is told otherwise, which stay in the folder."""
   images = np.random.default_rng(0).integers(0, 256, (21, 4, 4, 1)).astype(np.uint8)
-  variables = train_denoiser(
+  return train_denoiser(
     PixelDenoiser(),
     images,
     linear_schedule(),
     DenoiserSettings(num_steps=num_steps, batch_size=8),
-    checkpoint_every=3,
     seed=0,
     mesh=mesh,
     directory=folder,
+    **{"checkpoint_every": 3, **how},
   )
+
+
+def by_name(variables):
+  """The variables by their names in one level."""
   return flax.traverse_util.flatten_dict(jax.device_get(variables), sep=".")
+
+
+def train(folder, mesh, num_steps, **how):
+  """As `variables_after`, by name."""
+  return by_name(variables_after(folder, mesh, num_steps, **how))

@@ -43,14 +43,20 @@ def losses(folder):
   return [json.loads(line)["loss"] for line in lines]
 
 
-def test_two_processes_train_what_one_trains(trained, tmp_path):
+@pytest.fixture(params=["whole", "divided"])
+def of_two(request, trained):
+  """The folder of a training by two, of parameters that are whole on each, or divided."""
+  return trained / request.param
+
+
+def test_two_processes_train_what_one_trains(of_two, tmp_path):
   alone = train(tmp_path, parallel.batch_mesh(), num_steps=5)
-  with np.load(trained / "variables.npz") as variables:
+  with np.load(of_two / "variables.npz") as variables:
     assert_alike(dict(variables), alone)
-  np.testing.assert_allclose(losses(trained), losses(tmp_path), rtol=1e-5)
+  np.testing.assert_allclose(losses(of_two), losses(tmp_path), rtol=1e-5)
 
 
-def test_one_process_goes_on_where_two_stopped(trained, tmp_path):
-  assert [path.name for path in trained.glob("resume/checkpoints/*")] == ["3"]
-  resumed = train(trained, parallel.batch_mesh(), num_steps=8)
+def test_one_process_goes_on_where_two_stopped(of_two, tmp_path):
+  assert [path.name for path in of_two.glob("resume/checkpoints/*")] == ["3"]
+  resumed = train(of_two, parallel.batch_mesh(), num_steps=8)
   assert_alike(resumed, train(tmp_path, parallel.batch_mesh(), num_steps=8))

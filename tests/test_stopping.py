@@ -43,6 +43,17 @@ def test_who_saves_is_waited_for_until_it_has_or_the_time_is_up():
     assert waited(30.0) < 5.0
 
 
+def test_who_is_asked_says_so_first_and_waits_no_longer_than_it_is_told():
+  said = []
+  with stopping.Saver() as saver, stopping.when_asked(lambda: said.append(1)):
+    assert not saver.is_asked()
+    threading.Timer(0.05, stopping.wait_no_longer).start()
+    assert waited(30.0) < 5.0
+    assert said == [1]
+  stopping.wait_for_savers(0.0)
+  assert said == [1]
+
+
 def test_what_cannot_be_done_before_the_end_does_not_stop_it():
   done = []
 

@@ -1,9 +1,10 @@
 """The processes of a pod, which JAX has started together, watch each other.
 
 JAX ends them all when one is lost: after a minute, by a trace of C++. This says it sooner, in a
-line. Who ends by an error or a signal says so by the claim that it leaves; the first, through
-which all are connected, then waits for the others to end. Where that one is killed they can say
-nothing: `cli.attended` does.
+line. Who is asked to stop says so by a file: the first, which writes the checkpoints, saves one
+and ends too. Who ends by an error or a signal says so by the claim that it leaves; the first,
+through which all are connected, then waits for the others to end. Where that one is killed they
+can say nothing: `cli.attended` does.
 """
 
 import contextlib
@@ -21,6 +22,8 @@ from diffence_jax.experiment.claims import Claims, alone_at
 
 # Seconds between two looks; and for a process to find itself what another has ended by.
 _LOOK, _GRACE = 1.0, 3.0
+# Seconds for the checkpoint; who was asked to stop waits a little longer.
+_SAVING = 15.0
 # The exit code of who was given something that is not right.
 _REFUSED = 2
 
@@ -41,7 +44,9 @@ def watched(workdir: Path) -> Iterator[None]:
     if parallel.is_first():
       time.sleep(3 * _LOOK + _GRACE)
 
-  with alone_at(claims, own), stopping.before_the_end(leave):
+  asked = stopping.when_asked(_note(own).touch)
+  with alone_at(claims, own), stopping.before_the_end(leave), asked:
+    _note(own).unlink(missing_ok=True)  # of an earlier run
     try:
       parallel.from_first(0)  # all have one of this run: what another has left looks lost
       with watching(claims, places):
@@ -64,8 +69,14 @@ def watching(claims: Claims, places: Sequence[Path]) -> Iterator[None]:
 
   def watch():
     while not ended.wait(_LOOK):
+      if parallel.is_first():
+        _follow(places)
       for number, place in enumerate(places):
-        if claims.lost(place) is None or ended.wait(_GRACE):
+        if claims.lost(place) is None:
+          continue
+        if number == 0 and not parallel.is_first():
+          stopping.wait_no_longer()  # it has saved, or never will
+        if ended.wait(_GRACE):
           continue
         if stopping.is_ending() and parallel.is_first():
           continue  # which saves for all
@@ -82,6 +93,27 @@ def watching(claims: Claims, places: Sequence[Path]) -> Iterator[None]:
   finally:
     ended.set()
     watcher.join()
+
+
+def _note(place: Path) -> Path:
+  """The file by which a process says that it was asked to stop."""
+  return place.with_name(f"{place.name}.claim.asked")
+
+
+def _follow(places: Sequence[Path]) -> None:
+  """Saves, and ends this process, where another was asked to stop and this one was not."""
+  asked = [number for number, place in enumerate(places) if _note(place).exists()]
+  if not asked or stopping.is_ending():
+    return
+  stopping.wait_for_savers(_SAVING)
+  print(
+    f"diffence: process {asked[0]} of {len(places)} was terminated, and so all end; the same "
+    "command goes on from here.",
+    file=sys.stderr,
+    flush=True,
+  )
+  stopping.end()
+  os._exit(os.EX_TEMPFAIL)
 
 
 def _give_up(number: int, count: int, code: int) -> None:
