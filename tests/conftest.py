@@ -49,6 +49,7 @@ _LONG = (
   "test_defenses.py",
   "test_dpsgd.py",
   "test_interrupts.py",
+  "test_pod_ends.py",
   "test_advreg.py",
   "test_contract.py",
   "test_compiled.py",
