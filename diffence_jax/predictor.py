@@ -33,9 +33,16 @@ def as_argument(function: Callable[..., Any]) -> Partial:
 
   What `models.predictor` and `models.denoiser` return has its variables as leaves. Called from
   inside a compiled function instead, they would be constants of its program: copied with every
-  compilation, and another program for other weights.
+  compilation, and another program for other weights. What has no hash is known by its
+  identity: to compare two of them is not a matter of course, as of what holds arrays.
   """
-  return function if isinstance(function, Partial) else Partial(function)
+  if isinstance(function, Partial):
+    return function
+  try:
+    hash(function)
+  except TypeError:
+    function = function.__call__
+  return Partial(function)
 
 
 def check_function(name: str, function: Any, arguments: str) -> None:

@@ -13,6 +13,7 @@ from flax import linen as nn
 
 from diffence_jax import models, rng
 from diffence_jax.checks import check_whole
+from diffence_jax.compiling import shared
 
 
 def membership_of(numbers: Sequence[int], num_examples: int, seed: int) -> np.ndarray:
@@ -53,6 +54,8 @@ def membership_matrix(num_models: int, num_examples: int, seed: int) -> np.ndarr
   return membership
 
 
+# The same function for the same ensemble, so that a program that is given it is found again.
+@shared(16)
 def ensemble_logits(
   answering: nn.Module | Callable[..., jax.Array], models_at_once: int
 ) -> Callable[..., jax.Array]:

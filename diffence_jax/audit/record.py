@@ -17,9 +17,10 @@ from jax.sharding import Mesh
 from diffence_jax import models, parallel
 from diffence_jax.audit.record_files import RecordWriter
 from diffence_jax.batching import batches, even_size, to_float
+from diffence_jax.compiling import shared
 from diffence_jax.defense import candidate_logits
 from diffence_jax.defense.on_host import make_host_candidates
-from diffence_jax.defense.pairs import check_finite
+from diffence_jax.defense.pairs import as_key, check_finite
 from diffence_jax.diffusion import Schedule, denoiser_beside
 from diffence_jax.predictor import Bound, are_finite, check_largest, runs_on_host
 from diffence_jax.progress import progress_bar
@@ -54,6 +55,13 @@ def make_record_step(
   """
   if runs_on_host(classifier):
     return _make_host_step(classifier, denoiser, mesh, **purify)
+  return _compile_step(classifier, denoiser, mesh, is_stacked, *as_key(purify))
+
+
+# A few, so that another seed's networks and the timing of answers share a program.
+@shared(8)
+def _compile_step(classifier, denoiser, mesh, is_stacked, *purify):
+  purify = dict(purify)
 
   def record_step(shared, batch):
     key, classifier_variables, denoiser_variables, schedule = shared

@@ -17,10 +17,11 @@ from jax.sharding import Mesh
 
 from diffence_jax import parallel
 from diffence_jax.batching import cut
+from diffence_jax.compiling import shared
 from diffence_jax.defense.candidates import check_settings
 from diffence_jax.defense.interval import interval_policy
 from diffence_jax.defense.on_host import in_parts, make_host_answers
-from diffence_jax.defense.pairs import chunk_size_for, pair_logits
+from diffence_jax.defense.pairs import as_key, chunk_size_for, pair_logits
 from diffence_jax.defense.policy import RankPolicy
 from diffence_jax.defense.policy import ranks as ranks_by
 from diffence_jax.defense.select import ACCEPTED
@@ -193,20 +194,30 @@ def _make_draw(
 
     return draw_and_ask
 
-  def draw(shared, images, ids, candidates, raw):
-    key, policy, networks = shared
-    logits = pair_logits(key, *networks, images, ids, candidates, **sampler)
-    return logits, policy.ranks(logits[:, None], raw)
-
-  compiled = jax.jit(draw if mesh is None else parallel.map_over_batch(draw, mesh))
   place = lambda tree: tree if mesh is None else parallel.replicate(mesh, tree)
-  placed = place((as_argument(predict), as_argument(denoise), schedule))
+  networks, fixed = (as_argument(predict), as_argument(denoise), schedule), as_key(sampler)
+  placed = place(networks)
 
   def draw_parts(key, policy, pairs, raw, sizes):
+    compiled = _compile_draw(jax.tree.structure((policy, networks)), mesh, *fixed)
     shared = (*place((key, policy)), placed)
     return in_parts(functools.partial(compiled, shared), (*pairs, raw), sizes, mesh)
 
   return draw_parts
+
+
+# By the networks too, so that no more than a few that are gone are held by their programs.
+@shared(16)
+def _compile_draw(structure, mesh, *sampler):
+  """Compiles a round's draws; for networks and a policy of one structure, once."""
+  del structure
+
+  def draw(shared, images, ids, candidates, raw):
+    key, policy, networks = shared
+    logits = pair_logits(key, *networks, images, ids, candidates, **dict(sampler))
+    return logits, policy.ranks(logits[:, None], raw)
+
+  return jax.jit(draw if mesh is None else parallel.map_over_batch(draw, mesh))
 
 
 def _batch_sizes(chunk_size: int, mesh: Mesh | None) -> list[int]:

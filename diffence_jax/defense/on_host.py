@@ -15,7 +15,13 @@ from jax.sharding import Mesh
 
 from diffence_jax import parallel
 from diffence_jax.batching import cut, even_size, filled, round_up
-from diffence_jax.defense.pairs import check_finite, chunk_size_for, pair_images, pair_key
+from diffence_jax.defense.pairs import (
+  as_key,
+  check_finite,
+  chunk_size_for,
+  pair_images,
+  pair_key,
+)
 from diffence_jax.diffusion.schedule import Schedule
 from diffence_jax.predictor import Denoise, Predict, as_argument, ask, refuse_traced
 
@@ -102,8 +108,7 @@ def make_host_answers(
     `(key, pairs, sizes) -> logits f[P,K]`; `sizes` are those of the compiled batches, falling.
     It raises FloatingPointError where a re-generation is not finite.
   """
-  settings = {k: tuple(v) if isinstance(v, list) else v for k, v in sampler.items()}
-  regenerate = _compile_regeneration(mesh, *sorted(settings.items()))
+  regenerate = _compile_regeneration(mesh, *as_key(sampler))
   place = lambda tree: tree if mesh is None else parallel.replicate(mesh, tree)
   networks = place((as_argument(denoise), schedule))
 

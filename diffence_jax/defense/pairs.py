@@ -1,7 +1,7 @@
 """Pairs of an image and a candidate's number: one re-generation each, and its logits."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -111,3 +111,11 @@ def chunk_size_for(
     return default_chunk_size(drawn, image_shape)
 
   return of_shape
+
+
+def as_key(settings: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+  """Settings of the sampler in an order of their own, for a cache of compiled functions."""
+  return tuple(
+    (name, tuple(value) if isinstance(value, list) else value)
+    for name, value in sorted(settings.items())
+  )

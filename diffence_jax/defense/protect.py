@@ -12,11 +12,12 @@ from jax.sharding import Mesh
 from diffence_jax import parallel
 from diffence_jax.batching import fill_devices, filled, round_up
 from diffence_jax.checks import check_choice, check_type
+from diffence_jax.compiling import shared
 from diffence_jax.defense.candidates import candidate_logits, check_settings
 from diffence_jax.defense.early_exit import make_early_selection
 from diffence_jax.defense.interval import interval_policy
 from diffence_jax.defense.on_host import make_host_candidates
-from diffence_jax.defense.pairs import check_finite, chunk_size_for
+from diffence_jax.defense.pairs import as_key, check_finite, chunk_size_for
 from diffence_jax.defense.per_input import per_input
 from diffence_jax.defense.policy import Policy, RankPolicy, check_policy
 from diffence_jax.defense.policy import answer as answer_by
@@ -229,32 +230,19 @@ def _draw_all(networks, policy, chunk_size, mesh, settings) -> _Choose:
   sampler = {name: value for name, value in settings.items() if name != "num_candidates"}
   chunk_size_of = chunk_size_for(chunk_size, *networks, **sampler)
 
-  def choose(shared, batch):
-    key, num_images, policy, networks = shared
-    images, ids, raw = batch
-    candidates = candidate_logits(
-      key,
-      *networks,
-      images,
-      ids=ids,
-      chunk_size=chunk_size_of(images.shape[1:]),
-      num_images=num_images,
-      **settings,
-    )
-    return policy.answer(candidates, raw), jnp.all(are_finite(candidates), axis=1)
-
-  choose = jax.jit(choose if mesh is None else parallel.map_over_batch(choose, mesh))
   kept = policy, networks
+  structure, fixed = jax.tree.structure(kept), as_key(settings)
   placed = kept if mesh is None else parallel.replicate(mesh, kept)
   num_devices = 1 if mesh is None else mesh.size
 
   def choose_filled(key, *batch):
+    num, chunk_size = batch[0].shape[0], chunk_size_of(batch[0].shape[1:])
+    choose = _compile_choose(structure, mesh, chunk_size, *fixed)
     if any(isinstance(given, jax.core.Tracer) for given in (key, *batch)):
       return choose((key, None, *placed), batch)
     # Whole chunks of filling are left out, so larger batches need no finer grain.
-    num, image_shape = batch[0].shape[0], batch[0].shape[1:]
     share = -(-num // num_devices)
-    is_one_chunk = share * settings["num_candidates"] <= chunk_size_of(image_shape)
+    is_one_chunk = share * settings["num_candidates"] <= chunk_size
     size = round_up(share, 3 if is_one_chunk else 1)
     rows, back = fill_devices(num, num_devices, size)
     is_filled = len(rows) == num
@@ -270,3 +258,19 @@ def _draw_all(networks, policy, chunk_size, mesh, settings) -> _Choose:
     return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)[back]), answers)
 
   return choose_filled
+
+
+# By the networks too, so that no more than a few that are gone are held by their programs.
+@shared(16)
+def _compile_choose(structure, mesh, chunk_size, *settings):
+  """Compiles the answers of `policy`; for networks and a policy of one structure, once."""
+  del structure
+
+  def choose(shared, batch):
+    key, num_images, policy, networks = shared
+    images, ids, raw = batch
+    drawn = {"ids": ids, "chunk_size": chunk_size, "num_images": num_images, **dict(settings)}
+    candidates = candidate_logits(key, *networks, images, **drawn)
+    return policy.answer(candidates, raw), jnp.all(are_finite(candidates), axis=1)
+
+  return jax.jit(choose if mesh is None else parallel.map_over_batch(choose, mesh))

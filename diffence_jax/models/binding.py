@@ -12,7 +12,7 @@ from flax import nnx
 from jax.tree_util import Partial
 
 from diffence_jax.batching import in_batches, to_float
-from diffence_jax.compiling import compiled_quickly
+from diffence_jax.compiling import compiled_quickly, shared
 from diffence_jax.data import Images
 from diffence_jax.predictor import Denoise, Predict, num_required, runs_on_host
 from diffence_jax.rng import own_key
@@ -56,7 +56,15 @@ def predictor(
   apply, variables = _with_variables(module_or_apply, variables)
   if per_image:
     apply = jax.vmap(apply, in_axes=(None, 0))
-  return Partial(jax.jit(lambda variables, key, images: apply(variables, images)), variables)
+  is_kept = isinstance(module_or_apply, nn.Module) and not per_image
+  compile_answer = _compile_answer if is_kept else _compile_answer.__wrapped__
+  return Partial(compile_answer(apply), variables)
+
+
+@shared(64)
+def _compile_answer(apply):
+  """Compiled once for equal modules, as is then what takes such a predictor as an argument."""
+  return jax.jit(lambda variables, key, images: apply(variables, images))
 
 
 @functools.lru_cache(maxsize=16)
@@ -205,13 +213,19 @@ def _evaluated(
 ) -> Callable[..., jax.Array]:
   """The function of the variables and the inputs, in evaluation mode."""
   if isinstance(module_or_apply, nn.Module):
-    return functools.partial(module_or_apply.apply, **_mode(module_or_apply, False))
+    return _apply_of(module_or_apply)
   if callable(module_or_apply):
     return module_or_apply
   raise TypeError(
     f"Got a {type(module_or_apply).__name__}; expected a Flax module, linen with its variables "
     "or NNX without, a function apply(variables, inputs), or a callable pytree."
   )
+
+
+@shared(64)
+def _apply_of(module):
+  """The same function for equal modules, so that a program that is given it is found again."""
+  return functools.partial(module.apply, **_mode(module, False))
 
 
 def num_inputs(module: nn.Module) -> int:

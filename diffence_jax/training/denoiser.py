@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import linen as nn
@@ -20,6 +21,7 @@ from diffence_jax.checks import (
   check_range,
   check_whole,
 )
+from diffence_jax.compiling import shared
 from diffence_jax.data import Images
 from diffence_jax.diffusion import Schedule, ddpm_loss, fit_images
 from diffence_jax.diffusion.schedule import check_schedule
@@ -108,20 +110,12 @@ def train_denoiser(
   check_image_array("images", images)
   examples = {"images": images, **_check_labels(module, labels, len(images))}
   model_shape = images.shape[1:] if model_shape is None else _check_shape(model_shape)
-  learning_rate = settings.learning_rate
-  if settings.warmup_steps:
-    learning_rate = optax.linear_schedule(0.0, learning_rate, settings.warmup_steps)
-  optimizer = optax.chain(
-    optax.clip_by_global_norm(settings.clip_norm), optax.adam(learning_rate)
-  )
+  optimizer = _adam(settings.learning_rate, settings.warmup_steps, settings.clip_norm)
+  numbers = tuple((np.asarray(v).tobytes(), v.dtype) for v in schedule)
   variables = models.init(module, rng.stream(seed, "diffusion/init"), model_shape)
   sizes, order = {"images": len(images)}, shuffled(images=settings.batch_size)
   steps, batches, steps_per_call = feed(
-    {
-      "denoise": train_step(
-        noise_prediction(module, schedule, model_shape), optimizer, settings.ema_decay
-      )
-    },
+    {"denoise": _step_of(module, numbers, model_shape, optimizer, settings.ema_decay)},
     {"images": examples},
     lambda first: (("denoise", rows) for rows in order(sizes, seed, first)),
     mesh,
@@ -142,6 +136,21 @@ def train_denoiser(
     shard_parameters=shard_parameters,
   )
   return {"params": state.average}
+
+
+@shared(16)
+def _adam(learning_rate, warmup_steps, clip_norm):
+  if warmup_steps:
+    learning_rate = optax.linear_schedule(0.0, learning_rate, warmup_steps)
+  return optax.chain(optax.clip_by_global_norm(clip_norm), optax.adam(learning_rate))
+
+
+# Another seed is no other program.
+@shared(4)
+def _step_of(module, schedule, model_shape, optimizer, ema_decay):
+  """The step; of a schedule as the bytes of its arrays, by which equal ones are known."""
+  schedule = Schedule(*(jnp.asarray(np.frombuffer(*values)) for values in schedule))
+  return train_step(noise_prediction(module, schedule, model_shape), optimizer, ema_decay)
 
 
 def _check_labels(module, labels, num):

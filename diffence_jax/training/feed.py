@@ -21,6 +21,7 @@ from diffence_jax.checks import (
   check_type,
   check_whole,
 )
+from diffence_jax.compiling import shared
 from diffence_jax.data import Images, StreamedImages
 from diffence_jax.rng import MAX_ID
 from diffence_jax.training.loop import Step, compile_step, take
@@ -249,8 +250,7 @@ def feed(
   if steps_per_call > 1:
     held = parallel.replicate(mesh, examples)
     compiled = {
-      kind: functools.partial(jax.jit(on_rows(step), donate_argnums=1), held)
-      for kind, step in steps.items()
+      kind: functools.partial(_compile_on_rows(step), held) for kind, step in steps.items()
     }
     return compiled, shares, steps_per_call
 
@@ -259,6 +259,11 @@ def feed(
       yield kind, {group: take(examples[group], of_group) for group, of_group in rows.items()}
 
   return {kind: compile_step(step) for kind, step in steps.items()}, taken, 1
+
+
+@shared(16)
+def _compile_on_rows(step):
+  return jax.jit(on_rows(step), donate_argnums=1)
 
 
 def _spread(step: Step, mesh: Mesh) -> Step:

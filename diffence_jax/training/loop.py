@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 
 from diffence_jax import parallel, rng
 from diffence_jax.checkpoint import Checkpoints
-from diffence_jax.compiling import compiled_quickly
+from diffence_jax.compiling import compiled_quickly, shared
 from diffence_jax.disk import write_atomically
 from diffence_jax.progress import progress_bar
 from diffence_jax.stopping import Saver
@@ -56,14 +56,18 @@ def init_state(
   model_state = {name: value for name, value in variables.items() if name != "params"}
   params = variables["params"]
   # A copy: the parameters' own buffers are donated to the step.
-  start = lambda params: (
-    optimizer.init(params),
-    jax.tree.map(jnp.copy, params) if average else None,
-  )
   with compiled_quickly():
     # One program for all parameters, not one for each shape.
-    opt_state, first_average = jax.jit(start)(params)
+    opt_state, first_average = _compile_start(optimizer, average)(params)
   return TrainState(jnp.zeros((), jnp.int32), params, model_state, opt_state, first_average)
+
+
+@shared(16)
+def _compile_start(optimizer, average):
+  def start(params):
+    return optimizer.init(params), jax.tree.map(jnp.copy, params) if average else None
+
+  return jax.jit(start)
 
 
 def train_step(
@@ -118,8 +122,9 @@ def averaged(state: TrainState, ema_decay: float | None) -> TrainState:
   return state._replace(average=average)
 
 
+@shared(16)
 def compile_step(step: Step) -> Step:
-  """Compiles a step; the result takes over (donates) the state it is given."""
+  """Compiles a step, once; the result takes over (donates) the state it is given."""
   return jax.jit(step, donate_argnums=0)
 
 

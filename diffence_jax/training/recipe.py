@@ -19,6 +19,7 @@ from flax import linen as nn
 from diffence_jax import models
 from diffence_jax.batching import Batches, shuffled, to_float
 from diffence_jax.checks import check_positive, check_range, check_whole
+from diffence_jax.compiling import shared
 from diffence_jax.training.loop import Loss, Step, init_state, train_step
 
 # (logits f32[B,K], examples {"labels" i[B], ...}) -> f32[], the loss of a batch.
@@ -73,9 +74,7 @@ class TrainSettings:
   @property
   def optimizer(self) -> optax.GradientTransformation:
     """Adam (AMSGrad) with L2, as the paper trains."""
-    return optax.chain(
-      optax.add_decayed_weights(self.weight_decay), optax.amsgrad(self.learning_rate)
-    )
+    return _amsgrad(self.weight_decay, self.learning_rate)
 
   def epoch_of(self, step: int) -> int:
     """The epoch, from 0, in which a step begins."""
@@ -211,18 +210,35 @@ def with_losses(
   batches = shuffled(members=settings.batch_size)
   kinds = {
     name: Kind(
-      train_step(of_members(module, loss), settings.optimizer),
+      _step_of(module, loss, settings.optimizer),
       in_turn(batches, tuple(i for i, kind in enumerate(schedule) if kind == name)),
     )
     for name, loss in losses.items()
   }
   return Recipe(
     module=module,
-    init=lambda key, shape: init_state(models.init(module, key, shape), settings.optimizer),
+    init=_init_of(module, settings.optimizer),
     kinds=kinds,
     schedule=schedule,
     variables=state_variables,
   )
+
+
+# Recipes of the same network, loss and optimizer share what they compile: another seed, another
+# number of epochs, the target and the shadow models.
+@shared(64)
+def _amsgrad(weight_decay, learning_rate):
+  return optax.chain(optax.add_decayed_weights(weight_decay), optax.amsgrad(learning_rate))
+
+
+@shared(16)
+def _step_of(module, loss, optimizer):
+  return train_step(of_members(module, loss), optimizer)
+
+
+@shared(16)
+def _init_of(module, optimizer):
+  return lambda key, shape: init_state(models.init(module, key, shape), optimizer)
 
 
 def in_turn(batches: Batches, places: tuple[int, ...]) -> Batches:

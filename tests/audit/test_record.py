@@ -57,9 +57,15 @@ def record(directory, batch_size=5):
   return np.load(directory / "raw.npy"), np.load(directory / "candidates.npy")
 
 
-def test_the_step_compiles_once_the_last_partial_batch_included(tmp_path):
+def forget():
+  """As in a new process: nothing is compiled, nothing has been traced."""
+  jax.clear_caches()
   for traces in TRACES.values():
     traces.clear()
+
+
+def test_the_step_compiles_once_the_last_partial_batch_included(tmp_path):
+  forget()
   record(tmp_path)
   # Once for the raw images, once for the chunks of candidates; lax.map may trace twice.
   assert set(TRACES["classifier"]) == {(5, 4, 4, 1), (8, 4, 4, 1)}
@@ -85,7 +91,7 @@ def test_batches_do_not_change_the_record(tmp_path):
 def test_parts_joined_are_the_record_bit_for_bit_and_compile_once(tmp_path):
   """Of one batch, of several, and one that does not fill its last batch."""
   expected = record(tmp_path / "whole")
-  TRACES["classifier"].clear()
+  forget()
   recorder = make_recorder(
     KEY, *BOUND, SCHEDULE, IMAGES.__getitem__, IDS, batch_size=5, mesh=parallel.batch_mesh(),
     **PURIFY,

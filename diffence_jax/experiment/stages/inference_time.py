@@ -1,7 +1,6 @@
 """The stage that times answers, with and without Diffence."""
 
 import dataclasses
-import functools
 import json
 import time
 from pathlib import Path
@@ -46,7 +45,8 @@ class InferenceTime(Stage):
     denoiser = purification.network(queries.diffusion.load(store))
     settings = {"num_candidates": self.audit.num_candidates, "chunk_size": compute.chunk_size}
     settings |= purification.sampler
-    record_step = _record_step(classifier.module, denoiser.module, tuple(settings.items()))
+    one_device = parallel.batch_mesh(jax.local_devices()[:1])
+    record_step = make_record_step(classifier.module, denoiser.module, one_device, **settings)
     images = to_float(np.asarray(self.samples.images))
     variables = classifier.variables, denoiser.variables
     shared = (rng.seed_key(0), *variables, purification.sampler_schedule())
@@ -80,12 +80,6 @@ class InferenceTime(Stage):
   def cost(self) -> str:
     """What is timed."""
     return f"{len(self.samples)} images, {ROUNDS + 1} times in {policy_title(self.policy)}"
-
-
-@functools.lru_cache(maxsize=4)
-def _record_step(module, denoiser, settings):
-  one_device = parallel.batch_mesh(jax.local_devices()[:1])
-  return make_record_step(module, denoiser, one_device, **dict(settings))
 
 
 def _median_seconds(function):

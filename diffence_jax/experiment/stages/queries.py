@@ -217,11 +217,10 @@ def record_together(stages: Sequence[Queries], store: Store, compute: Compute) -
     write_checked(folder / "classifiers", listed)
   recorded = [queries[name] for name in json.loads(listed)]
   classifiers = [stage.classifier.load(store) for stage in recorded]
+  modules = [classifier.module for classifier in classifiers]
 
   def answer(variables, images):
-    predict = [
-      models.predictor(c.module, v) for c, v in zip(classifiers, variables, strict=True)
-    ]
+    predict = [models.predictor(m, v) for m, v in zip(modules, variables, strict=True)]
     return jnp.concatenate([classifier(None, images) for classifier in predict], axis=-1)
 
   together = Bound(answer, [c.variables for c in classifiers])

@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import ClassVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from diffence_jax import models, rng
 from diffence_jax.batching import to_bytes, to_float
+from diffence_jax.compiling import shared
+from diffence_jax.defense.pairs import as_key
 from diffence_jax.diffusion import fit_images, reconstruct, sample
 from diffence_jax.experiment.purification import Purification
 from diffence_jax.experiment.samples import Samples
@@ -52,22 +53,15 @@ class SampleImages(Stage):
 
     # A class-conditional network draws all classes in turn, and re-generates under true labels.
     drawn_labels = np.arange(self.num_images, dtype=np.int32) % self.shown.num_classes
-
-    @jax.jit
-    def draw(variables, key):
-      denoise = _denoiser(bound.module, variables, drawn_labels)
-      full = self.purification.full_schedule()
-      return sample(key, denoise, full, shape, num_ddim_steps=self.num_ddim_steps)
-
-    @jax.jit
-    def regenerate(variables, images, key):
-      denoise = _denoiser(bound.module, variables, self.shown.labels)
-      return reconstruct(key, denoise, schedule, images, **sampler)
+    labels = np.asarray(self.shown.labels, np.int32)
+    draw = _compile_draw(bound.module, shape, self.num_ddim_steps)
+    regenerate = _compile_regeneration(bound.module, *as_key(sampler))
 
     images = to_float(raw)
     keys = [rng.stream(self.seed, f"samples/{i}") for i in range(self.num_reconstructions)]
-    reconstructed = [regenerate(bound.variables, images, key) for key in keys]
-    drawn = draw(bound.variables, rng.stream(self.seed, "samples"))
+    reconstructed = [regenerate(key, bound.variables, labels, schedule, images) for key in keys]
+    full, key = self.purification.full_schedule(), rng.stream(self.seed, "samples")
+    drawn = draw(key, bound.variables, drawn_labels, full)
     np.savez(
       folder / "images.npz",
       **{
@@ -87,8 +81,26 @@ class SampleImages(Stage):
     return f"{self.num_images} images, {self.num_images * self.num_ddim_steps} evaluations"
 
 
+@shared(4)
+def _compile_draw(module, shape, num_ddim_steps):
+  def draw(key, variables, labels, schedule):
+    denoise = _denoiser(module, variables, labels)
+    return sample(key, denoise, schedule, shape, num_ddim_steps=num_ddim_steps)
+
+  return jax.jit(draw)
+
+
+@shared(4)
+def _compile_regeneration(module, *sampler):
+  def regenerate(key, variables, labels, schedule, images):
+    denoise = _denoiser(module, variables, labels)
+    return reconstruct(key, denoise, schedule, images, **dict(sampler))
+
+  return jax.jit(regenerate)
+
+
 def _denoiser(module, variables, labels):
   denoise = models.denoiser(module, variables)
   if not models.is_conditional(module):
     return denoise
-  return lambda x, t: denoise(x, t, jnp.asarray(labels, jnp.int32))
+  return lambda x, t: denoise(x, t, labels)
