@@ -337,9 +337,9 @@ def test_what_is_no_mapping_is_refused():
     from_torch("ddpm_unet", [1.0])
 
 
-def resnet_with(**changes):
+def resnet_with(state_dict, **changes):
   """The state dict of the ResNet fixture with functions of some parameters."""
-  state_dict = dict(pseudo_state_dict(load_fixture("resnet18")[0]))
+  state_dict = dict(state_dict)
   for name, change in changes.items():
     state_dict[name] = change(state_dict[name])
   return state_dict
@@ -359,14 +359,15 @@ def resnet_with(**changes):
     ("fc.bias", lambda w: np.broadcast_to(w[:1], 10**7), "has 10000000 values, one a class"),
   ],
 )
-def test_weights_that_no_training_leaves_are_refused_by_name(name, change, message):
+def test_weights_that_no_training_leaves_are_refused_by_name(resnet, name, change, message):
   with pytest.raises(ValueError, match=f"^{re.escape(name)} .*{re.escape(message)}"):
-    from_torch("resnet18", resnet_with(**{name: change}), mean=0.5, std=0.5)
+    from_torch("resnet18", resnet_with(resnet[0], **{name: change}), mean=0.5, std=0.5)
 
 
 @pytest.mark.parametrize("dtype", ["int8", "complex64", "float8_e4m3fn", "bool"])
-def test_tensors_of_other_types_are_refused_by_name(dtype):
+def test_tensors_of_other_types_are_refused_by_name(resnet, dtype):
   torch = pytest.importorskip("torch", reason="makes tensors")
   change = lambda w: torch.from_numpy(np.array(w)).to(getattr(torch, dtype))
   with pytest.raises(ValueError, match=rf"^conv1\.0\.weight is of the type {dtype}; expected"):
-    from_torch("resnet18", resnet_with(**{"conv1.0.weight": change}), mean=0.5, std=0.5)
+    changed = resnet_with(resnet[0], **{"conv1.0.weight": change})
+    from_torch("resnet18", changed, mean=0.5, std=0.5)
