@@ -95,6 +95,26 @@ def scores_with(name, leak):
   return run_attack(CHOICES[name], view_of(world(leak)))
 
 
+def declared(name):
+  """The part of a world that an attack has declared to need."""
+  needs = declaration_of(name).needs
+  return {f: v for f, v in world(3.0).items() if f not in FIELDS or FIELDS[f] in needs}
+
+
+@functools.cache
+def scores_of_what_it_may_see(name):
+  """The scores where all that an attack must not read is gone or another, in one run.
+
+  What it has not declared, who is a member where that is not known, and, where it asks, the
+  answers.
+  """
+  known, member = world(3.0)["is_known"], world(3.0)["is_member"]
+  given = {**declared(name), "is_member": np.where(known, member, ~member)}
+  if name in THAT_ASK:
+    given["logits"] = np.full_like(given["logits"], np.nan)
+  return run_attack(CHOICES[name], view_of(given))
+
+
 def target_roc(scores):
   member, known = world(0.0)["is_member"], world(0.0)["is_known"]
   return metrics.roc(scores[member & ~known], scores[~member & ~known])
@@ -180,8 +200,7 @@ def test_nan_in_the_answers_of_shadow_models_is_refused(name):
 
 @pytest.mark.parametrize("name", THAT_ASK)
 def test_an_attack_that_asks_reads_no_answers(name):
-  given = {**world(3.0), "logits": np.full_like(world(3.0)["logits"], np.nan)}
-  scores = run_attack(CHOICES[name], view_of(given))
+  scores = scores_of_what_it_may_see(name)
   np.testing.assert_array_equal(scores, scores_with(name, 3.0))
 
 
@@ -203,9 +222,8 @@ def test_it_sees_what_it_declared_and_nothing_else(name):
 @pytest.mark.parametrize("name", CHOICES)
 def test_what_it_declared_is_all_that_it_takes(name):
   """With nothing else the scores are the same; without one of its needs it is refused."""
-  needs, given = declaration_of(name).needs, world(3.0)
-  kept = {f: v for f, v in given.items() if f not in FIELDS or FIELDS[f] in needs}
-  scores = run_attack(CHOICES[name], view_of(kept))
+  needs, kept = declaration_of(name).needs, declared(name)
+  scores = scores_of_what_it_may_see(name)
   np.testing.assert_array_equal(scores, scores_with(name, 3.0))
   for field, need in FIELDS.items():
     if need in needs:
@@ -226,9 +244,7 @@ def test_too_few_known_samples_of_a_side_are_refused(name, side):
 
 @pytest.mark.parametrize("name", CHOICES)
 def test_who_is_a_member_is_not_read_where_it_is_not_known(name):
-  given = world(3.0)
-  swapped = np.where(given["is_known"], given["is_member"], ~given["is_member"])
-  scores = run_attack(CHOICES[name], view_of({**given, "is_member": swapped}))
+  scores = scores_of_what_it_may_see(name)
   np.testing.assert_array_equal(scores, scores_with(name, 3.0))
 
 
