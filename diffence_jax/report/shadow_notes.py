@@ -50,8 +50,8 @@ def notes(results: Results) -> list[tuple[str, str]]:
     ),
     (
       "[low, high]",
-      "95% interval: of other samples on the target, of other pairs of models where every "
-      "model is the target in turn",
+      "95% interval: of other samples on the target, of other samples and other pairs of "
+      "models where every model is the target in turn",
     ),
     ("+x% or -x%", f"change relative to {results.undefended.name}"),
   ]
