@@ -4,6 +4,7 @@ processes that share the work and find what one finds alone.
 
 import csv
 import json
+import shutil
 import socket
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import time
 
 import numpy as np
 import pytest
-from cli.command import AUDIT, diffence, dry_run, refused
+from cli.command import AUDIT, dry_run, here, refused
 
 from diffence_jax.experiment.store import locked
 
@@ -85,6 +86,11 @@ def test_the_report_has_the_shadow_models(alone):
 
 
 def test_killed_between_two_models_it_trains_none_twice(alone, tmp_path):
+  # What does not need shadow models is there already.
+  shutil.copy(alone[0] / "format.json", tmp_path)
+  for folder in alone[0].iterdir():
+    if folder.is_dir() and not folder.name.startswith(("shadow", "reports")):
+      shutil.copytree(folder, tmp_path / folder.name)
   process = start(tmp_path)
   deadline = time.monotonic() + 240
   while len(models_in(tmp_path)) < 2 and time.monotonic() < deadline:
@@ -153,7 +159,7 @@ def test_a_description_that_says_nothing_is_refused(tmp_path):
 
 def test_all_policies_are_compared_on_the_record(alone, tmp_path):
   workdir, output = alone[0], tmp_path / "new" / "frontier"
-  process = diffence("frontier", AUDIT, f"--workdir={workdir}", f"--output={output}", check=0)
+  process = here("frontier", AUDIT, f"--workdir={workdir}", f"--output={output}")
   rows = json.loads((output / "frontier.json").read_text())
   names = [row["name"] for row in rows]
   assert names[:2] == ["undefended", "scenario 1"] and "constant" in names
@@ -174,7 +180,7 @@ def test_all_policies_are_compared_on_the_record(alone, tmp_path):
 def test_a_policy_is_tuned_on_known_samples_and_its_flags_choose_it(alone, tmp_path):
   run = [AUDIT, f"--workdir={alone[0]}"]
   output = tmp_path / "tune"
-  process = diffence("tune", *run, "--max_auc=1", f"--output={output}", check=0)
+  process = here("tune", *run, "--max_auc=1", f"--output={output}")
   chosen = json.loads((output / "tune.json").read_text())
   assert chosen["is_met_on_target"] and "which meets --max_auc=1" in " ".join(
     process.stdout.split()
