@@ -49,7 +49,6 @@ def quickly():
   """Most of the time would be compilation."""
   with compiled_quickly():
     yield
-  select.select_by_rank.clear_cache()  # of what a test has broken
 
 
 def test_labels_are_kept_and_early_exit_answers_as_all_candidates_do(
@@ -66,7 +65,7 @@ def test_labels_are_kept_and_early_exit_answers_as_all_candidates_do(
 
 def keep_any_label(monkeypatch):
   monkeypatch.setattr(select, "keeps_label", lambda c, raw: jnp.ones(c.shape[:2], bool))
-  select.select_by_rank.clear_cache()
+  jax.clear_caches()  # of programs with the right one
 
 
 def begin_with_the_last(monkeypatch):
@@ -103,6 +102,8 @@ def test_a_broken_defense_is_noticed(checks, size, trained, spoil, faults, monke
   spoil(monkeypatch)
   with pytest.raises(AssertionError, match=f"float32: {faults}$"):
     list(checks.answers_of(trained, "float32", size.candidates))
+  if spoil is keep_any_label:
+    jax.clear_caches()  # of the programs that it has spoiled
 
 
 def test_networks_of_which_nothing_could_be_noticed_are_refused(checks, size, trained):
