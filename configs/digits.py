@@ -15,7 +15,7 @@ Cost: under half an hour on two CPU cores.
     diffence --config=configs/digits.py:audit --workdir=runs/audit
 
 adds 64 shadow models and every attack there is, on a smaller classifier.
-Cost: about 10 minutes on two CPU cores.
+Cost: about 11 minutes on two CPU cores.
 Result to expect (docs/results.md, three seeds): over all models as targets, AUC of online LiRA
 0.81 undefended; 0.59, 0.57 and 0.60 in scenarios 1, 2 and 3, and 0.60, 0.63 and 0.66 if a query
 is repeated 64 times; of RMIA 0.78; 0.61, 0.58 and 0.60; 0.63, 0.65 and 0.67.
