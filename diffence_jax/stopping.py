@@ -13,6 +13,11 @@ class UnfinishedError(OSError):
   """The work had to end, through no fault of the command: the same one goes on from there."""
 
 
+# What to do where a process of a pod is lost.
+START_AGAIN = (
+  "Start all of them again, as many as there are: the same command goes on; with --share the "
+  "others would have gone on."
+)
 _asked, _saved = threading.Event(), threading.Event()
 # Those who come by regularly, what is to be done as soon as it is asked, and at the very end.
 _savers: list[object] = []

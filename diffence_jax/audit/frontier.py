@@ -15,7 +15,7 @@ import scipy.special
 from diffence_jax.attacks.attack import declaration_of
 from diffence_jax.audit.answers import DefendedEnsemble
 from diffence_jax.audit.in_turn import pairs_of, scores_in_turn
-from diffence_jax.audit.predictors import ModelRecord, Predictor
+from diffence_jax.audit.predictors import ModelRecord, Predictor, name_undone
 from diffence_jax.metrics import (
   Estimate,
   Rate,
@@ -197,7 +197,7 @@ def frontier_row(
   _check_groups(groups, ensemble.membership)
   scored = {"": score_all(ensemble, attacks, predictor.name)}
   if undone:
-    scored[", undone"] = undone
+    scored[name_undone("")] = undone
   read = ensemble.at(predictor.name, 0).statistic(usefulness)
   others = (
     read_others

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Sequence
 
 from diffence_jax.cli.terminal import say
+from diffence_jax.stopping import START_AGAIN
 
 # From here on what C++ says is held back: a fatal error, or one that may come before it.
 _HELD = re.compile(rb"F\d{4} |E\d{4} .*coordination service")
@@ -59,8 +60,7 @@ def _wait(child, said):
   if code == -signal.SIGABRT and _LOST in text:
     say(
       "diffence: another process of the pod, most likely the first, through which all are "
-      "connected, is gone or cannot be reached. Start all of them again, as many as there are: "
-      "the same command goes on; with --share the others would have gone on.",
+      f"connected, is gone or cannot be reached. {START_AGAIN}",
       sys.stderr,
     )
     return os.EX_TEMPFAIL

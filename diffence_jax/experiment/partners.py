@@ -124,8 +124,7 @@ def _give_up(number: int, count: int, code: int) -> None:
     else "has ended by an error, which it tells"
   )
   print(
-    f"diffence: process {number} of {count} {told}. Start all of them again, as many as there "
-    "are: the same command goes on; with --share the others would have gone on.",
+    f"diffence: process {number} of {count} {told}. {stopping.START_AGAIN}",
     file=sys.stderr,
     flush=True,
   )
