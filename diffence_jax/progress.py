@@ -38,8 +38,8 @@ class ProgressLines:
     """Counts so many more units as done."""
     self._done += num
     now = time.monotonic()
-    if now - self._last < _PATIENCE or self._done >= self._total:
-      return
+    if now - self._last < _PATIENCE or not self._before < self._done < self._total:
+      return  # Who waits for other processes may have no news for long.
     self._last = now
     left = (now - self._start) / (self._done - self._before) * (self._total - self._done)
     print(

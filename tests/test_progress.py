@@ -37,6 +37,17 @@ def test_what_takes_no_minute_is_silent(clock, capsys):
   assert capsys.readouterr().err == ""
 
 
+def test_who_waits_for_others_has_no_news(clock, capsys):
+  with progress.progress_bar(10, "shadow", "part", done=2) as bar:
+    for done in (0, 0, 1, 0):
+      clock[0] += 70.0
+      bar.update(done)
+  assert capsys.readouterr().err.splitlines() == [
+    "shadow: 3 of 10 parts, 30%, about 24 min left",
+    "shadow: 3 of 10 parts, 30%, about 33 min left",
+  ]
+
+
 def test_an_error_passes_through(clock):
   with pytest.raises(ValueError, match="lost"), progress.progress_bar(1, "a", "b"):
     raise ValueError("lost")

@@ -19,6 +19,7 @@ from diffence_jax import rng
 from diffence_jax.batching import batches, even_size, to_bytes, to_float
 from diffence_jax.checks import check_whole
 from diffence_jax.defense.select import scaled_logit
+from diffence_jax.progress import progress_bar
 
 # Samples that are optimised together. They share their noise: queries through a re-generation
 # depend on it.
@@ -67,6 +68,7 @@ def optimise_queries(
   num_steps: int,
   num_draws: int,
   radius: int,
+  description: str = "optimised queries",
 ) -> np.ndarray:
   """Images near the samples to which models with and without a sample answer differently.
 
@@ -86,6 +88,7 @@ def optimise_queries(
     num_steps: as in `OptimisedSettings`.
     num_draws: the same.
     radius: the same.
+    description: for the progress bar.
 
   Returns:
     u8[N,H,W,C], each within the radius of its sample.
@@ -101,16 +104,20 @@ def optimise_queries(
     )
   weights = np.where(membership, 1.0 / count, -1.0 / (len(membership) - count)).T
   queries = np.empty_like(images)
-  for rows, num in batches(len(images), even_size(len(images), _BATCH)):
-    start = query = to_float(np.asarray(images[rows]))
-    given = labels[rows], weights[rows].astype(np.float32)
-    for step in range(num_steps):
-      drawn = jax.random.fold_in(jax.random.fold_in(rng.own_key(key), int(rows[0])), step)
-      slope = _slope(answer, drawn, query, *given, num_draws=num_draws)
-      size = _REACH * radius / num_steps / 255.0
-      query = query + size * np.sign(np.asarray(slope))
-      query = np.clip(np.clip(query, start - radius / 255.0, start + radius / 255.0), 0.0, 1.0)
-    queries[rows[:num]] = to_bytes(query)[:num]
+  together = list(batches(len(images), even_size(len(images), _BATCH)))
+  with progress_bar(len(together) * num_steps, description, "step") as bar:
+    for rows, num in together:
+      start = query = to_float(np.asarray(images[rows]))
+      given = labels[rows], weights[rows].astype(np.float32)
+      for step in range(num_steps):
+        drawn = jax.random.fold_in(jax.random.fold_in(rng.own_key(key), int(rows[0])), step)
+        slope = _slope(answer, drawn, query, *given, num_draws=num_draws)
+        size = _REACH * radius / num_steps / 255.0
+        query = query + size * np.sign(np.asarray(slope))
+        query = np.clip(query, start - radius / 255.0, start + radius / 255.0)
+        query = np.clip(query, 0.0, 1.0)
+        bar.update()
+      queries[rows[:num]] = to_bytes(query)[:num]
   return queries
 
 

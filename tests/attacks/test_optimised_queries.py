@@ -7,7 +7,7 @@ import pytest
 from jax.tree_util import Partial
 
 import diffence_jax as dj
-from diffence_jax import metrics
+from diffence_jax import metrics, progress
 from diffence_jax.attacks.optimised_queries import OptimisedSettings, _slope, optimise_queries
 from diffence_jax.audit.membership import membership_matrix
 
@@ -113,6 +113,24 @@ def test_the_slope_is_the_mean_over_what_is_drawn():
         along = model @ (images[row].ravel() + drawn)
         expected += sign * (2 * labels[row] - 1) * 2.0 * along * model
     np.testing.assert_allclose(np.ravel(slope[row]), expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("patience, num_lines", [(0.0, 7), (60.0, 0)])
+def test_every_step_is_progress_which_is_told_once_a_minute(
+  monkeypatch, capsys, patience, num_lines
+):
+  monkeypatch.setattr(progress, "_PATIENCE", patience)
+  images, labels, membership, weights = world(0.0)
+  # Two batches of four steps; that all is done is no news.
+  optimise_queries(
+    jax.random.key(0), Partial(answer, weights[:FEW], np.float32(0.0)),
+    np.concatenate([images, images]), np.tile(labels, 2), np.tile(membership[:FEW], 2),
+    description="queries", **SETTINGS,
+  )  # fmt: skip
+  lines = capsys.readouterr().err.splitlines()
+  assert len(lines) == num_lines
+  for done, line in enumerate(lines, 1):
+    assert line.startswith(f"queries: {done} of 8 steps, {100 * done // 8}%, about ")
 
 
 def test_samples_without_models_of_both_kinds_are_refused():

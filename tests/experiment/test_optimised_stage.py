@@ -1,10 +1,14 @@
 """The stages of the optimised queries, of networks that have learnt nothing."""
 
+import contextlib
+import io
+import re
+
 import jax
 import numpy as np
 import pytest
 
-from diffence_jax import models
+from diffence_jax import models, progress
 from diffence_jax.audit.membership import membership_matrix
 from diffence_jax.compiling import compiled_quickly
 from diffence_jax.experiment.plan import plan
@@ -36,8 +40,8 @@ def planned(**changes):
 class Opened:
   """Stands for a store whose only artifact is in a folder."""
 
-  def __init__(self, folder):
-    self.folder = folder
+  def __init__(self, folder, said=""):
+    self.folder, self.said = folder, said
 
   def open(self, stage):
     return self.folder
@@ -64,8 +68,10 @@ def computed(tmp_path_factory):
       "membership",
       lambda *_: membership_matrix(MODELS, len(stage.shadow.pool), 0),
     )
-    stage.compute(folder, Opened(folder), Compute())
-  return stage, Opened(folder)
+    patch.setattr(progress, "_PATIENCE", 0.0)
+    with contextlib.redirect_stderr(io.StringIO()) as said:
+      stage.compute(folder, Opened(folder), Compute())
+  return stage, Opened(folder, said.getvalue())
 
 
 def test_queries_lie_about_their_samples(computed):
@@ -95,6 +101,15 @@ def test_the_target_and_the_other_models_answer_every_query(computed):
     np.testing.assert_allclose(
       stage.load_answers(store, 0, 0).candidates, stage.load_answers(store, 0).candidates
     )
+
+
+def test_how_far_it_is_is_said_of_either_kind_of_query(computed):
+  # A line a step but the last one, here with no patience.
+  lines = re.findall(r"(?m)^(.*): (\d+ of \d+) steps, 50%, about .* left$", computed[1].said)
+  assert lines == [
+    ("optimised queries", "1 of 2"),
+    ("queries through re-generations", "1 of 2"),
+  ]
 
 
 def test_targets_of_both_sides_are_asked_about():

@@ -24,7 +24,8 @@ from diffence_jax.predictor import Bound
 from diffence_jax.training.feed import default_models_at_once
 
 # How the queries of a sample are optimised: for the bare models, and through a re-generation.
-_KINDS = ("optimised", "through")
+# Each has a progress bar, by this description: the latter takes many times as long.
+_KINDS = {"optimised": "optimised queries", "through": "queries through re-generations"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,13 +114,14 @@ class OptimisedQueries(Recording):
     )
     images = np.asarray(self.samples.images)
     queries = []
-    for kind, answer, num_draws in zip(
-      _KINDS, (plain, through), (1, self.settings.num_draws), strict=True
+    for (kind, description), answer, num_draws in zip(
+      _KINDS.items(), (plain, through), (1, self.settings.num_draws), strict=True
     ):
       key = rng.stream(self.seed, f"{self.name}/{kind}")
       made = optimise_queries(
         key, answer, images, self.samples.labels, membership,
         num_steps=self.settings.num_steps, num_draws=num_draws, radius=self.settings.radius,
+        description=description,
       )  # fmt: skip
       queries.append(made)
     return np.concatenate(queries)
