@@ -51,11 +51,10 @@ def bavaria(
   mean over examples of (x - m)^2 / sigma^2, which is 1 / n + 1 / kappa, with sigma^2 the
   example's variance drawn to s^2.
 
-  In simulations with 8 shadow models its AUC is above that of `lira` with each example's own
-  variance, by 0.05 where all examples have one variance and 0.02 where they are spread
-  (log-normal); with 64 it is within 0.002 of the better of "global" and "per_example". At a FPR
-  of 1% and 64 models it finds a little less than "per_example" where variances are spread (8.8
-  and 9.3% of the members) (`tests/attacks/test_bavaria.py`).
+  In simulations (`tests/attacks/test_bavaria.py`) with 8 shadow models its AUC is above that of
+  `lira` with each example's own variance, by 0.05 where all examples have one variance and 0.02
+  where they are spread (log-normal). With 64 it is level with "global" there, and 0.001 to
+  0.002 below "per_example" here; so is its TPR at a FPR of 1%, 8.8 where that has 9.3%.
 
   Variances and infinite phi are bounded as in `lira`.
 

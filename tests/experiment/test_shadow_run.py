@@ -78,6 +78,9 @@ def test_the_report_has_the_shadow_models(alone):
   assert {"lira_online_shrunk", "rmia_offline", "nn", "quantile_regression"} <= attacks
   assert {"noise_robustness", "hop_skip_jump"} <= attacks
   assert results["shadow"]["num_models"] == 6 and results["shadow"]["num_canaries"] == 4
+  asked_again = {row["attack"] for row in results["shadow"]["adaptive"] if row["queries"] > 1}
+  assert {"confidence", "lira_online_per_example", "rmia_online"} <= asked_again
+  assert not asked_again & {"noise_robustness", "hop_skip_jump"}
   membership = np.load(next(workdir.glob("shadow/*/membership.npy")))
   assert membership.shape == (6, 100) and np.all(membership.sum(axis=0) == 3)
   # [S, N, R, K], to be mapped.

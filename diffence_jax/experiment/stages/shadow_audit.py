@@ -65,7 +65,7 @@ class ShadowAudit(Stage):
   """
 
   name: ClassVar[str] = "shadow_audit"
-  version: ClassVar[int] = 3
+  version: ClassVar[int] = 4
 
   pool: Pool
   canaries: tuple[str, ...]
@@ -115,13 +115,15 @@ class ShadowAudit(Stage):
     record = self._target_record(store)
     target = self._answers(fit_target(self, known), record)
     in_turn = [choice for choice in self.attacks if is_in_turn(choice)]
+    # Slow ones too, as there is one target. Attacks that ask of themselves see labels alone.
+    on_target = [c for c in self.attacks if "ask" not in declaration_of(c.name).needs]
     natural = self.pool.natural
     reported = natural.reported(self.protocol)
-    rows = target_rows(target, ensemble, in_turn, reported=reported)
+    rows = target_rows(target, ensemble, on_target, reported=reported)
     near = self._near_answers(store, known, record)
     if near:
       plain = ensemble.first_version()
-      rows += target_rows(near, plain, in_turn, reported=reported, inputs="near duplicates")
+      rows += target_rows(near, plain, on_target, reported=reported, inputs="near duplicates")
     tables, arrays = in_turn_tables(
       ensemble,
       in_turn,
