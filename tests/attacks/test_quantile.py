@@ -72,6 +72,61 @@ def test_a_leak_under_differences_between_samples_is_found():
   assert found.tpr_at_fpr(0.05).low > raw.tpr_at_fpr(0.05).value
 
 
+def kernel_ridge(kernel, values, penalty, asked):
+  """Predicts values f[q] for the kernels f[q,n] of those asked about. The mean is free."""
+  centre = np.eye(len(values)) - 1.0 / len(values)
+  dual = np.linalg.solve(
+    centre @ kernel @ centre + penalty * np.eye(len(values)), values - values.mean()
+  )
+  return values.mean() + (asked - kernel.mean(axis=0)) @ centre @ dual
+
+
+def left_out_errors(kernel, values, penalty):
+  """What each value is missed by when all others are fitted, one fit for each."""
+  errors = []
+  for i in range(len(values)):
+    rest = np.delete(np.arange(len(values)), i)
+    fitted = kernel_ridge(
+      kernel[np.ix_(rest, rest)], values[rest], penalty, kernel[i : i + 1, rest]
+    )
+    errors.append(values[i] - fitted[0])
+  return np.array(errors)
+
+
+def slow_scores(known_features, known_phi, features, phi):
+  """Kernel ridge regression in its dual form, every sample left out by a fit of its own."""
+  squares = lambda a, b: np.sum((a[:, None] - b[None]) ** 2, axis=-1)
+  own, asked = squares(known_features, known_features), squares(features, known_features)
+  typical = np.median(own[np.triu_indices(len(own), 1)])
+  penalties = 10.0 ** np.linspace(-3.0, 5.0, 17)
+
+  def choose(kernel, values):
+    """The least mean squared error, its errors and its penalty."""
+    errors = [left_out_errors(kernel, values, penalty) for penalty in penalties]
+    at = int(np.argmin([np.mean(e**2) for e in errors]))
+    return np.mean(errors[at] ** 2), np.abs(errors[at]), penalties[at]
+
+  found = []
+  for width in (0.25, 1.0, 4.0):
+    kernels = [np.exp(-d / (width * typical)) for d in (own, asked)]
+    found.append((*choose(kernels[0], known_phi), kernels))
+  _, errors, penalty, (kernel, of_asked) = min(found, key=lambda one: one[0])
+  mean = kernel_ridge(kernel, known_phi, penalty, of_asked)
+  log_errors = np.log(np.sqrt(errors**2 + (0.1 * np.median(errors)) ** 2))
+  _, _, penalty = choose(kernel, log_errors)
+  scales = [
+    np.exp(kernel_ridge(kernel, log_errors, penalty, rows)) for rows in (kernel, of_asked)
+  ]
+  return (phi - mean) / scales[1] / (np.median(errors / scales[0]) / 0.6744897501960817)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_scores_are_those_of_the_slow_reference(seed):
+  known, (features, phi, *_) = samples(seed, 40)[:2], samples(seed + 10, 15)
+  scores = quantile_scores(*known, features, phi)
+  np.testing.assert_allclose(scores, slow_scores(*known, features, phi), rtol=1e-5, atol=1e-6)
+
+
 def test_scores_are_standard_scores_of_nonmembers():
   """They approach (phi - mean) / scale, and have its median and quartiles."""
   known, (features, phi, mean, scale) = samples(0, 1500), samples(1, 1000)
