@@ -67,6 +67,7 @@ def run(argv: Sequence[str]) -> None:
     shadow_audit_of,
   )
   from diffence_jax.experiment.run import open_store
+  from diffence_jax.report.frontier import label_floor
   from diffence_jax.report.results import is_smoke
   from diffence_jax.report.summary import SMOKE
 
@@ -89,11 +90,12 @@ def run(argv: Sequence[str]) -> None:
   widening = widening_of(num_known, int(natural.sum()) - num_known)
   # The first is undefended, which is no policy to choose.
   known, target = rows["known"][1:], rows["target"][1:]
-  at = choose_policy(known, bound, widening)
-  _write(output, bound, widening, known[at], target[at])
+  at, floor = choose_policy(known, bound, widening), label_floor(target)
+  chosen = known[at], target[at], floor
+  _write(output, bound, widening, *chosen)
   if is_smoke(values.config.variant):
     say(SMOKE, red=[SMOKE])
-  say("\n".join(_lines(bound, widening, known[at], target[at], output, columns())))
+  say("\n".join(_lines(bound, widening, *chosen, output, columns())))
   if values.program is not None:
     finished = finish_choice(values.config, known[at], experiments[0], store)
     say(export_policy(finished, known[at].policy, Path(values.program).expanduser()))
@@ -107,9 +109,9 @@ def _define_flags(values: flags.FlagValues) -> None:
 
 
 def _lines(
-  bound: Any, widening: float, known: Any, target: Any, output: Path, width: int
+  bound: Any, widening: float, known: Any, target: Any, floor: Any, output: Path, width: int
 ) -> list[str]:
-  """What is said of a choice: the rows of known and of target samples."""
+  """What is said of a choice: the rows of known and of target samples, and the label floor."""
   from diffence_jax.audit.tune import FIGURES, overrides
   from diffence_jax.report.cells import wrapped
   from diffence_jax.report.frontier import choice_lines
@@ -123,12 +125,14 @@ def _lines(
     f"which {verdict} --{bound.name}={bound.limit:g}."
   )
   return [
-    *wrapped(sentence, width), "", *choice_lines(known, target, width), "",
+    *wrapped(sentence, width), "", *choice_lines(known, target, floor, width), "",
     *overrides(known), "", f"The same for diffence: --flagfile={output}/tune.flags",
   ]  # fmt: skip
 
 
-def _write(output: Path, bound: Any, widening: float, known: Any, target: Any) -> None:
+def _write(
+  output: Path, bound: Any, widening: float, known: Any, target: Any, floor: Any
+) -> None:
   """Writes `tune.json` and `tune.flags`."""
   from diffence_jax.audit.tune import overrides
   from diffence_jax.audit.typed import to_plain
@@ -142,6 +146,7 @@ def _write(output: Path, bound: Any, widening: float, known: Any, target: Any) -
     "overrides": overrides(known),
     "known": to_plain(known),
     "target": to_plain(target),
+    "label_floor": to_plain(floor),
   }
   text = json.dumps(content, indent=2, allow_nan=False) + "\n"
   with private_files():

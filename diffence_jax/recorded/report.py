@@ -15,7 +15,7 @@ from diffence_jax.recorded.record import LogitRecord, read_record
 from diffence_jax.recorded.results import RecordResults, to_json
 from diffence_jax.report import cells, figures, shadow_figures, worst_off
 from diffence_jax.report.curves import write_curves
-from diffence_jax.report.page import svg_uri
+from diffence_jax.report.page import label_floors, svg_uri
 from diffence_jax.report.scores_csv import write_score_lines
 from diffence_jax.report.template import render
 
@@ -121,7 +121,7 @@ def render_page(results: RecordResults, arrays: Mapping[str, np.ndarray]) -> str
     table=table,
     worst_off=worst_off,
     roc=svg_uri(figures.roc_curves(roc, results.num_members, results.num_nonmembers)),
-    aucs=svg_uri(figures.attack_aucs(aucs, floors)),
+    aucs=svg_uri(figures.attack_aucs(aucs, floors, label_floors(results.predictors))),
     models_roc=svg_uri(shadow_figures.banded_roc(banded, pooled, pooled)) if banded else None,
   )
 

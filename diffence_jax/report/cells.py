@@ -21,6 +21,10 @@ WIDTH = 118
 _LEAST_WIDTH = 40
 # A share's interval that is wider tells nothing: it is not printed. Files have it.
 _WIDEST = 0.5
+GAP_FLOOR_NOTE = (
+  "AUC of calling every correctly classified image a member; no defense that keeps the labels "
+  "gets below it"
+)
 LABEL_FLOOR_NOTE = (
   "highest AUC of the same attacks, but for those trained on known samples, on an answer that "
   "tells the label alone and how often it is right: what is left at best where labels are kept"

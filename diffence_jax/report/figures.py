@@ -120,12 +120,17 @@ def phi_histograms(
   return draw_svg(draw, 0.9 + 1.75 * len(phis))
 
 
-def attack_aucs(aucs: Mapping[str, Any], floors: Mapping[str, float]) -> bytes:
-  """The highest attack AUC of every predictor, its 95% interval, and the gap floor.
+def attack_aucs(
+  aucs: Mapping[str, Any],
+  floors: Mapping[str, float],
+  label_floors: Mapping[str, float] | None = None,
+) -> bytes:
+  """The highest attack AUC of every predictor, its 95% interval, and both floors.
 
   Args:
     aucs: predictor to an estimate: value, low and high.
     floors: predictor to the AUC of its gap attack.
+    label_floors: predictor to its label floor, of those that have one; None where none has.
 
   Returns:
     An SVG image.
@@ -137,16 +142,19 @@ def attack_aucs(aucs: Mapping[str, Any], floors: Mapping[str, float]) -> bytes:
     for position, ((name, auc), style) in enumerate(rows):
       ends = [[auc.value - auc.low], [auc.high - auc.value]]
       axes.errorbar(auc.value, position, xerr=ends, fmt="o", capsize=4, color=style["color"])
-      label = "gap floor" if position == 0 else None
-      axes.plot(
-        floors[name], position, "|", color=INK, markersize=18, markeredgewidth=2, label=label
-      )
+      axes.plot(floors[name], position, "|", color=INK, markersize=18, markeredgewidth=2)
+      if name in (label_floors or {}):
+        axes.plot(label_floors[name], position, "x", color=INK, markersize=8)
+    # Above one another in no place: only for the legend.
+    axes.plot([], [], "|", color=INK, markersize=12, markeredgewidth=2, label="gap floor")
+    if label_floors:
+      axes.plot([], [], "x", color=INK, markersize=8, label="label floor")
     axes.axvline(0.5, color=INK, alpha=0.5, linewidth=1, linestyle=":", label="guessing")
     axes.set_yticks(range(len(aucs)), [plain(name) for name in aucs])
     axes.set_ylim(len(aucs) - 0.5, -0.5)
     axes.set_xlabel("highest attack AUC, 95% interval")
     axes.grid(axis="x", color=INK, alpha=0.15)
-    figure.legend(loc="outside upper right", ncols=2, frameon=False)
+    figure.legend(loc="outside upper right", ncols=3, frameon=False)
 
   return draw_svg(draw, 1.3 + 0.45 * len(aucs))
 

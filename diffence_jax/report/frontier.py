@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from diffence_jax.audit.frontier import Drawing, FrontierRow, is_dominated
+from diffence_jax.audit.label_floor import LABELS_ALONE
 from diffence_jax.audit.typed import to_plain
 from diffence_jax.defense.policy import PUBLISHED
 from diffence_jax.disk import write_atomically
 from diffence_jax.report.cells import (
+  LABEL_FLOOR_NOTE,
   WIDTH,
   Cell,
   auc_cell,
@@ -45,6 +47,8 @@ def format_frontier(rows: Sequence[FrontierRow], width: int = WIDTH) -> str:
     ("+", "no other is at least as useful (calibrated NLL) and leaves as little (AUC)"),
     *mark_notes([row.once.tpr.enough for row in rows]),
   ]
+  if (floor := label_floor(rows)) is not None:
+    notes.append((floor.name, f"the label floor: {LABEL_FLOOR_NOTE}"))
   headings = [*_headings("policy", rows), *([("others", "told apart")] if told else [])]
   if told:
     notes.append(
@@ -54,13 +58,32 @@ def format_frontier(rows: Sequence[FrontierRow], width: int = WIDTH) -> str:
   return "\n".join([*table, "", *definitions(notes, width)])
 
 
-def choice_lines(known: FrontierRow, target: FrontierRow, width: int = WIDTH) -> list[str]:
-  """A choice's figures on known and on target samples, as lines of a table."""
-  rows = (known, target)
-  lines = [
-    [Cell(name), *_figures(row)] for name, row in zip(("known", "target"), rows, strict=True)
-  ]
-  return grid(_headings("samples", rows), lines, width)
+def label_floor(rows: Sequence[FrontierRow]) -> FrontierRow | None:
+  """The row of the answer that tells the label alone; None where it is not there."""
+  return next((row for row in rows if row.policy == LABELS_ALONE.policy.name), None)
+
+
+def choice_lines(
+  known: FrontierRow,
+  target: FrontierRow,
+  floor: FrontierRow | None = None,
+  width: int = WIDTH,
+) -> list[str]:
+  """A choice's figures on known and on target samples, as lines of a table, and their floor.
+
+  Args:
+    known: on known samples.
+    target: on target samples.
+    floor: what `label_floor` finds among the rows of target samples.
+    width: of a line.
+  """
+  rows = {"known": known, "target": target}
+  if floor is not None:
+    rows[f"target, {LABELS_ALONE.name}"] = floor
+  lines = [[Cell(name), *_figures(row)] for name, row in rows.items()]
+  table = grid(_headings("samples", (known, target)), lines, width)
+  note = (LABELS_ALONE.name, f"the label floor: {LABEL_FLOOR_NOTE}")
+  return table if floor is None else [*table, "", *definitions([note], width)]
 
 
 def _headings(first, rows):

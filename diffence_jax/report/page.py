@@ -2,12 +2,13 @@
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from diffence_jax.audit.rows import PredictorRow
 from diffence_jax.metrics import Estimate
 from diffence_jax.report import (
   cells,
@@ -136,6 +137,7 @@ def _plots(results, arrays):
   aucs = figures.attack_aucs(
     {name: row.highest_auc for name, row in rows.items()},
     {name: row.gap.value for name, row in rows.items()},
+    label_floors(rows.values()),
   )
   return {
     "roc": svg_uri(roc),
@@ -143,6 +145,11 @@ def _plots(results, arrays):
     "aucs": svg_uri(aucs),
     "samples": _uri("image/png", figures.sample_grid(arrays["images/samples"])),
   }
+
+
+def label_floors(rows: Iterable[PredictorRow]) -> dict[str, float]:
+  """Predictor to its label floor, of those that have one."""
+  return {row.name: row.label_floor.value for row in rows if row.label_floor is not None}
 
 
 def _shadow_plots(results, arrays):

@@ -5,6 +5,7 @@ from typing import Any
 
 from diffence_jax.report import shadow, shadow_finding
 from diffence_jax.report.cells import (
+  GAP_FLOOR_NOTE,
   LABEL_FLOOR_NOTE,
   WIDTH,
   Cell,
@@ -168,15 +169,8 @@ def notes(results: Results) -> list[tuple[str, str]]:
       f"95% interval; +x% or -x%: change of the figure itself relative to {first}, as "
       "published; guessing has 0.5, so what is above it changes by more",
     ),
-    (
-      "gap floor",
-      "AUC of calling every correctly classified image a member; no defense that keeps "
-      "the labels gets below it",
-    ),
-    (
-      "label floor",
-      LABEL_FLOOR_NOTE,
-    ),
+    ("gap floor", GAP_FLOOR_NOTE),
+    ("label floor", LABEL_FLOOR_NOTE),
     (
       "TPR at FPR",
       "members found while at most this share of non-members is taken for members",

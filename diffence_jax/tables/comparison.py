@@ -27,6 +27,8 @@ def headings(runs: Sequence[Run]) -> list[tuple[str, str]]:
     ("run:", "predictor"),
     ("test", "accuracy"),
     ("highest", "attack AUC"),
+    ("gap", "floor"),
+    ("label", "floor"),
     *cells.rate_headings(runs[0].rows[0].highest_tpr_at_fpr),
     ("", "NLL"),
     ("", "ECE"),
@@ -46,6 +48,8 @@ def rows(runs: Sequence[Run]) -> list[list[Cell]]:
           Cell(f"{run.label}: {row.name}"),
           Cell(cells.percent(accuracy.value), "", cells.percent_interval(accuracy)),
           cells.auc_cell(row.highest_auc),
+          Cell(f"{row.gap.value:.3f}"),
+          cells.floor_cell(row.label_floor),
           *map(cells.rate_cell, row.highest_tpr_at_fpr),
           Cell(f"{row.nll:.3f}"),
           Cell(f"{row.ece:.3f}"),
@@ -89,6 +93,8 @@ def notes(runs: Sequence[Run]) -> list[tuple[str, str]]:
       "[low, high]",
       "95% interval, about other samples of the same source; not about another training",
     ),
+    ("gap floor", cells.GAP_FLOOR_NOTE),
+    ("label floor", f"{cells.LABEL_FLOOR_NOTE}; none where labels were changed"),
     ("ms an image", "timed on each run's machine, which may differ; empty: not timed"),
     *cells.mark_notes(
       rate.enough for run in runs for row in run.rows for rate in row.highest_tpr_at_fpr

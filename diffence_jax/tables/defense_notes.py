@@ -3,7 +3,14 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from diffence_jax.report.cells import interval, mark_notes, percent, relative_change
+from diffence_jax.report.cells import (
+  GAP_FLOOR_NOTE,
+  LABEL_FLOOR_NOTE,
+  interval,
+  mark_notes,
+  percent,
+  relative_change,
+)
 from diffence_jax.report.table import LARGEST_MEANINGFUL_EPSILON
 from diffence_jax.tables.defense_rows import COLUMNS, VERDICTS, average, estimate
 from diffence_jax.tables.published import COSTS, SOURCE
@@ -21,6 +28,7 @@ def notes(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
   return [
     *_of_figures(rows),
     *_of_marks(rows),
+    *_of_floors(),
     *_of_accuracy(rows),
     *_of_times(),
     *_of_epsilon(rows),
@@ -53,6 +61,16 @@ def _of_figures(rows):
   yield "[low, high]", "; ".join(ends)
   yield "+x% or -x%", "change relative to the same defense alone, of the means over seeds"
   yield "difference", "; ".join(differences)
+
+
+def _of_floors():
+  yield "gap floor", f"{GAP_FLOOR_NOTE}; of each defense's own labels"
+  yield "label floor", LABEL_FLOOR_NOTE
+  yield (
+    "above",
+    "highest attack AUC less the label floor, alone and behind Diffence; empty where labels "
+    "were changed at any seed",
+  )
 
 
 def _of_marks(rows):

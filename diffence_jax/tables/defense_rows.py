@@ -26,6 +26,8 @@ VERDICTS = {
   ),
 }
 FIGURES = ("test_accuracy", "highest_auc", "highest_accuracy", "ece", "nll", "gap")
+# Where a predictor has changed labels it has none.
+FLOORS = ("label_floor", "above_label_floor")
 _RATIOS = ("training_ratio", "inference_alone_ratio", "inference_ratio")
 
 
@@ -48,7 +50,9 @@ def aggregate(cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     (of the defense alone, to undefended), `inference_ratio` (with Diffence, to the defense
     alone), `epsilon`, `published` (see there), and `columns`: for each of `COLUMNS` the
     figures, shares in [0, 1], `accuracy_delta` to undefended alone, `label_changes` (the sum
-    over seeds) of `num_labels`, and for the scenarios `difference` of the highest AUC to the
+    over seeds) of `num_labels`, `label_floor` (what the labels alone leave, see
+    `audit.label_floor`) and `above_label_floor` (the highest AUC less it), both None where a
+    label is changed at any seed, and for the scenarios `difference` of the highest AUC to the
     defense alone and the `verdict` on it.
 
   Raises:
@@ -109,6 +113,7 @@ def _predictor(cell, name):
 
 def _column(seeds, predictors, bare):
   column = {figure: _summary(seeds, _all(predictors, figure)) for figure in FIGURES}
+  column |= _floors(seeds, predictors)
   column["highest_tpr_at_fpr"] = [
     {
       **_summary(seeds, rates),
@@ -125,6 +130,16 @@ def _column(seeds, predictors, bare):
   }
   column["num_labels"] = sum(_all(predictors, "num_labels"))
   return column
+
+
+def _floors(seeds, predictors):
+  """What the labels alone leave, and what is left above it."""
+  floors = _all(predictors, "label_floor")
+  if None in floors:
+    return dict.fromkeys(FLOORS)
+  highest = _all(predictors, "highest_auc")
+  above = [auc["value"] - floor["value"] for auc, floor in zip(highest, floors, strict=True)]
+  return {name: _summary(seeds, of) for name, of in zip(FLOORS, (floors, above), strict=True)}
 
 
 def _summary(seeds, figures):
@@ -185,7 +200,7 @@ def average(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
   columns = {}
   for name in COLUMNS:
     of_defenses = [row["columns"][name] for row in rows]
-    column = {f: _mean(_all(of_defenses, f)) for f in (*FIGURES, "accuracy_delta")}
+    column = {f: _mean(_all(of_defenses, f)) for f in (*FIGURES, *FLOORS, "accuracy_delta")}
     column["highest_tpr_at_fpr"] = [
       {**_mean(rates), "limit": rates[0]["limit"], "enough": all(_all(rates, "enough"))}
       for rates in zip(*_all(of_defenses, "highest_tpr_at_fpr"), strict=True)
@@ -199,6 +214,9 @@ def average(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _mean(figures):
+  """The mean, None where one of the defenses has no such figure."""
+  if None in figures:
+    return None
   return {"value": statistics.mean(_all(figures, "value")), "low": None, "high": None}
 
 
@@ -214,7 +232,8 @@ def csv_rows(rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
   """
   for row in rows:
     for at, (name, column) in enumerate(row["columns"].items()):
-      figures = {f: column.get(f) for f in (*FIGURES, "accuracy_delta", "difference")}
+      names = (*FIGURES, *FLOORS, "accuracy_delta", "difference")
+      figures = {f: column.get(f) for f in names}
       figures |= {f"inference_ms_{of}": ms for of, ms in row["inference_ms"].items()}
       figures |= {f: row[f] for f in ("train_seconds", "epsilon")}
       figures["label_changes"] = column["label_changes"]

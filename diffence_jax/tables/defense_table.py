@@ -71,6 +71,7 @@ def panels(rows: Sequence[Mapping[str, Any]]) -> list[Panel]:
       [("", "defense"), *delta, *(("", name) for name in COLUMNS)],
       _attacked(shown, "highest_auc", "auc", with_delta=True),
     ),
+    _floors(shown),
     Panel(
       "Highest attack accuracy", _headings(), _attacked(shown, "highest_accuracy", "accuracy")
     ),
@@ -134,6 +135,19 @@ def _attacked(rows, figure, published, *, with_delta=False):
       changes = (Cell(f"{x / 100:.3f}", relative_change(x / alone - 1.0)) for x in defended)
       lines.append([Cell(PAPER), *accuracy, Cell(f"{alone / 100:.3f}"), *changes])
   return lines
+
+
+def _floors(rows):
+  """What the labels alone leave, of the defense alone, and what is left above that."""
+  above = [("above,", name) for name in COLUMNS]
+  headings = [("", "defense"), ("gap", "floor"), ("label", "floor"), *above]
+  cell = lambda column, name: Cell(_known(column[name], "{:.3f}"))
+  lines = []
+  left = _wide(rows, lambda column: cell(column, "above_label_floor"))
+  for row, (title, *of_columns) in zip(rows, left, strict=True):
+    floors = (cell(row["columns"]["alone"], name) for name in ("gap", "label_floor"))
+    lines.append([title, *floors, *of_columns])
+  return Panel("Floors, and the highest attack AUC above the label floor", headings, lines)
 
 
 def _calibration(rows):

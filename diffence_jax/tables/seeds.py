@@ -110,7 +110,9 @@ def panel(runs: Sequence[Run]) -> _Panel:
     ("labels", "changed"),
     ("highest", "attack AUC"),
     ("less", "undefended's"),
-    ("above", "floor"),
+    ("gap", "floor"),
+    ("label", "floor"),
+    ("above", "gap floor"),
     *cells.rate_headings(rates),
     ("", "NLL"),
     ("", "ECE"),
@@ -123,6 +125,8 @@ def panel(runs: Sequence[Run]) -> _Panel:
       _number(row, "label_changes", ".1f"),
       _number(row, "highest_auc", ".3f"),
       _number(row, "change", "+.3f"),
+      _number(row, "gap", ".3f"),
+      _number(row, "label_floor", ".3f"),
       _number(row, "excess", ".3f"),
       *(_share(row, _rate_name(rate.limit), row.enough[rate.limit]) for rate in rates),
       _number(row, "nll", ".3f"),
@@ -177,6 +181,8 @@ def _notes(runs, rows):
       "highest, TPR",
       "each the most that any attack reaches at that seed, in the attacker's favour",
     ),
+    ("gap floor", cells.GAP_FLOOR_NOTE),
+    ("label floor", f"{cells.LABEL_FLOOR_NOTE}; empty where labels were changed at any seed"),
     *cells.mark_notes(enough for row in rows for enough in row.enough.values()),
   ]
 

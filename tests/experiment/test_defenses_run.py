@@ -18,6 +18,7 @@ from diffence_jax.experiment.plan import plan
 from diffence_jax.experiment.run import compute, open_store, run
 from diffence_jax.experiment.stages.queries import record_together
 from diffence_jax.experiment.store import Store
+from diffence_jax.tables.defense_rows import COLUMNS
 
 ROOT = Path(__file__).parents[2]
 
@@ -263,6 +264,16 @@ def test_the_table_of_defenses_runs_resumes_and_reads_as_its_cells(tmp_path):
   table = json.loads((tmp_path / "defense_table.json").read_text())
   assert dict(table["facts"])["inference"].startswith("timed on 24 target non-members in one")
   cells = table["cells"]
+  for row in table["rows"]:
+    columns = list(row["columns"].values())
+    changed = [column["label_changes"]["value"] > 0 for column in columns]
+    assert [column["label_floor"] is None for column in columns] == changed
+    # What keeps the labels leaves what they tell.
+    floors = [column["label_floor"] for column in columns if column["label_floor"]]
+    assert all(floor == floors[0] for floor in floors)
+    for column, is_changed in zip(columns, changed, strict=True):
+      assert is_changed or column["label_floor"]["value"] >= column["gap"]["value"]
+  assert all(table["rows"][0]["columns"][name]["label_floor"] for name in COLUMNS)
   own = "output=own_defenses:round_off"
   assert [cell["defense"] for cell in cells] == ["undefended", "hamp", "memguard", own] * 2
   assert cells[0]["options"] == {}

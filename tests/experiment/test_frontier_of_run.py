@@ -91,6 +91,9 @@ def test_what_is_chosen_is_written_as_flags_and_as_a_program(
   chosen = json.loads((output / "tune.json").read_text())
   if chosen["known"]["drawing"]:
     assert "--config.purify.num_candidates=2" in chosen["overrides"]
+  assert chosen["label_floor"]["name"] == "constant"
+  assert f"{chosen['label_floor']['once']['auc']['value']:.3f}" in said
+  assert "target, labels alone" in said
   assert f"{program}: " in said and chosen["known"]["policy"] in said
   loaded = jax.export.deserialize(bytearray(program.read_bytes()))
   images = np.random.default_rng(0).random((3, 8, 8, 1), np.float32)

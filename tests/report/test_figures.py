@@ -91,6 +91,14 @@ def test_any_number_of_predictors_has_a_style():
   assert set(names) <= set(texts)
 
 
+def test_the_label_floor_is_marked_where_there_is_one():
+  plots = [figures.attack_aucs(_AUCS, _FLOORS, floors) for floors in
+           (None, {}, {"undefended": 0.58}, dict.fromkeys(_AUCS, 0.58))]  # fmt: skip
+  assert ["label floor" in _texts(plot) for plot in plots] == [False, False, True, True]
+  assert all("gap floor" in _texts(plot) for plot in plots)
+  assert plots[0] == plots[1] and len(set(plots)) == 3
+
+
 def test_samples_are_enlarged_and_laid_out_in_rows():
   samples = np.arange(9 * 64, dtype=np.int64).reshape(9, 8, 8, 1).astype(np.uint8)
   pixels = _pixels(figures.sample_grid(samples))

@@ -383,7 +383,7 @@ def test_page_tells_everything(written):
     "198.0 18x", "not a confidence interval",
   ):  # fmt: skip
     assert expected in page.text
-  assert [tag for tag, _ in page.tags].count("table") == 7
+  assert [tag for tag, _ in page.tags].count("table") == 8
 
 
 def test_page_needs_nothing_from_outside(written):
