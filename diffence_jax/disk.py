@@ -13,7 +13,7 @@ import shutil
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
 
 from diffence_jax.checks import check_instance
 
@@ -84,6 +84,13 @@ def private_text(path: Path) -> Iterator[TextIO]:
     replaced(path) as temporary,
     open(create(temporary, 0o600), "w", newline="", encoding="utf-8") as file,
   ):
+    yield file
+
+
+@contextlib.contextmanager
+def private_bytes(path: Path) -> Iterator[BinaryIO]:
+  """As `private_text`, of a file that is no text."""
+  with replaced(path) as temporary, open(create(temporary, 0o600), "wb") as file:
     yield file
 
 

@@ -13,6 +13,7 @@ from diffence_jax.audit.answers import Answers, DefendedEnsemble
 from diffence_jax.audit.chosen import ChosenRow, chosen_elsewhere
 from diffence_jax.audit.discoveries import NamedRow, who_can_be_named
 from diffence_jax.audit.in_turn import figures_in_turn, pairs_of, scores_in_turn
+from diffence_jax.audit.in_turn_file import Keep
 from diffence_jax.audit.judge import LIMITS
 from diffence_jax.audit.worst_off import EpsilonRow, VulnerabilityRow, epsilon, vulnerability
 from diffence_jax.metrics import Estimate, Rate
@@ -213,6 +214,7 @@ def in_turn_tables(
   reported: np.ndarray,
   has_epsilon: bool,
   canaries: Mapping[str, np.ndarray] | None = None,
+  keep: Keep | None = None,
 ) -> tuple[dict[str, list], dict[str, np.ndarray]]:
   """Figures pooled over all shadow models as targets, each against all pairs but its own.
 
@@ -226,6 +228,8 @@ def in_turn_tables(
     reported: bool[N], the samples that figures are about; canaries have a table of their own.
     has_epsilon: whether there are bounds on epsilon; they need jax-privacy.
     canaries: kind to bool[N], its canaries; None without any.
+    keep: is given the scores f64[S,N] of every predictor and attack, at the first number of
+      queries, as they come; None: they are not kept.
 
   Returns:
     "samples": `InTurnRow`s; "canaries": `CanaryRow`s, at one query only; "vulnerability",
@@ -243,6 +247,8 @@ def in_turn_tables(
       scores = scores_in_turn(ensemble, attacks, name, at)
       for choice in attacks:
         scored = scores[choice.name]
+        if keep and not at:
+          keep(name, choice.name, scored)
         before = undefended.setdefault(choice.name, scored)
         figures = functools.partial(figures_in_turn, choice, scored, before, membership)
         asked = {"predictor": name, "queries": ensemble.queries[at]}
@@ -261,7 +267,11 @@ def in_turn_tables(
 
 
 def samples_in_turn(
-  ensemble: DefendedEnsemble, name: str, attacks: Sequence[Choice], reported: np.ndarray
+  ensemble: DefendedEnsemble,
+  name: str,
+  attacks: Sequence[Choice],
+  reported: np.ndarray,
+  keep: Keep | None = None,
 ) -> list[InTurnRow]:
   """The rows "samples" of one predictor alone, at the first number of queries.
 
@@ -270,11 +280,14 @@ def samples_in_turn(
     name: of the predictor; no change to another's is told.
     attacks: those that are run.
     reported: bool[N], as of `in_turn_tables`.
+    keep: the same.
   """
   natural, membership = ~ensemble.pool.is_canary & reported, ensemble.membership
   if not natural.any():
     return []
   scores = scores_in_turn(ensemble, attacks, name, 0)
+  for attack, scored in scores.items() if keep else ():
+    keep(name, attack, scored)
   asked = {"predictor": name, "queries": ensemble.queries[0]}
   return [
     InTurnRow(**asked, **figures_in_turn(choice, scored, scored, membership, natural))

@@ -47,10 +47,10 @@ Protects an image classifier with Diffence and measures what that gains.
 
 The run trains the classifier and the diffusion model, records the classifier's answers with
 and without Diffence, attacks both, prints a table, and leaves results.json, results.csv,
-report.html and, of single samples and not for others, scores.csv and private.html in the
-workdir. It exits with 0 when done, with 2 when something that it was given is
-not right, and with 75 when it was terminated (SIGTERM) and the same command
-goes on from where it was.
+report.html and, of single samples and not for others, scores.csv, private.html and, with
+shadow models, scores_in_turn.npz in the workdir. It exits with 0 when done, with 2 when
+something that it was given is not right, and with 75 when it was terminated (SIGTERM) and
+the same command goes on from where it was.
 """
 
 

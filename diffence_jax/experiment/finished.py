@@ -11,6 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from diffence_jax import models
+from diffence_jax.audit.in_turn_file import ScoresInTurn
 from diffence_jax.defense import Policy, protect
 from diffence_jax.defense.protect import ProtectedPredict
 from diffence_jax.diffusion import Schedule, denoiser_beside
@@ -107,7 +108,7 @@ class FinishedRun:
 
   @functools.cached_property
   def scores(self) -> RunScores:
-    """The scores that the report's figures are made of."""
+    """The scores that the report's figures about the target are made of."""
     self._open(self.experiment.audit)
     audit, by_policy = self.experiment.audit, {}
     names = {predictor.name: predictor.policy.name for predictor in audit.predictors}
@@ -115,6 +116,20 @@ class FinishedRun:
       by_policy.setdefault(names[predictor], {})[attack] = scores
     pool = audit.pool
     return RunScores(pool.ids, pool.labels, pool.is_member, pool.is_known, by_policy)
+
+  @functools.cached_property
+  def scores_in_turn(self) -> ScoresInTurn:
+    """The scores with every shadow model as the target in turn, and who was trained on what.
+
+    Raises:
+      ValueError: the run has no shadow models.
+    """
+    if self.experiment.shadow_audit is None:
+      raise ValueError(
+        "The run has no shadow models, so none is attacked in turn; set shadow.num_models."
+      )
+    self._open(self.experiment.shadow_audit)
+    return self.experiment.shadow_audit.load_in_turn(self.store)
 
   def protect(self, policy: str | None = None, **changes: Any) -> ProtectedPredict:
     """The classifier, protected as its report says.

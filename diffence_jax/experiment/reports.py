@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from diffence_jax import report
+from diffence_jax.audit.in_turn_file import SCORES_IN_TURN
 from diffence_jax.disk import link_or_copy, private_files
 from diffence_jax.experiment.collect import arrays_of
 from diffence_jax.experiment.config import as_json
@@ -18,8 +19,7 @@ from diffence_jax.report.pdf import write_pdf
 _PDF = "report.pdf"
 FILES = (
   "results.json", "results.csv", "curves.npz", "shadow.csv", "scores.csv", "examples.csv",
-  "report.html",
-  "private.html", _PDF,
+  SCORES_IN_TURN, "report.html", "private.html", _PDF,
 )  # fmt: skip
 
 
@@ -40,7 +40,8 @@ def write_reports(
   """Writes an experiment's report into a folder of its own, and puts it at hand.
 
   In the workdir itself are the files of the report that was written last, as hard links, so
-  that they take no room twice; as copies where the file system has no links.
+  that they take no room twice; as copies where the file system has no links. In the same way
+  the report has the scores in turn, which are large, from the artifact.
 
   Args:
     experiment: that is computed.
@@ -55,6 +56,9 @@ def write_reports(
   scores = tuple(experiment.audit.load_scores(store))
   report.write_scores(pool, scores, folder / "scores.csv")
   report.write_examples(pool, scores, arrays, folder / "examples.csv")
+  if experiment.shadow_audit:
+    in_turn = experiment.shadow_audit.in_turn_file(store)
+    link_or_copy(in_turn, folder / SCORES_IN_TURN)
   # An old one is of the old page.
   (folder / _PDF).unlink(missing_ok=True)
   for name in FILES:

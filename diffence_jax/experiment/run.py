@@ -39,9 +39,9 @@ def run(config: ConfigDict | Mapping[str, Any], workdir: str | os.PathLike) -> R
   Args:
     config: as a file in `configs/` makes it, or a mapping of what differs from
       `config.base_config()`.
-    workdir: artifacts, `results.json`, `results.csv`, `scores.csv`, `report.html` and
-      `private.html` go there; a killed run goes on from there. Those of other configs that were
-      run there stay in `reports/`.
+    workdir: artifacts, `results.json`, `results.csv`, `scores.csv`, `report.html`,
+      `private.html` and, with shadow models, `scores_in_turn.npz` go there; a killed run goes
+      on from there. Those of other configs that were run there stay in `reports/`.
 
   Returns:
     The content of `results.json`.

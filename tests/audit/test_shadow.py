@@ -103,6 +103,27 @@ def test_what_is_asked_too_often_is_counted_whatever_the_attack_reads(leaky):
   assert ensemble.reused("average") == 1.0 and ensemble.reused("scenario 3") == 0.0
 
 
+def test_the_scores_of_one_query_are_kept_as_they_come(leaky):
+  """Those that the rows are of, predictor by predictor."""
+  kept, choices = {}, [ATTACKS.choose(name) for name in ("confidence", "lira_online")]
+  tables, _ = in_turn_tables(
+    leaky.ensemble,
+    choices,
+    choices[1],
+    reported=~leaky.pool.is_known,
+    has_epsilon=False,
+    keep=lambda predictor, attack, scores: kept.setdefault((predictor, attack), scores),
+  )
+  rows = {(r.predictor, r.attack): r.auc for r in tables["samples"] if r.queries == 1}
+  assert list(kept) == list(rows) and len(rows) == 2 * len(PREDICTORS)
+  reported = ~leaky.pool.is_known & ~leaky.pool.is_canary
+  members = leaky.membership[:, reported]
+  for names, scores in kept.items():
+    assert scores.shape == leaky.membership.shape and scores.dtype == np.float64
+    sides = (scores[:, reported][members == side] for side in (True, False))
+    assert dj.metrics.roc(*sides).auc == pytest.approx(rows[names].value, abs=1e-12)
+
+
 def rows_of(world):
   tables, arrays = in_turn_tables(
     world.ensemble,

@@ -75,8 +75,11 @@ def test_a_second_config_in_the_workdir_leaves_the_first_ones_report(finished, t
   }  # fmt: skip
   assert files == {name: (workdir / name).read_bytes() for name in files}
   fewer = "--config.audit.attacks=('loss',)"
+  # As of a config with shadow models: it would be taken for the next one's.
+  (workdir / "scores_in_turn.npz").touch()
   here(SMOKE, f"--workdir={workdir}", fewer)
   assert {file.name: file.read_bytes() for file in first.iterdir()} == files
+  assert not (workdir / "scores_in_turn.npz").exists()
   (second,) = set((workdir / "reports").iterdir()) - {first}
   for name in files:
     assert (second / name).read_bytes() == (workdir / name).read_bytes()
@@ -160,6 +163,8 @@ def test_the_parts_of_a_finished_run_are_those_of_its_report(finished, tmp_path)
       assert dj.metrics.roc(*sides).auc == pytest.approx(attack["auc"]["value"], abs=1e-9)
   with pytest.raises(ValueError, match="no policy 'scenario_4'; did you mean"):
     parts.protect("scenario_4")
+  with pytest.raises(ValueError, match=r"no shadow models, .*; set shadow\.num_models"):
+    _ = parts.scores_in_turn
 
 
 def test_the_docs_go_on_with_the_parts_of_a_run(finished, tmp_path, monkeypatch):

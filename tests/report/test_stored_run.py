@@ -1,9 +1,7 @@
 """The stored results are as a run makes them today, and what a run leaves is read back."""
 
 import csv
-import re
 import stat
-from pathlib import Path
 
 import numpy as np
 from page_reader import Page, pictures, shows
@@ -86,21 +84,6 @@ def test_the_examples_that_a_run_leaves_have_its_scores_and_their_own_aucs(fresh
     own = [float(row[f"{predictor.predictor}: own_auc"]) for row in examples.values()]
     assert len(own) == predictor.num_examples
     assert np.quantile(own, 0.9) == predictor.auc_quantiles["0.9"].value
-
-
-def test_the_roc_of_the_docs_is_drawn_of_a_run(fresh_run, tmp_path, monkeypatch):
-  (tmp_path / "scores.csv").symlink_to(fresh_run.workdir / "scores.csv")
-  monkeypatch.chdir(tmp_path)
-  docs = Path(__file__).parents[2] / "docs" / "report.md"
-  (example,) = re.findall(r"```python\n(.*?)```", docs.read_text(), flags=re.DOTALL)
-  names = {}
-  exec(example, names)
-  (loss,) = [
-    attack
-    for attack in fresh_run.results.undefended.attacks
-    if (attack.name, attack.threshold) == ("loss", "global")
-  ]
-  assert names["roc"].auc == loss.auc.value and (tmp_path / "roc.svg").stat().st_size > 1000
 
 
 def test_a_run_leaves_its_results_to_be_read(fresh_run):

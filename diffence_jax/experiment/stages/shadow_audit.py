@@ -11,6 +11,12 @@ from diffence_jax.attacks import run_attack
 from diffence_jax.attacks.attack import declaration_of
 from diffence_jax.audit.answers import Answers, DefendedEnsemble
 from diffence_jax.audit.in_turn import is_in_turn
+from diffence_jax.audit.in_turn_file import (
+  SCORES_IN_TURN,
+  ScoresInTurn,
+  read_in_turn,
+  written_in_turn,
+)
 from diffence_jax.audit.label_floor import LABELS_ALONE, floor_attacks
 from diffence_jax.audit.pool import Pool
 from diffence_jax.audit.predictors import (
@@ -65,7 +71,7 @@ class ShadowAudit(Stage):
   """
 
   name: ClassVar[str] = "shadow_audit"
-  version: ClassVar[int] = 4
+  version: ClassVar[int] = 5
 
   pool: Pool
   canaries: tuple[str, ...]
@@ -107,7 +113,7 @@ class ShadowAudit(Stage):
     return {kind: np.isin(of_pool, own) for kind, own in zip(self.canaries, each, strict=True)}
 
   def compute(self, folder: Path, store: Store, compute: Compute) -> None:
-    """Writes `tables.json`, and `scores.npz` and `arrays.npz` for figures."""
+    """Writes `tables.json`, the scores in turn, `scores.npz`, and `arrays.npz` for figures."""
     del compute
     ensemble = self.ensemble(store)
     # The target's policies are those of the defense as it is deployed.
@@ -117,23 +123,27 @@ class ShadowAudit(Stage):
     in_turn = [choice for choice in self.attacks if is_in_turn(choice)]
     # Slow ones too, as there is one target. Attacks that ask of themselves see labels alone.
     on_target = [c for c in self.attacks if "ask" not in declaration_of(c.name).needs]
-    natural = self.pool.natural
-    reported = natural.reported(self.protocol)
+    reported = self.pool.natural.reported(self.protocol)
     rows = target_rows(target, ensemble, on_target, reported=reported)
     near = self._near_answers(store, known, record)
     if near:
       plain = ensemble.first_version()
       rows += target_rows(near, plain, on_target, reported=reported, inputs="near duplicates")
-    tables, arrays = in_turn_tables(
-      ensemble,
-      in_turn,
-      self.main_attack,
-      canaries=self.masks_of_canaries(),
-      reported=self.pool.reported(self.protocol),
-      has_epsilon=self.has_epsilon,
-    )
+    reported = self.pool.reported(self.protocol)
+    with written_in_turn(
+      folder / SCORES_IN_TURN, self.pool, ensemble.membership, reported
+    ) as keep:
+      tables, arrays = in_turn_tables(
+        ensemble,
+        in_turn,
+        self.main_attack,
+        canaries=self.masks_of_canaries(),
+        reported=reported,
+        has_epsilon=self.has_epsilon,
+        keep=keep,
+      )
+      floor, of_labels = self._label_floor(store, known, record, in_turn, keep)
     scores = self._target_scores(target, ensemble, self.attacks)
-    floor, of_labels = self._label_floor(store, known, record, in_turn)
     shares = {name: {"target": answers.reused, "shadow": ensemble.reused(name)}
               for name, answers in target.items()}  # fmt: skip
     for name, answers in near.items():
@@ -160,15 +170,27 @@ class ShadowAudit(Stage):
     with np.load(store.open(self) / "scores.npz", allow_pickle=False) as scores:
       return dict(scores)
 
+  def in_turn_file(self, store: Store) -> Path:
+    """The file of all scores with every model in turn; see `audit.in_turn_file`."""
+    return store.open(self) / SCORES_IN_TURN
+
+  def load_in_turn(self, store: Store) -> ScoresInTurn:
+    """What is in it, by policy."""
+    policies = {predictor.name: predictor.policy.name for predictor in self.predictors}
+    return read_in_turn(self.in_turn_file(store), policies)
+
   def load_arrays(self, store: Store) -> dict[str, np.ndarray]:
     """The arrays of the figures; see `audit.shadow.in_turn_tables`."""
     with np.load(store.open(self) / "arrays.npz", allow_pickle=False) as arrays:
       return dict(arrays)
 
   def cost(self) -> str:
-    """How many models' answers are attacked."""
+    """How many models' answers are attacked, and what their scores take on the disk."""
     num_models = len(self.shadow_queries.shadow.models)
-    text = f"{num_models} models' answers to attack"
+    # Float64, of every predictor and of the labels alone.
+    size = 8 * num_models * len(self.pool.ids) * (len(self.predictors) + 1)
+    size *= sum(map(is_in_turn, self.attacks))
+    text = f"{num_models} models' answers to attack, {size / 2**20:,.1f} MiB of scores"
     if self.output is None:
       return text
     once = len(self.pool.ids) * self.shadow_queries.num_versions * (num_models + 1)
@@ -199,13 +221,13 @@ class ShadowAudit(Stage):
       if "shadows" in declaration_of(choice.name).needs
     }
 
-  def _label_floor(self, store, known, record, in_turn):
+  def _label_floor(self, store, known, record, in_turn, keep):
     """The rows over all models in turn and the target's scores, both of the labels alone."""
     # A defense of the answers would have to keep the label, too.
     stage = dataclasses.replace(self, predictors=(LABELS_ALONE,), output=None, num_queries=(1,))
     ensemble = stage.ensemble(store)
     reported = self.pool.reported(self.protocol)
-    rows = samples_in_turn(ensemble, LABELS_ALONE.name, in_turn, reported)
+    rows = samples_in_turn(ensemble, LABELS_ALONE.name, in_turn, reported, keep)
     target = stage._answers(fit_target(stage, known), record)
     scores = self._target_scores(target, ensemble, floor_attacks(self.attacks))
     return tuple(rows), scores
