@@ -8,8 +8,9 @@ First, one target: members' scores are a law shifted by d, non-members' the law 
 the AUC and the TPR at a FPR are known. Then every model in turn: phi of S models in
 complementary pairs, whose levels differ, about N samples of different difficulty, scale and
 leak; LiRA online with the global variance scores each model against all pairs but its own, once
-undefended and once behind a noise. Where there is a leak the truth is the mean over all runs,
-which leaving a pair out shares with fresh targets.
+undefended and once behind a noise; where there are few models, once more without each pair, for
+the intervals. Where there is a leak the truth is the mean over all runs, which leaving a pair
+out shares with fresh targets.
 
 Last, single examples: their own AUCs, fold by fold, and quantiles over examples. The truth of a
 quantile is that of all runs together; that of an example's AUC the mean over runs in which the
@@ -32,6 +33,7 @@ from tqdm import tqdm
 
 from diffence_jax import metrics
 from diffence_jax.attacks.lira import lira
+from diffence_jax.audit.left_out import ENOUGH_MODELS
 from diffence_jax.metrics.clustered import auc_estimate, auc_shares
 from diffence_jax.metrics.discoveries import most_named
 from diffence_jax.metrics.epsilon_fdp import CURVES, gaussian_epsilon
@@ -56,7 +58,7 @@ ONE_TARGET = ((400, 0.0), (400, 0.5), (2000, 0.5), (2000, 1.5), (20_000, 1.0))
 # For the AUC, few samples too: a shift of 2.326 is an AUC of 0.95 of the normal.
 OF_AUC = ((20, 0.0), (20, 2.326), *ONE_TARGET)
 NUM_SAMPLES = 400
-MODELS = (8, 16, 64)
+MODELS = (8, 12, 16, 64)
 # The leak, in standard deviations of a model's answer, and how much models' levels differ.
 LEAKS = ((0.0, 0.3), (0.3, 0.3), (1.5, 0.3), (1.5, 1.0))
 EXAMPLE_MODELS = (16, 64)
@@ -136,6 +138,18 @@ def in_turn(phi, membership, groups=None):
   )
 
 
+def without_each_pair(phi, membership):
+  """The pooled AUC f64[P] of LiRA run anew without each pair; None with enough models."""
+  if len(phi) >= ENOUGH_MODELS:
+    return None
+  aucs, pairs = [], np.arange(len(phi)) // 2
+  for pair in np.unique(pairs):
+    left = pairs != pair
+    scores, members = in_turn(phi[left], membership[left]), membership[left]
+    aucs.append(metrics.roc(scores[members], scores[~members]).auc)
+  return np.array(aucs)
+
+
 def of_models_alone(scores, membership, models, auc: float) -> metrics.Estimate:
   """A pooled AUC's interval, were models all that varies."""
   by_pair = np.bincount(models, auc_shares(scores, membership, auc).sum(axis=1))
@@ -154,14 +168,24 @@ def every_model(num_models: int, leak: float, level: float, heavy: bool, runs: i
     phi, membership = draw_record(draw, num_models, leak, level, heavy)
     noisy = phi + draw.normal(0, 1.0, phi.shape)
     scores, defended = in_turn(phi, membership), in_turn(noisy, membership)
-    curve = metrics.clustered_roc(scores, membership, models=models, limits=limits)
+    left_out, noisy_left_out = (without_each_pair(own, membership) for own in (phi, noisy))
+    curve = metrics.clustered_roc(
+      scores, membership, models=models, limits=limits, left_out=left_out
+    )
     intervals["AUC"].append(curve.auc)
     plain = of_models_alone(scores, membership, models, curve.auc.value)
     intervals["AUC, models alone"].append(plain)
     for rate in curve.rates:
       intervals[f"TPR at {rate.limit:.1%}"].append(metrics.Estimate(*rate[:3]))
     intervals["difference"].append(
-      metrics.clustered_difference(defended, scores, membership, models=models)
+      metrics.clustered_difference(
+        defended,
+        scores,
+        membership,
+        models=models,
+        left_out_a=noisy_left_out,
+        left_out_b=left_out,
+      )
     )
   by_chance = dict(zip(names, (0.5, 0.5, 0.0), strict=True)) | {
     f"TPR at {limit:.1%}": limit for limit in limits

@@ -49,7 +49,12 @@ class ChosenRow:
 
 
 def chosen_elsewhere(
-  name: str, scores: Mapping[str, np.ndarray], membership: np.ndarray, pairs: np.ndarray
+  name: str,
+  scores: Mapping[str, np.ndarray],
+  membership: np.ndarray,
+  pairs: np.ndarray,
+  *,
+  left_out: np.ndarray | None = None,
 ) -> ChosenRow:
   """For each target the attack with the highest mean AUC on all models but its pair.
 
@@ -62,6 +67,8 @@ def chosen_elsewhere(
     scores: attack to f64[S,N] of the reported samples, of every model in turn.
     membership: bool[S,N].
     pairs: i[S], models that are not independent.
+    left_out: f64[P], the AUC without each pair, where there are few models; as of
+      `metrics.clustered_roc`.
   """
   attacks = list(scores)
   aucs = np.stack([_aucs(scores[attack], membership) for attack in attacks])
@@ -73,7 +80,9 @@ def chosen_elsewhere(
     nonmembers = np.sort(scores[best][others][~membership[others]])
     sides = (np.searchsorted(nonmembers, scores[best][targets], side) for side in _SIDES)
     placed[targets] = sum(sides) / (2.0 * len(nonmembers))
-  roc = metrics.clustered_roc(placed, membership, models=pairs, limits=LIMITS)
+  roc = metrics.clustered_roc(
+    placed, membership, models=pairs, limits=LIMITS, left_out=left_out
+  )
   rates = tuple(roc.tpr_at_fpr(limit) for limit in LIMITS)
   chosen = tuple(
     ChosenAttack(attack, declaration_of(attack).title, num)

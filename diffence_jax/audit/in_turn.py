@@ -31,6 +31,7 @@ def views_in_turn(
   *,
   groups: np.ndarray | None = None,
   membership: np.ndarray | None = None,
+  left: np.ndarray | None = None,
 ) -> Iterator[View]:
   """Every shadow model as the target in turn, asked `queries[at]` times, against the others.
 
@@ -45,12 +46,14 @@ def views_in_turn(
     at: the place among the numbers of queries.
     groups: i[S], the models of a target's group are left out; None for its pair.
     membership: bool[S,N], that attacks are told; None for the true one.
+    left: bool[S], the models that there are, as targets and as shadow models; None for all.
   """
   models, pool = ensemble.at(name, at), ensemble.pool
   if membership is not None:
     models = models.relabelled(membership)
   groups = pairs_of(models.membership) if groups is None else groups
-  for target in range(len(models)):
+  left = np.ones(len(models), bool) if left is None else left
+  for target in np.flatnonzero(left).tolist():
     yield View(
       lambda target=target: models[target],
       pool.labels,
@@ -58,7 +61,7 @@ def views_in_turn(
       statistic=lambda function, target=target: models.statistic(function)[target],
       is_known=pool.is_known,
       is_member=models.membership[target],
-      shadows=models.take(groups != groups[target]),
+      shadows=models.take(left & (groups != groups[target])),
       images=ensemble.images,
       ids=pool.ids,
       seed=ensemble.seed,
@@ -71,13 +74,19 @@ def scores_in_turn(
   attacks: Sequence[Choice],
   name: str,
   at: int,
-  *,
-  groups: np.ndarray | None = None,
-  membership: np.ndarray | None = None,
+  **models: np.ndarray | None,
 ) -> dict[str, np.ndarray]:
-  """Attack to its scores f64[S,N] of every model as the target, as `views_in_turn` has them."""
+  """Attack to its scores f64[S,N] of every model as the target.
+
+  Args:
+    ensemble: as of `views_in_turn`, like the next two.
+    attacks: those that are run.
+    name: the policy.
+    at: the place among the numbers of queries.
+    **models: `groups`, `membership` and `left`, as there.
+  """
   scores = {choice.name: [] for choice in attacks}
-  for view in views_in_turn(ensemble, name, at, groups=groups, membership=membership):
+  for view in views_in_turn(ensemble, name, at, **models):
     for choice in attacks:
       scores[choice.name].append(run_attack(choice, view))
   return {attack: np.stack(of_models) for attack, of_models in scores.items()}
@@ -89,6 +98,9 @@ def figures_in_turn(
   before: np.ndarray,
   membership: np.ndarray,
   samples: np.ndarray,
+  *,
+  left_out: np.ndarray | None = None,
+  left_out_before: np.ndarray | None = None,
 ) -> dict[str, Any]:
   """What a row of an attack over all models tells, by the names of its fields.
 
@@ -98,13 +110,23 @@ def figures_in_turn(
     before: f64[S,N], those that the AUC's change is to; `scores` itself for no change.
     membership: bool[S,N].
     samples: bool[N], those that the figures are about.
+    left_out: the AUCs f64[P] without each pair of models, where there are few; see
+      `left_out.without_each_pair`.
+    left_out_before: the same of `before`.
   """
   declared, models = declaration_of(choice.name), pairs_of(membership)
   scored, members = scores[:, samples], membership[:, samples]
-  roc = metrics.clustered_roc(scored, members, models=models, limits=LIMITS)
+  roc = metrics.clustered_roc(scored, members, models=models, limits=LIMITS, left_out=left_out)
   change = None
   if before is not scores:
-    change = metrics.clustered_difference(scored, before[:, samples], members, models=models)
+    change = metrics.clustered_difference(
+      scored,
+      before[:, samples],
+      members,
+      models=models,
+      left_out_a=left_out,
+      left_out_b=left_out_before,
+    )
   return {
     "attack": choice.name,
     "title": declared.title,

@@ -1,7 +1,6 @@
 """Attacks with shadow models on every predictor: on the target, and on each model in turn."""
 
 import dataclasses
-import functools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -15,9 +14,13 @@ from diffence_jax.audit.discoveries import NamedRow, who_can_be_named
 from diffence_jax.audit.in_turn import figures_in_turn, pairs_of, scores_in_turn
 from diffence_jax.audit.in_turn_file import Keep
 from diffence_jax.audit.judge import LIMITS
+from diffence_jax.audit.left_out import without_each_pair
 from diffence_jax.audit.worst_off import EpsilonRow, VulnerabilityRow, epsilon, vulnerability
 from diffence_jax.metrics import Estimate, Rate
 from diffence_jax.named import Choice
+
+# The group of samples that are no canaries, beside the kinds of those.
+_NATURAL = "samples"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -242,22 +245,36 @@ def in_turn_tables(
   tables, arrays, undefended = {table: [] for table in names}, {}, {}
   pool, membership = ensemble.pool, ensemble.membership
   natural = ~pool.is_canary & reported
+  of_natural = {_NATURAL: natural} if natural.any() else {}
   for name in ensemble.names:
     for at in range(ensemble.num_queries(name)):
       scores = scores_in_turn(ensemble, attacks, name, at)
+      groups = of_natural | ({} if at else dict(canaries or {}))
+      left_out = without_each_pair(ensemble, attacks, name, at, groups)
+      asked = {"predictor": name, "queries": ensemble.queries[at]}
       for choice in attacks:
         scored = scores[choice.name]
         if keep and not at:
           keep(name, choice.name, scored)
-        before = undefended.setdefault(choice.name, scored)
-        figures = functools.partial(figures_in_turn, choice, scored, before, membership)
-        asked = {"predictor": name, "queries": ensemble.queries[at]}
-        if natural.any():
-          tables["samples"].append(InTurnRow(**asked, **figures(natural)))
-        for kind, chosen in {} if at else (canaries or {}).items():
-          tables["canaries"].append(CanaryRow(**asked, **figures(chosen), kind=kind))
+        before, before_left_out = undefended.setdefault(choice.name, (scored, left_out))
+        for group, samples in groups.items():
+          figures = figures_in_turn(
+            choice,
+            scored,
+            before,
+            membership,
+            samples,
+            left_out=left_out.of(choice.name, group),
+            left_out_before=before_left_out.of(choice.name, group),
+          )
+          if group == _NATURAL:
+            tables["samples"].append(InTurnRow(**asked, **figures))
+          else:
+            tables["canaries"].append(CanaryRow(**asked, **figures, kind=group))
       if not at:
-        rows, of_predictor = _at_one_query(ensemble, name, scores, main_attack, natural)
+        rows, of_predictor = _at_one_query(
+          ensemble, name, scores, main_attack, natural, left_out.chosen.get(_NATURAL)
+        )
         arrays |= of_predictor
         if has_epsilon:
           rows["epsilon"] = epsilon(name, scores[main_attack.name], membership)
@@ -288,14 +305,17 @@ def samples_in_turn(
   scores = scores_in_turn(ensemble, attacks, name, 0)
   for attack, scored in scores.items() if keep else ():
     keep(name, attack, scored)
+  left_out = without_each_pair(ensemble, attacks, name, 0, {_NATURAL: natural})
   asked = {"predictor": name, "queries": ensemble.queries[0]}
-  return [
-    InTurnRow(**asked, **figures_in_turn(choice, scored, scored, membership, natural))
-    for choice, scored in zip(attacks, scores.values(), strict=True)
-  ]
+  rows = []
+  for choice in attacks:
+    scored, anew = scores[choice.name], left_out.of(choice.name, _NATURAL)
+    figures = figures_in_turn(choice, scored, scored, membership, natural, left_out=anew)
+    rows.append(InTurnRow(**asked, **figures))
+  return rows
 
 
-def _at_one_query(ensemble, name, scores, main_attack, natural):
+def _at_one_query(ensemble, name, scores, main_attack, natural, chosen_anew):
   """The rows of a predictor that are about one query alone, by table, and its arrays."""
   row, aucs = vulnerability(name, ensemble, main_attack)
   rows = {"vulnerability": row}
@@ -305,7 +325,8 @@ def _at_one_query(ensemble, name, scores, main_attack, natural):
     reported = {attack: scored[:, natural] for attack, scored in scores.items()}
     main = reported[main_attack.name]
     arrays |= _band(name, main, members)
-    rows["chosen"] = chosen_elsewhere(name, reported, members, pairs_of(members))
+    pairs = pairs_of(members)
+    rows["chosen"] = chosen_elsewhere(name, reported, members, pairs, left_out=chosen_anew)
     rows["named"] = who_can_be_named(name, main, members, ensemble.seed)
   return rows, arrays
 

@@ -100,6 +100,7 @@ def clustered_roc(
   *,
   models: ArrayLike | None = None,
   limits: Sequence[float] = (0.001, 0.01),
+  left_out: ArrayLike | None = None,
 ) -> ClusteredRoc:
   """The ROC of an attack on T target models about the same N samples.
 
@@ -109,6 +110,9 @@ def clustered_roc(
     models: i[T], rows of the same number are not independent (a model and the one that was
       trained on the complement of its members); None if all are.
     limits: false-positive rates in [0, 1] for `ClusteredRoc.tpr_at_fpr`.
+    left_out: f[G], the pooled AUC where all is done anew without each of the G independent
+      models, in rising order of their numbers, attacks among it: to be given where fewer than
+      16 models are attacked by each other, of which the AUC's interval is too narrow otherwise.
 
   Returns:
     The pooled curve and its intervals, in float64.
@@ -118,6 +122,7 @@ def clustered_roc(
       NaN, there is no member or no non-member, or a limit is not a rate.
   """
   scores, membership, models = check_scores(scores, membership, models)
+  left_out = _check_left_out("left_out", left_out, models)
   limits = check_type("limits", limits, Sequence[float])
   pooled = roc(scores[membership], scores[~membership])
   shares = auc_shares(scores, membership, pooled.auc)
@@ -127,7 +132,7 @@ def clustered_roc(
     rates.append(rate._replace(low=interval.low, high=interval.high))
   return ClusteredRoc(
     roc=pooled,
-    auc=auc_estimate(pooled.auc, spread(shares, models), models),
+    auc=auc_estimate(pooled.auc, spread(shares, models, left_out), models),
     rates=tuple(rates),
     num_models=len(scores),
   )
@@ -152,6 +157,8 @@ def clustered_difference(
   membership: ArrayLike,
   *,
   models: ArrayLike | None = None,
+  left_out_a: ArrayLike | None = None,
+  left_out_b: ArrayLike | None = None,
 ) -> Estimate:
   """The pooled AUC of A minus that of B, on the same targets and samples.
 
@@ -162,6 +169,8 @@ def clustered_difference(
     scores_b: f[T,N], of the other attack or predictor.
     membership: bool[T,N], whether sample n is a member of target t.
     models: as for `clustered_roc`.
+    left_out_a: as `left_out` there, of A; with `left_out_b` or not at all.
+    left_out_b: of B.
 
   Returns:
     The difference, in [-1, 1].
@@ -176,7 +185,12 @@ def clustered_difference(
   shares = np.subtract(
     *(auc_shares(scores, members, auc) for scores, auc in zip(pair, (a, b), strict=True))
   )
-  difference_spread = spread(shares, models)
+  a_anew = _check_left_out("left_out_a", left_out_a, models)
+  b_anew = _check_left_out("left_out_b", left_out_b, models)
+  if (a_anew is None) != (b_anew is None):
+    raise ValueError("Got left_out of one attack; expected left_out_a and left_out_b.")
+  left_out = None if a_anew is None else a_anew - b_anew
+  difference_spread = spread(shares, models, left_out)
   margin = difference_spread.quantile * np.sqrt(difference_spread.variance)
   value = a - b
   estimate = Estimate(value, max(value - margin, -1.0), min(value + margin, 1.0))
@@ -238,6 +252,19 @@ def check_scores(
       "members and non-members."
     )
   return scores, membership, models
+
+
+def _check_left_out(name, aucs, models):
+  """The AUCs f64[G] without each model, or None."""
+  if aucs is None:
+    return None
+  aucs, num = check_numbers(name, aucs).astype(np.float64), int(models.max()) + 1
+  if aucs.shape != (num,) or not np.all((aucs >= 0.0) & (aucs <= 1.0)):
+    raise ValueError(
+      f"Got {name} {list(aucs.shape)}; expected an AUC in [0, 1] without each of the {num} "
+      "independent models."
+    )
+  return aucs
 
 
 def _rate_estimate(pooled, rate, scores, membership, models):

@@ -10,6 +10,11 @@ two scores may go together if either is the same, and the variance of the sum is
 each the sum of the squares of what the scores of one model, of one sample, or of both, add up
 to (Cameron, Gelbach and Miller 2011, "Robust inference with multiway clustering"). It is taken
 to be at least each of the first two, which it is but for sampling.
+
+Influence is first order. Of few models that are each other's shadow models it misses much: how
+far levels of whole models lie apart, and that another model changes all others' scores. What a
+jackknife over models sees that attacks anew without each of them (Efron and Stein 1981: rather
+too much than too little) then takes the place of V_models.
 """
 
 from typing import NamedTuple
@@ -54,7 +59,9 @@ class Design(NamedTuple):
   quantile: float = float(scipy.stats.norm.ppf((1.0 + LEVEL) / 2.0))
 
 
-def spread(shares: np.ndarray, models: np.ndarray) -> Spread:
+def spread(
+  shares: np.ndarray, models: np.ndarray, left_out: np.ndarray | None = None
+) -> Spread:
   """The two-way variance of a sum.
 
   Args:
@@ -62,8 +69,12 @@ def spread(shares: np.ndarray, models: np.ndarray) -> Spread:
       part of the figure.
     models: i[T], which model (or group of models that are not independent) a row is of, 0 to
       at least 1.
+    left_out: f64[G], the figure found anew without each of the G models; None where it was not.
   """
-  return _spread(_products(shares, shares, models), shares.shape[1], models)
+  by_model, *others = _products(shares, shares, models)
+  if left_out is not None:
+    by_model = max(by_model, _jackknife(left_out))
+  return _spread((by_model, *others), shares.shape[1], models)
 
 
 def design(called: np.ndarray, membership: np.ndarray, models: np.ndarray) -> Design:
@@ -89,6 +100,12 @@ def design(called: np.ndarray, membership: np.ndarray, models: np.ndarray) -> De
     correlation=float(np.clip(shared / scale, 0.0, 0.95)) if scale else 0.0,
     quantile=max(side_spread.quantile for side_spread in spreads),
   )
+
+
+def _jackknife(left_out):
+  """The variance of a figure that was found anew without each of G models."""
+  num = len(left_out)
+  return float((num - 1) / num * np.sum((left_out - np.mean(left_out)) ** 2))
 
 
 def _rate_shares(called, side):

@@ -215,6 +215,30 @@ def test_equal_scores_differ_by_nothing_up_to_unseen_models():
   )
 
 
+def test_what_is_found_without_each_model_widens_an_interval_and_never_narrows_it():
+  scores, membership = example(4)
+  once = clustered_roc(scores, membership).auc
+  apart = 0.5 + 0.1 * np.arange(6) / 5
+  wide = clustered_roc(scores, membership, left_out=apart).auc
+  assert wide.value == once.value and wide.low < once.low < once.high < wide.high
+  assert clustered_roc(scores, membership, left_out=np.full(6, 0.7)).auc == once
+  other, _ = example(5)
+  plain = clustered_difference(scores, other, membership)
+  shared = clustered_difference(
+    scores, other, membership, left_out_a=apart, left_out_b=apart - 0.2
+  )
+  assert shared == plain, "what moves both moves no difference"
+  lone = clustered_difference(
+    scores, other, membership, left_out_a=apart, left_out_b=np.full(6, 0.6)
+  )
+  assert lone.low < plain.low < plain.high < lone.high
+  for left_out in (apart[:5], apart + 0.6, np.full(6, np.nan)):
+    with pytest.raises(ValueError, match="without each of the 6 independent models"):
+      clustered_roc(scores, membership, left_out=left_out)
+  with pytest.raises(ValueError, match="expected left_out_a and left_out_b"):
+    clustered_difference(scores, other, membership, left_out_a=apart)
+
+
 def test_arguments_that_are_not_right_are_refused():
   scores, membership = example(0)
   for bad, match in [
