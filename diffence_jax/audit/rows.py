@@ -78,6 +78,8 @@ class PredictorRow:
     excess: the highest AUC above this floor.
     label_floor: the highest AUC behind an answer that tells the label alone, and how sure it
       is; None where labels were changed. See `audit.label_floor`.
+    chosen: the AUC of the attack that is strongest on shadow models behind the same policy, at
+      one query; None without shadow models. See `audit.chosen_target`.
     attacks: every attack's row.
     highest_auc: over all attacks.
     highest_accuracy: as above.
@@ -100,6 +102,7 @@ class PredictorRow:
   gap: Estimate
   excess: float
   label_floor: Highest | None
+  chosen: Highest | None
   attacks: tuple[AttackRow, ...]
   highest_auc: Highest
   highest_accuracy: Highest
@@ -236,7 +239,7 @@ def predictor_row(
     judged: every attack's row and ROC, "correctness" among them.
     protocol: as of `audit_predictors`.
     **facts: the other attributes of `PredictorRow`: `policy`, `interval`, `returned_raw` and
-      `labels_kept`. There is no `label_floor` yet.
+      `labels_kept`. There is no `label_floor` and no `chosen` yet.
   """
   targets = ~pool.is_known
   nonmembers = targets & ~pool.is_member
@@ -261,6 +264,7 @@ def predictor_row(
     gap=gap,
     excess=best[0].auc.value - gap.value,
     label_floor=None,
+    chosen=None,
     attacks=tuple(rows),
     highest_auc=_highest(rows, lambda row: row.auc),
     highest_accuracy=_highest(rows, lambda row: row.accuracy),

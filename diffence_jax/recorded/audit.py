@@ -11,6 +11,7 @@ from diffence_jax import metrics
 from diffence_jax.attacks import View, run_attack
 from diffence_jax.attacks.attack import ATTACKS, DEFAULT_ATTACKS, declaration_of
 from diffence_jax.attacks.signals import phi_and_log_p
+from diffence_jax.audit.chosen_target import with_chosen
 from diffence_jax.audit.judge import LIMITS, Fold, judge_folds
 from diffence_jax.audit.label_floor import floor_attacks, with_label_floor
 from diffence_jax.audit.rows import PredictorRow, arrays_of, compared, predictor_row
@@ -133,6 +134,7 @@ def audit(
     floor, _ = _row(alone.predictors[0], alone, reported, folds, [*attacked, *asking])
   rows = _compared(with_label_floor(rows, floor.highest_auc))
   in_turn = audit_in_turn(record, choices, MAIN_ATTACK, seed=seed)
+  rows = with_chosen(rows, in_turn.tables["samples"])
   of_labels = labels_in_turn(alone, in_turn, choices, seed=seed)
   slices, slices_left_out = _slices(record, rows, scores)
   is_reported = ~reported.is_known

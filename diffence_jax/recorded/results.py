@@ -16,7 +16,7 @@ from diffence_jax.metrics import Estimate, Rate
 from diffence_jax.report.results import typed_content
 
 # Raised when the file's fields change.
-SCHEMA = 2
+SCHEMA = 3
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,6 +9,7 @@ from diffence_jax.audit.rows import PredictorRow
 from diffence_jax.audit.typed import to_plain
 from diffence_jax.recorded.record import LogitRecord
 from diffence_jax.recorded.results import RecordResults
+from diffence_jax.report import chosen_target
 from diffence_jax.report.cells import (
   LABEL_FLOOR_NOTE,
   WIDTH,
@@ -99,6 +100,7 @@ def headings(results: RecordResults) -> list[tuple[str, str]]:
     ("", "ECE"),
     ("highest", "attack AUC"),
     ("by", "attack"),
+    *chosen_target.headings(results.predictors),
     ("gap", "floor"),
     ("label", "floor"),
     *rate_headings(results.undefended.highest_tpr_at_fpr),
@@ -115,6 +117,7 @@ def main_rows(results: RecordResults) -> list[list[Cell]]:
       Cell(f"{row.ece:.3f}"),
       auc_cell(row.highest_auc, relative_change(row.highest_auc.relative_change)),
       Cell(row.highest_auc.title),
+      *chosen_target.cells(row, results.predictors),
       Cell(f"{row.gap.value:.3f}"),
       floor_cell(row.label_floor),
       *(rate_cell(rate) for rate in row.highest_tpr_at_fpr),
@@ -206,6 +209,7 @@ def notes(results: RecordResults) -> list[tuple[str, str]]:
       "the strongest of the attacks on all samples, picked on the reported samples themselves, "
       "in the attacker's favour",
     ),
+    *chosen_target.notes(results.predictors),
     ("[low, high]", "95% interval"),
     (
       "gap floor",

@@ -20,7 +20,7 @@ from diffence_jax.training.recipe import Guarantee
 T = TypeVar("T")
 
 # Raised when the file's fields change.
-SCHEMA = 4
+SCHEMA = 5
 
 
 def is_smoke(variant: str) -> bool:
@@ -301,12 +301,15 @@ def typed_content(
     kind: of the results, a dataclass.
     content: of the file.
     path: of the file, for errors.
-    schema: that this version reads.
+    schema: that this version writes; it reads the one before, too, whose rows of predictors
+      have no `chosen`.
     remedy: a sentence on what to do about another one.
 
   Raises:
     ValueError: the content is of another schema, or damaged.
   """
+  if content.get("schema") == schema - 1:
+    content = {**content, "schema": schema, "predictors": _not_chosen(content)}
   if content.get("schema") != schema:
     raise ValueError(
       f"{path} is of schema {content.get('schema')!r}; this version of diffence_jax reads "
@@ -316,3 +319,11 @@ def typed_content(
     return from_plain(kind, content)
   except ValueError as error:
     raise ValueError(f"{path} is damaged: {error}") from error
+
+
+def _not_chosen(content: Mapping[str, Any]) -> Any:
+  """The rows of a file from before the attack on the target was chosen, with none."""
+  rows = content.get("predictors")
+  if not isinstance(rows, list):
+    return rows
+  return [{**row, "chosen": None} if isinstance(row, dict) else row for row in rows]

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from diffence_jax.report import shadow, shadow_finding
+from diffence_jax.report import chosen_target, shadow, shadow_finding
 from diffence_jax.report.cells import (
   GAP_FLOOR_NOTE,
   LABEL_FLOOR_NOTE,
@@ -38,6 +38,7 @@ def headings(results: Results) -> list[tuple[str, str]]:
     ("labels", "changed"),
     ("", "ECE"),
     ("highest", "attack AUC"),
+    *chosen_target.headings(results.predictors),
     ("gap", "floor"),
     ("label", "floor"),
     ("above", "floor"),
@@ -63,6 +64,7 @@ def main_rows(results: Results) -> list[list[Cell]]:
         Cell(f"{row.label_changes:,}", worse=row.label_changes > 0),
         Cell(f"{row.ece:.3f}", worse=row.ece > first.ece),
         auc_cell(auc, relative_change(auc.relative_change)),
+        *chosen_target.cells(row, results.predictors),
         Cell(f"{row.gap.value:.3f}"),
         floor_cell(row.label_floor),
         Cell(f"{row.excess:.3f}", worse=row.excess > first.excess),
@@ -164,6 +166,7 @@ def notes(results: Results) -> list[tuple[str, str]]:
       f"over {count} attacks, the strongest picked on the reported samples themselves, in the "
       f"attacker's favour; each with one query an image or changed version of it{fewer}",
     ),
+    *chosen_target.notes(results.predictors),
     (
       "[low, high]",
       f"95% interval; +x% or -x%: change of the figure itself relative to {first}, as "

@@ -196,7 +196,7 @@ def test_the_page_and_the_files_are_there_and_private_things_stay_in_examples(au
   assert folder.stat().st_mode & 0o077 == 0
   assert all(path.stat().st_mode & 0o077 == 0 for path in folder.iterdir())
   plain = json.loads((folder / "results.json").read_text())
-  assert plain["schema"] == 2 and len(plain["predictors"]) == 3
+  assert plain["schema"] == 3 and len(plain["predictors"]) == 3
   page = (folder / "report.html").read_text()
   assert "of 100 pairs" in page.lower()
   behind = {name: page.split(f"Behind {name}")[1][:250] for name in ("halved", "constant")}

@@ -44,11 +44,13 @@ SHADOW_AUCS = (0.80, 0.60, 0.64, 0.63, 0.65)
 # what the next number of queries adds to it, what it has more over all models in turn,
 STEP = 0.05
 MORE = 0.01
-# and what other attacks, and other ways of asking, have less.
+# and what other attacks, and other ways of asking, have less; those that are run on the target
+# alone have less than all others.
 _LESS = {
   "lira_online": 0.0, "rmia_online": 0.02, "lira_offline": 0.03, "rmia_offline": 0.04,
   "confidence": 0.05,
 }  # fmt: skip
+_ON_TARGET_ALONE = 0.06
 _LOST = {
   ("same", "defended"): 0.0, ("same", "raw"): 0.01, (NEAR, "defended"): 0.02,
   (NEAR, "raw"): 0.03,
@@ -120,7 +122,10 @@ def with_shadow(results: Results | None = None, **fields: Any) -> Results:
 
 def without_shadow(results: Results | None = None) -> Results:
   """An audit without shadow models."""
-  return changed(results, shadow=None)
+  alone = with_predictors(
+    results or stored(), lambda row: dataclasses.replace(row, chosen=None)
+  )
+  return changed(alone, shadow=None)
 
 
 def with_predictors(results: Results, change: Callable, *values: Sequence[Any]) -> Results:
@@ -195,7 +200,7 @@ def with_shadow_aucs(
   of = dict(zip(NAMES, aucs, strict=True))
 
   def value(row, at):
-    return of[row.predictor] + at * step - _LESS[row.attack]
+    return of[row.predictor] + at * step - _LESS.get(row.attack, _ON_TARGET_ALONE)
 
   def adaptive(row, at):
     lost = _LOST[row.inputs, row.shadow_models]

@@ -40,6 +40,20 @@ def test_stored_results_have_the_shape_of_a_fresh_runs(fresh_run):
     assert len(rows) == len(fresh) > 0, _ADVICE
 
 
+def test_a_run_chooses_the_attack_on_the_target_by_its_shadow_models(fresh_run):
+  results = fresh_run.results
+  for row in results.predictors:
+    of_models = [
+      one for one in results.shadow.samples if (one.predictor, one.queries) == (row.name, 1)
+    ]
+    strongest = max(of_models, key=lambda one: one.auc.value).attack
+    (expected,) = [
+      own for own in row.attacks if (own.name, own.threshold) == (strongest, "global")
+    ]
+    assert (row.chosen.attack, row.chosen.value) == (strongest, expected.auc.value)
+    assert row.chosen.value <= row.highest_auc.value
+
+
 def test_stored_arrays_have_the_shape_of_a_fresh_runs(fresh_run):
   found, expected = (
     {name: (array.dtype, array.ndim) for name, array in own.items()}

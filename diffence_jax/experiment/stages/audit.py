@@ -11,6 +11,7 @@ import numpy as np
 
 from diffence_jax.attacks import View, run_attack
 from diffence_jax.attacks.attack import declaration_of
+from diffence_jax.audit.chosen_target import with_chosen
 from diffence_jax.audit.label_floor import LABELS_ALONE, floor_attacks, with_label_floor
 from diffence_jax.audit.pool import Pool
 from diffence_jax.audit.predictors import Defended, Predictor
@@ -44,7 +45,7 @@ class Audit(Stage):
   """
 
   name: ClassVar[str] = "audit"
-  version: ClassVar[int] = 4
+  version: ClassVar[int] = 5
 
   pool: Pool
   samples: Samples
@@ -71,6 +72,8 @@ class Audit(Stage):
     alone = dataclasses.replace(self, predictors=(LABELS_ALONE,), output=None)
     floor, *_ = audit(alone.load_predictors(store), attacks=floor_attacks(self.attacks))
     rows = with_label_floor(rows, floor[0].highest_auc)
+    if self.shadow_audit:
+      rows = with_chosen(rows, self.shadow_audit.load(store).samples)
     np.savez_compressed(folder / "arrays.npz", **arrays)
     np.savez_compressed(folder / "scores.npz", **scores)
     text = json.dumps(to_plain(rows), allow_nan=False)
