@@ -11,8 +11,8 @@ scenarios 1, 2 and 3, with no label changed and a gap floor of 0.58; test accura
     python experiments/defense_table.py --config=configs/fashion_mnist_small.py \
       --workdir=runs/fashion_defenses --seeds=0
 
-trains six other defenses too, and shows each alone and under Diffence (docs/results.md): some
-two hours on two CPU cores from nothing, not measured as a whole; it resumes.
+trains eight other defenses too, and shows each alone and under Diffence (docs/results.md): some
+two to three hours on two CPU cores from nothing, not measured as a whole; it resumes.
 
     diffence --config=configs/fashion_mnist_small.py:audit --workdir=runs/fashion_audit
 

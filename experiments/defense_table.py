@@ -1,4 +1,4 @@
-"""The paper's main table: every defense, alone and under Diffence, over seeds.
+"""The paper's main table, and two later defenses: each alone and under Diffence, over seeds.
 
     python experiments/defense_table.py --config=configs/digits.py --workdir=runs/defenses
 
@@ -30,11 +30,20 @@ _SEEDS = flags.DEFINE_list(
 )
 _DEFENSES = flags.DEFINE_list(
   "defenses",
-  ["undefended", "selena", "advreg", "hamp", "relaxloss", "dpsgd", "memguard"],
+  [
+    "undefended",
+    "selena",
+    "advreg",
+    "hamp",
+    "relaxloss",
+    "ccl",
+    "dpsgd",
+    "dpsgd_tuned",
+    "memguard",
+  ],
   "The defenses, by name, with commas between; undefended is always among them, and first. "
-  "early_stopping, label_smoothing, confidence_penalty, ccl and dpsgd_tuned are there too. One "
-  "of your own is module:function where it trains, output=module:function where it changes "
-  "answers.",
+  "early_stopping, label_smoothing and confidence_penalty are there too. One of your own is "
+  "module:function where it trains, output=module:function where it changes answers.",
 )
 
 
