@@ -69,7 +69,7 @@ def test_page_tells_everything_that_shadow_models_show(rendered):
     "not themselves bounds at 95%",
     "leaks through the diffusion model itself", "favours the attacker slightly",
     "Only the 48 samples", "other pairs of models and other samples",
-    "With 6 models they are rough", 'randomness="per_input"',
+    "With 6 models they are too narrow", 'randomness="per_input"',
   ):  # fmt: skip
     assert expected in page.text
   details = [tag for tag, _ in page.tags].count("details")
