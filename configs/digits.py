@@ -10,7 +10,7 @@ and 0.59 in scenarios 1, 2 and 3, with no label changed; test accuracy 96%.
     python experiments/defense_table.py --config=configs/digits.py --workdir=runs/defenses
 
 trains eight other defenses too, and shows each alone and under Diffence, two seeds each.
-Cost: under half an hour on two CPU cores.
+Cost: some 40 minutes of processor time.
 
     diffence --config=configs/digits.py:audit --workdir=runs/audit
 
