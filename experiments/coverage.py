@@ -33,7 +33,7 @@ from tqdm import tqdm
 
 from diffence_jax import metrics
 from diffence_jax.attacks.lira import lira
-from diffence_jax.audit.left_out import ENOUGH_MODELS
+from diffence_jax.audit.jackknife import ENOUGH_MODELS
 from diffence_jax.metrics.clustered import auc_estimate, auc_shares
 from diffence_jax.metrics.discoveries import most_named
 from diffence_jax.metrics.epsilon_fdp import CURVES, gaussian_epsilon
@@ -138,7 +138,7 @@ def in_turn(phi, membership, groups=None):
   )
 
 
-def without_each_pair(phi, membership):
+def aucs_without_each_pair(phi, membership):
   """The pooled AUC f64[P] of LiRA run anew without each pair; None with enough models."""
   if len(phi) >= ENOUGH_MODELS:
     return None
@@ -168,9 +168,9 @@ def every_model(num_models: int, leak: float, level: float, heavy: bool, runs: i
     phi, membership = draw_record(draw, num_models, leak, level, heavy)
     noisy = phi + draw.normal(0, 1.0, phi.shape)
     scores, defended = in_turn(phi, membership), in_turn(noisy, membership)
-    left_out, noisy_left_out = (without_each_pair(own, membership) for own in (phi, noisy))
+    anew, noisy_anew = (aucs_without_each_pair(own, membership) for own in (phi, noisy))
     curve = metrics.clustered_roc(
-      scores, membership, models=models, limits=limits, left_out=left_out
+      scores, membership, models=models, limits=limits, jackknife=anew
     )
     intervals["AUC"].append(curve.auc)
     plain = of_models_alone(scores, membership, models, curve.auc.value)
@@ -183,8 +183,8 @@ def every_model(num_models: int, leak: float, level: float, heavy: bool, runs: i
         scores,
         membership,
         models=models,
-        left_out_a=noisy_left_out,
-        left_out_b=left_out,
+        jackknife_a=noisy_anew,
+        jackknife_b=anew,
       )
     )
   by_chance = dict(zip(names, (0.5, 0.5, 0.0), strict=True)) | {

@@ -54,7 +54,7 @@ def chosen_elsewhere(
   membership: np.ndarray,
   pairs: np.ndarray,
   *,
-  left_out: np.ndarray | None = None,
+  jackknife: np.ndarray | None = None,
 ) -> ChosenRow:
   """For each target the attack with the highest mean AUC on all models but its pair.
 
@@ -67,7 +67,7 @@ def chosen_elsewhere(
     scores: attack to f64[S,N] of the reported samples, of every model in turn.
     membership: bool[S,N].
     pairs: i[S], models that are not independent.
-    left_out: f64[P], the AUC without each pair, where there are few models; as of
+    jackknife: f64[P], the AUC without each pair, where there are few models; as of
       `metrics.clustered_roc`.
   """
   attacks = list(scores)
@@ -81,7 +81,7 @@ def chosen_elsewhere(
     sides = (np.searchsorted(nonmembers, scores[best][targets], side) for side in _SIDES)
     placed[targets] = sum(sides) / (2.0 * len(nonmembers))
   roc = metrics.clustered_roc(
-    placed, membership, models=pairs, limits=LIMITS, left_out=left_out
+    placed, membership, models=pairs, limits=LIMITS, jackknife=jackknife
   )
   rates = tuple(roc.tpr_at_fpr(limit) for limit in LIMITS)
   chosen = tuple(

@@ -38,14 +38,15 @@ def with_chosen(
 
 
 def _chosen(row: PredictorRow, in_turn: Sequence[InTurnRow]) -> Highest | None:
-  """Of the attacks on the target the one that is strongest on shadow models, at one query."""
+  """Of the attacks on the target the one that is strongest on shadow models.
+
+  These are asked as little as they are at all, which is once by default.
+  """
   ran = {attack.name: attack for attack in row.attacks if attack.threshold == "global"}
-  candidates = [
-    one
-    for one in in_turn
-    if (one.predictor, one.queries) == (row.name, 1) and one.attack in ran
-  ]
+  candidates = [one for one in in_turn if one.predictor == row.name and one.attack in ran]
   if not candidates:
     return None
+  least = min(one.queries for one in candidates)
+  candidates = [one for one in candidates if one.queries == least]
   best = ran[max(candidates, key=lambda one: one.auc.value).attack]
   return Highest(best.name, best.title, best.threshold, *best.auc)

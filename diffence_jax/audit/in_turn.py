@@ -99,8 +99,8 @@ def figures_in_turn(
   membership: np.ndarray,
   samples: np.ndarray,
   *,
-  left_out: np.ndarray | None = None,
-  left_out_before: np.ndarray | None = None,
+  jackknife: np.ndarray | None = None,
+  jackknife_before: np.ndarray | None = None,
 ) -> dict[str, Any]:
   """What a row of an attack over all models tells, by the names of its fields.
 
@@ -110,13 +110,15 @@ def figures_in_turn(
     before: f64[S,N], those that the AUC's change is to; `scores` itself for no change.
     membership: bool[S,N].
     samples: bool[N], those that the figures are about.
-    left_out: the AUCs f64[P] without each pair of models, where there are few; see
-      `left_out.without_each_pair`.
-    left_out_before: the same of `before`.
+    jackknife: the AUCs f64[P] without each pair of models, where there are few; see
+      `jackknife.without_each_pair`.
+    jackknife_before: the same of `before`.
   """
   declared, models = declaration_of(choice.name), pairs_of(membership)
   scored, members = scores[:, samples], membership[:, samples]
-  roc = metrics.clustered_roc(scored, members, models=models, limits=LIMITS, left_out=left_out)
+  roc = metrics.clustered_roc(
+    scored, members, models=models, limits=LIMITS, jackknife=jackknife
+  )
   change = None
   if before is not scores:
     change = metrics.clustered_difference(
@@ -124,8 +126,8 @@ def figures_in_turn(
       before[:, samples],
       members,
       models=models,
-      left_out_a=left_out,
-      left_out_b=left_out_before,
+      jackknife_a=jackknife,
+      jackknife_b=jackknife_before,
     )
   return {
     "attack": choice.name,

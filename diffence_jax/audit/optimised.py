@@ -8,12 +8,16 @@ from diffence_jax import metrics
 from diffence_jax.attacks import run_attack
 from diffence_jax.audit.answers import Answers, DefendedEnsemble
 from diffence_jax.audit.in_turn import figures_in_turn, scores_in_turn
+from diffence_jax.audit.jackknife import without_each_pair
 from diffence_jax.audit.shadow import target_view
 from diffence_jax.metrics import Estimate, Rate
 from diffence_jax.named import Choice
 
 # What is sent, as reports write it, in the order of a record.
 SENT = ("the sample", "optimised", "optimised through re-generation")
+
+# The group of samples that are asked about.
+_JUDGED = "judged"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,10 +83,13 @@ def optimised_rows(asked: Mapping[str, Asked], attack: Choice) -> list[Optimised
   is_member = first.pool.is_member[judged]
   for name in first.names:
     for at in range(first.num_queries(name)):
-      before = None
+      before = before_jackknife = None
       for sent, (ensemble, target) in asked.items():
         scores = scores_in_turn(ensemble, [attack], name, at)[attack.name]
-        before = scores if before is None else before
+        found = without_each_pair(ensemble, [attack], name, at, {_JUDGED: judged})
+        jackknife = found.of(attack.name, _JUDGED)
+        if before is None:
+          before, before_jackknife = scores, jackknife
         of_target = run_attack(attack, target_view(target[name], ensemble, name, at))[judged]
         on_target = metrics.roc(of_target[is_member], of_target[~is_member])
         rows.append(
@@ -92,7 +99,15 @@ def optimised_rows(asked: Mapping[str, Asked], attack: Choice) -> list[Optimised
             queries=ensemble.queries[at],
             num_samples=int(judged.sum()),
             target_auc=Estimate(on_target.auc, *on_target.auc_interval),
-            **figures_in_turn(attack, scores, before, membership, judged),
+            **figures_in_turn(
+              attack,
+              scores,
+              before,
+              membership,
+              judged,
+              jackknife=jackknife,
+              jackknife_before=before_jackknife,
+            ),
           )
         )
   return rows

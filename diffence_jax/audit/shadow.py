@@ -13,8 +13,8 @@ from diffence_jax.audit.chosen import ChosenRow, chosen_elsewhere
 from diffence_jax.audit.discoveries import NamedRow, who_can_be_named
 from diffence_jax.audit.in_turn import figures_in_turn, pairs_of, scores_in_turn
 from diffence_jax.audit.in_turn_file import Keep
+from diffence_jax.audit.jackknife import without_each_pair
 from diffence_jax.audit.judge import LIMITS
-from diffence_jax.audit.left_out import without_each_pair
 from diffence_jax.audit.worst_off import EpsilonRow, VulnerabilityRow, epsilon, vulnerability
 from diffence_jax.metrics import Estimate, Rate
 from diffence_jax.named import Choice
@@ -250,13 +250,14 @@ def in_turn_tables(
     for at in range(ensemble.num_queries(name)):
       scores = scores_in_turn(ensemble, attacks, name, at)
       groups = of_natural | ({} if at else dict(canaries or {}))
-      left_out = without_each_pair(ensemble, attacks, name, at, groups)
+      chosen_on = None if at else _NATURAL
+      jackknife = without_each_pair(ensemble, attacks, name, at, groups, chosen_on=chosen_on)
       asked = {"predictor": name, "queries": ensemble.queries[at]}
       for choice in attacks:
         scored = scores[choice.name]
         if keep and not at:
           keep(name, choice.name, scored)
-        before, before_left_out = undefended.setdefault(choice.name, (scored, left_out))
+        before, jackknife_before = undefended.setdefault(choice.name, (scored, jackknife))
         for group, samples in groups.items():
           figures = figures_in_turn(
             choice,
@@ -264,8 +265,8 @@ def in_turn_tables(
             before,
             membership,
             samples,
-            left_out=left_out.of(choice.name, group),
-            left_out_before=before_left_out.of(choice.name, group),
+            jackknife=jackknife.of(choice.name, group),
+            jackknife_before=jackknife_before.of(choice.name, group),
           )
           if group == _NATURAL:
             tables["samples"].append(InTurnRow(**asked, **figures))
@@ -273,7 +274,7 @@ def in_turn_tables(
             tables["canaries"].append(CanaryRow(**asked, **figures, kind=group))
       if not at:
         rows, of_predictor = _at_one_query(
-          ensemble, name, scores, main_attack, natural, left_out.chosen.get(_NATURAL)
+          ensemble, name, scores, main_attack, natural, jackknife.chosen
         )
         arrays |= of_predictor
         if has_epsilon:
@@ -305,12 +306,12 @@ def samples_in_turn(
   scores = scores_in_turn(ensemble, attacks, name, 0)
   for attack, scored in scores.items() if keep else ():
     keep(name, attack, scored)
-  left_out = without_each_pair(ensemble, attacks, name, 0, {_NATURAL: natural})
+  jackknife = without_each_pair(ensemble, attacks, name, 0, {_NATURAL: natural})
   asked = {"predictor": name, "queries": ensemble.queries[0]}
   rows = []
   for choice in attacks:
-    scored, anew = scores[choice.name], left_out.of(choice.name, _NATURAL)
-    figures = figures_in_turn(choice, scored, scored, membership, natural, left_out=anew)
+    scored, anew = scores[choice.name], jackknife.of(choice.name, _NATURAL)
+    figures = figures_in_turn(choice, scored, scored, membership, natural, jackknife=anew)
     rows.append(InTurnRow(**asked, **figures))
   return rows
 
@@ -326,7 +327,7 @@ def _at_one_query(ensemble, name, scores, main_attack, natural, chosen_anew):
     main = reported[main_attack.name]
     arrays |= _band(name, main, members)
     pairs = pairs_of(members)
-    rows["chosen"] = chosen_elsewhere(name, reported, members, pairs, left_out=chosen_anew)
+    rows["chosen"] = chosen_elsewhere(name, reported, members, pairs, jackknife=chosen_anew)
     rows["named"] = who_can_be_named(name, main, members, ensemble.seed)
   return rows, arrays
 

@@ -7,10 +7,10 @@ is two-way (`two_way.py`): about other models and other samples of the same kind
 
 What it does not see: models that are attacked in turn are each other's shadow models, so all
 targets go together through them, much if they are few. Who has run attacks anew without each
-model passes what came of it as `left_out`. In simulations of LiRA with models in pairs, 8 and
-12 of them with `left_out`, 16 and 64 without, 95% intervals of an AUC held the truth in 93 to
+model passes what came of it as `jackknife`. In simulations of LiRA with models in pairs, 8 and
+12 of them with `jackknife`, 16 and 64 without, 95% intervals of an AUC held the truth in 93 to
 100% of the runs; where models' levels differ as much as the answers of one sample do, in 92 to
-95% with 8, 12 and 64 models, 90% with 16, and 78 to 79% with 8 without `left_out`
+95% with 8, 12 and 64 models, 90% with 16, and 78 to 79% with 8 without `jackknife`
 (docs/statistics.md).
 
 Where no variance is seen, or the estimate is as low or as high as it can be, that says nothing
@@ -102,7 +102,7 @@ def clustered_roc(
   *,
   models: ArrayLike | None = None,
   limits: Sequence[float] = (0.001, 0.01),
-  left_out: ArrayLike | None = None,
+  jackknife: ArrayLike | None = None,
 ) -> ClusteredRoc:
   """The ROC of an attack on T target models about the same N samples.
 
@@ -112,7 +112,7 @@ def clustered_roc(
     models: i[T], rows of the same number are not independent (a model and the one that was
       trained on the complement of its members); None if all are.
     limits: false-positive rates in [0, 1] for `ClusteredRoc.tpr_at_fpr`.
-    left_out: f[G], the pooled AUC where all is done anew without each of the G independent
+    jackknife: f[G], the pooled AUC where all is done anew without each of the G independent
       models, in rising order of their numbers, attacks among it: to be given where fewer than
       16 models are attacked by each other, of which the AUC's interval is too narrow otherwise.
 
@@ -124,7 +124,7 @@ def clustered_roc(
       NaN, there is no member or no non-member, or a limit is not a rate.
   """
   scores, membership, models = check_scores(scores, membership, models)
-  left_out = _check_left_out("left_out", left_out, models)
+  jackknife = _check_jackknife("jackknife", jackknife, models)
   limits = check_type("limits", limits, Sequence[float])
   pooled = roc(scores[membership], scores[~membership])
   shares = auc_shares(scores, membership, pooled.auc)
@@ -134,7 +134,7 @@ def clustered_roc(
     rates.append(rate._replace(low=interval.low, high=interval.high))
   return ClusteredRoc(
     roc=pooled,
-    auc=auc_estimate(pooled.auc, spread(shares, models, left_out), models),
+    auc=auc_estimate(pooled.auc, spread(shares, models, jackknife), models),
     rates=tuple(rates),
     num_models=len(scores),
   )
@@ -159,8 +159,8 @@ def clustered_difference(
   membership: ArrayLike,
   *,
   models: ArrayLike | None = None,
-  left_out_a: ArrayLike | None = None,
-  left_out_b: ArrayLike | None = None,
+  jackknife_a: ArrayLike | None = None,
+  jackknife_b: ArrayLike | None = None,
 ) -> Estimate:
   """The pooled AUC of A minus that of B, on the same targets and samples.
 
@@ -171,8 +171,8 @@ def clustered_difference(
     scores_b: f[T,N], of the other attack or predictor.
     membership: bool[T,N], whether sample n is a member of target t.
     models: as for `clustered_roc`.
-    left_out_a: as `left_out` there, of A; with `left_out_b` or not at all.
-    left_out_b: of B.
+    jackknife_a: as `jackknife` there, of A; with `jackknife_b` or not at all.
+    jackknife_b: of B.
 
   Returns:
     The difference, in [-1, 1].
@@ -187,12 +187,12 @@ def clustered_difference(
   shares = np.subtract(
     *(auc_shares(scores, members, auc) for scores, auc in zip(pair, (a, b), strict=True))
   )
-  a_anew = _check_left_out("left_out_a", left_out_a, models)
-  b_anew = _check_left_out("left_out_b", left_out_b, models)
+  a_anew = _check_jackknife("jackknife_a", jackknife_a, models)
+  b_anew = _check_jackknife("jackknife_b", jackknife_b, models)
   if (a_anew is None) != (b_anew is None):
-    raise ValueError("Got left_out of one attack; expected left_out_a and left_out_b.")
-  left_out = None if a_anew is None else a_anew - b_anew
-  difference_spread = spread(shares, models, left_out)
+    raise ValueError("Got jackknife of one attack; expected jackknife_a and jackknife_b.")
+  jackknife = None if a_anew is None else a_anew - b_anew
+  difference_spread = spread(shares, models, jackknife)
   margin = difference_spread.quantile * np.sqrt(difference_spread.variance)
   value = a - b
   estimate = Estimate(value, max(value - margin, -1.0), min(value + margin, 1.0))
@@ -256,7 +256,7 @@ def check_scores(
   return scores, membership, models
 
 
-def _check_left_out(name, aucs, models):
+def _check_jackknife(name, aucs, models):
   """The AUCs f64[G] without each model, or None."""
   if aucs is None:
     return None

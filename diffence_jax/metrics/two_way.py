@@ -60,7 +60,7 @@ class Design(NamedTuple):
 
 
 def spread(
-  shares: np.ndarray, models: np.ndarray, left_out: np.ndarray | None = None
+  shares: np.ndarray, models: np.ndarray, jackknife: np.ndarray | None = None
 ) -> Spread:
   """The two-way variance of a sum.
 
@@ -69,11 +69,11 @@ def spread(
       part of the figure.
     models: i[T], which model (or group of models that are not independent) a row is of, 0 to
       at least 1.
-    left_out: f64[G], the figure found anew without each of the G models; None where it was not.
+    jackknife: f64[G], the figure found anew without each of the G models; None for none.
   """
   by_model, *others = _products(shares, shares, models)
-  if left_out is not None:
-    by_model = max(by_model, _jackknife(left_out))
+  if jackknife is not None:
+    by_model = max(by_model, _jackknife(jackknife))
   return _spread((by_model, *others), shares.shape[1], models)
 
 
@@ -102,10 +102,10 @@ def design(called: np.ndarray, membership: np.ndarray, models: np.ndarray) -> De
   )
 
 
-def _jackknife(left_out):
+def _jackknife(jackknife):
   """The variance of a figure that was found anew without each of G models."""
-  num = len(left_out)
-  return float((num - 1) / num * np.sum((left_out - np.mean(left_out)) ** 2))
+  num = len(jackknife)
+  return float((num - 1) / num * np.sum((jackknife - np.mean(jackknife)) ** 2))
 
 
 def _rate_shares(called, side):

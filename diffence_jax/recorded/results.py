@@ -17,6 +17,8 @@ from diffence_jax.report.results import typed_content
 
 # Raised when the file's fields change.
 SCHEMA = 3
+# That of files without `PredictorRow.chosen`, which are read too.
+_UNCHOSEN = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,4 +120,6 @@ def from_content(content: Mapping[str, Any], path: str | os.PathLike) -> RecordR
     ValueError: they are of another schema, or damaged.
   """
   remedy = "Run diffence audit again."
-  return typed_content(RecordResults, content, path, schema=SCHEMA, remedy=remedy)
+  return typed_content(
+    RecordResults, content, path, schema=SCHEMA, unchosen=_UNCHOSEN, remedy=remedy
+  )

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from diffence_jax.audit.jackknife import ENOUGH_MODELS
 from diffence_jax.audit.rows import Highest, PredictorRow
 from diffence_jax.disk import write_atomically
 from diffence_jax.metrics import Estimate, Rate
@@ -113,6 +114,23 @@ def loss_tail_notes(row: PredictorRow) -> list[tuple[str, str]]:
   if lira := attacks.get(("lira_online", "global")):
     text += f", here {rate_text(lira.tpr_at_fpr[-1].value, lira.tpr_at_fpr[-1].enough)}"
   return [("loss tail", text)]
+
+
+def few_models(num_models: int) -> str:
+  """What few models do to intervals over all of them; empty where there are many."""
+  if num_models < 8:
+    return f"With {num_models} models they are too narrow where models differ much."
+  if num_models < ENOUGH_MODELS:
+    return (
+      f"With {num_models} models those of an AUC are wide, too wide where little leaks: all "
+      "attacks were run again without each pair of models."
+    )
+  if num_models <= 32:
+    return (
+      f"With {num_models} models they are a little too narrow where models differ much: in "
+      "such simulations 95% intervals of an AUC held the truth in 90% of the runs with 16."
+    )
+  return ""
 
 
 def floor_cell(floor: Highest | None) -> Cell:

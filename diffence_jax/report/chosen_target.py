@@ -30,8 +30,8 @@ def notes(rows: Sequence[PredictorRow]) -> list[tuple[str, str]]:
       names.setdefault(row.chosen.title, []).append(row.name)
   which = "; ".join(f"{title} on {', '.join(of_title)}" for title, of_title in names.items())
   text = (
-    "on other models: AUC of the best single attack of all on the shadow models, each the "
-    "target in turn behind the same policy; no figure is picked on the samples that it is "
-    f"reported on ({which})"
+    "on other models: AUC of the attack that is best on the shadow models, each the target in "
+    "turn behind the same policy, of all that are quick enough to be run so; no figure is "
+    f"picked on the samples that it is reported on ({which})"
   )
   return [("chosen", text)]

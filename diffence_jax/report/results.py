@@ -21,6 +21,8 @@ T = TypeVar("T")
 
 # Raised when the file's fields change.
 SCHEMA = 5
+# That of files without `PredictorRow.chosen`, which are read too.
+_UNCHOSEN = 4
 
 
 def is_smoke(variant: str) -> bool:
@@ -267,7 +269,7 @@ def from_content(content: Mapping[str, Any], path: str | os.PathLike) -> Results
     ValueError: they are of another schema, or damaged.
   """
   remedy = "Run the experiment again, in another workdir."
-  return typed_content(Results, content, path, schema=SCHEMA, remedy=remedy)
+  return typed_content(Results, content, path, schema=SCHEMA, unchosen=_UNCHOSEN, remedy=remedy)
 
 
 def read_content(path: str | os.PathLike) -> dict[str, Any]:
@@ -293,6 +295,7 @@ def typed_content(
   path: str | os.PathLike,
   *,
   schema: int,
+  unchosen: int,
   remedy: str,
 ) -> T:
   """The results in what `read_content` returns.
@@ -301,14 +304,14 @@ def typed_content(
     kind: of the results, a dataclass.
     content: of the file.
     path: of the file, for errors.
-    schema: that this version writes; it reads the one before, too, whose rows of predictors
-      have no `chosen`.
+    schema: that this version writes.
+    unchosen: an older one that it reads, too, whose rows of predictors have no `chosen`.
     remedy: a sentence on what to do about another one.
 
   Raises:
     ValueError: the content is of another schema, or damaged.
   """
-  if content.get("schema") == schema - 1:
+  if content.get("schema") == unchosen:
     content = {**content, "schema": schema, "predictors": _not_chosen(content)}
   if content.get("schema") != schema:
     raise ValueError(
@@ -326,4 +329,4 @@ def _not_chosen(content: Mapping[str, Any]) -> Any:
   rows = content.get("predictors")
   if not isinstance(rows, list):
     return rows
-  return [{**row, "chosen": None} if isinstance(row, dict) else row for row in rows]
+  return [{"chosen": None, **row} if isinstance(row, dict) else row for row in rows]

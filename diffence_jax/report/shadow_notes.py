@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from diffence_jax.report.cells import NO_CHANGE, mark_notes, percent
+from diffence_jax.report.cells import NO_CHANGE, few_models, mark_notes, percent
 from diffence_jax.report.results import Results
 from diffence_jax.report.shadow_canaries import kinds
 from diffence_jax.report.shadow_rows import (
@@ -53,6 +53,7 @@ def notes(results: Results) -> list[tuple[str, str]]:
       "95% interval: of other samples on the target, of other samples and other pairs of "
       "models where every model is the target in turn",
     ),
+    *[("few models", text) for text in [few_models(shadow.num_models)] if text],
     ("+x% or -x%", f"change relative to {results.undefended.name}"),
   ]
   if numbers:

@@ -41,6 +41,12 @@ def test_intervals_of_every_model_in_turn_hold_the_truth(program, num_models, le
     assert row["AUC, truth"] > 0.53 and row["difference, truth"] < -0.01
 
 
+def test_of_few_models_that_differ_much_only_leaving_out_pairs_holds_it(program, monkeypatch):
+  held = program.every_model(8, 1.5, 1.0, False, RUNS)["AUC"]
+  monkeypatch.setattr(program, "aucs_without_each_pair", lambda phi, membership: None)
+  assert program.every_model(8, 1.5, 1.0, False, RUNS)["AUC"] < HELD <= held
+
+
 def test_single_examples_are_told_apart_from_chance_by_folds(program):
   row = program.single_examples(16, 0.0, 0.3, 20)
   assert abs(row["mean"] - 0.5) < 0.01 and row["mean, pairs left out"] < 0.48

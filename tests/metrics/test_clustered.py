@@ -219,24 +219,24 @@ def test_what_is_found_without_each_model_widens_an_interval_and_never_narrows_i
   scores, membership = example(4)
   once = clustered_roc(scores, membership).auc
   apart = 0.5 + 0.1 * np.arange(6) / 5
-  wide = clustered_roc(scores, membership, left_out=apart).auc
+  wide = clustered_roc(scores, membership, jackknife=apart).auc
   assert wide.value == once.value and wide.low < once.low < once.high < wide.high
-  assert clustered_roc(scores, membership, left_out=np.full(6, 0.7)).auc == once
+  assert clustered_roc(scores, membership, jackknife=np.full(6, 0.7)).auc == once
   other, _ = example(5)
   plain = clustered_difference(scores, other, membership)
   shared = clustered_difference(
-    scores, other, membership, left_out_a=apart, left_out_b=apart - 0.2
+    scores, other, membership, jackknife_a=apart, jackknife_b=apart - 0.2
   )
   assert shared == plain, "what moves both moves no difference"
   lone = clustered_difference(
-    scores, other, membership, left_out_a=apart, left_out_b=np.full(6, 0.6)
+    scores, other, membership, jackknife_a=apart, jackknife_b=np.full(6, 0.6)
   )
   assert lone.low < plain.low < plain.high < lone.high
-  for left_out in (apart[:5], apart + 0.6, np.full(6, np.nan)):
+  for jackknife in (apart[:5], apart + 0.6, np.full(6, np.nan)):
     with pytest.raises(ValueError, match="without each of the 6 independent models"):
-      clustered_roc(scores, membership, left_out=left_out)
-  with pytest.raises(ValueError, match="expected left_out_a and left_out_b"):
-    clustered_difference(scores, other, membership, left_out_a=apart)
+      clustered_roc(scores, membership, jackknife=jackknife)
+  with pytest.raises(ValueError, match="expected jackknife_a and jackknife_b"):
+    clustered_difference(scores, other, membership, jackknife_a=apart)
 
 
 def test_arguments_that_are_not_right_are_refused():

@@ -52,14 +52,14 @@ def test_the_spread_of_a_mean_is_the_one_that_repetition_shows():
 def test_leaving_out_stands_for_the_models_where_it_shows_more():
   rng = np.random.default_rng(0)
   shares, models = rng.normal(size=(5, 8)), np.array([0, 0, 1, 2, 3])
-  left_out = np.array([0.0, 10.0, -10.0, 4.0])
-  deviations = [value - sum(left_out) / 4 for value in left_out]
+  jackknife = np.array([0.0, 10.0, -10.0, 4.0])
+  deviations = [value - sum(jackknife) / 4 for value in jackknife]
   by_model = 3 / 4 * sum(deviation**2 for deviation in deviations)
   by_sample = np.sum(shares.sum(axis=0) ** 2)
   cells = np.stack([shares[models == m].sum(axis=0) for m in range(4)])
   expected = by_model + by_sample - np.sum(cells**2)
-  assert spread(shares, models, left_out).variance == pytest.approx(max(expected, by_model))
-  assert spread(shares, models, 1e-3 * left_out) == spread(shares, models)
+  assert spread(shares, models, jackknife).variance == pytest.approx(max(expected, by_model))
+  assert spread(shares, models, 1e-3 * jackknife) == spread(shares, models)
 
 
 def test_without_any_deviation_there_is_none():

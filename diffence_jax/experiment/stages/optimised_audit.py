@@ -28,6 +28,7 @@ class OptimisedAudit(Stage):
   """
 
   name: ClassVar[str] = "optimised_audit"
+  version: ClassVar[int] = 2
 
   asked: OptimisedQueries
   audit: ShadowAudit

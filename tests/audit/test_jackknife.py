@@ -10,7 +10,7 @@ from diffence_jax import metrics
 from diffence_jax.attacks import ATTACKS, run_attack
 from diffence_jax.audit.chosen import chosen_elsewhere
 from diffence_jax.audit.in_turn import views_in_turn
-from diffence_jax.audit.left_out import without_each_pair
+from diffence_jax.audit.jackknife import can_be_left_out, without_each_pair
 from diffence_jax.audit.membership import membership_matrix
 from diffence_jax.audit.shadow import in_turn_tables, samples_in_turn
 
@@ -24,10 +24,10 @@ def few_models(num_models, leak=1.0):
   return ensemble_of_records(records, pool, membership), records, membership, pool
 
 
-def test_a_pair_is_left_out_as_if_it_had_never_been_trained():
+def test_a_pair_is_jackknife_as_if_it_had_never_been_trained():
   ensemble, records, membership, pool = few_models(10)
   groups = {"first": np.arange(len(pool.labels)) < 100, "all": np.ones(len(pool.labels), bool)}
-  found = without_each_pair(ensemble, CHOICES, "undefended", 0, groups)
+  found = without_each_pair(ensemble, CHOICES, "undefended", 0, groups, chosen_on="first")
   assert len(found.aucs) == len(CHOICES) * len(groups)
   for pair in range(5):
     left = [s for s in range(10) if s // 2 != pair]
@@ -43,15 +43,32 @@ def test_a_pair_is_left_out_as_if_it_had_never_been_trained():
       for attack, scored in own.items():
         expected = metrics.roc(scored[sides], scored[~sides]).auc
         assert found.of(attack, group)[pair] == pytest.approx(expected, abs=1e-12)
-      chosen = chosen_elsewhere("undefended", own, sides, np.arange(8) // 2)
-      assert found.chosen[group][pair] == pytest.approx(chosen.auc.value, abs=1e-12)
+      if group == "first":
+        chosen = chosen_elsewhere("undefended", own, sides, np.arange(8) // 2)
+        assert found.chosen[pair] == pytest.approx(chosen.auc.value, abs=1e-12)
 
 
 @pytest.mark.parametrize("num_models", [6, 16])
 def test_many_models_need_it_not_and_too_few_cannot(num_models):
   ensemble, *_ = few_models(num_models)
   found = without_each_pair(ensemble, CHOICES, "undefended", 0, {})
-  assert not found.aucs and not found.chosen and found.of("confidence", "all") is None
+  assert not found.aucs and found.chosen is None and found.of("confidence", "all") is None
+
+
+def test_models_without_partners_are_left_out_where_enough_are_left():
+  draw = np.random.default_rng(0)
+  for num_models, expected in ((8, False), (14, True)):
+    half = np.arange(num_models)[:, None] < num_models // 2
+    unpaired = draw.permuted(np.tile(half, (1, 400)), axis=0)
+    assert can_be_left_out(unpaired) == expected
+    assert can_be_left_out(membership_matrix(num_models, 400, 0))
+  pool = make_pool()
+  membership = draw.permuted(np.tile(np.arange(8)[:, None] < 4, (1, len(pool.labels))), axis=0)
+  records = [make_record(s, pool, own, 1.0) for s, own in enumerate(membership)]
+  ensemble = ensemble_of_records(records, pool, membership)
+  attack = ATTACKS.choose("confidence")
+  rows = samples_in_turn(ensemble, "undefended", [attack], ~pool.is_known)
+  assert len(rows) == 1 and rows[0].auc.low < rows[0].auc.value
 
 
 def test_rows_of_few_models_have_the_wider_intervals():
@@ -78,20 +95,20 @@ def test_rows_of_few_models_have_the_wider_intervals():
       own, members = scores[:, natural], membership[:, natural]
       anew = found.of(choice.name, "samples")
       row = rows["scenario 3", choice.name, queries]
-      assert row.auc == metrics.clustered_roc(own, members, models=pairs, left_out=anew).auc
+      assert row.auc == metrics.clustered_roc(own, members, models=pairs, jackknife=anew).auc
       change = metrics.clustered_difference(
         own,
         bare[:, natural],
         members,
         models=pairs,
-        left_out_a=anew,
-        left_out_b=of_before.of(choice.name, "samples"),
+        jackknife_a=anew,
+        jackknife_b=of_before.of(choice.name, "samples"),
       )
       assert row.auc_change == change
       if not at:
         own, members = scores[:, pool.is_canary], membership[:, pool.is_canary]
         anew = found.of(choice.name, "mislabelled")
-        expected = metrics.clustered_roc(own, members, models=pairs, left_out=anew).auc
+        expected = metrics.clustered_roc(own, members, models=pairs, jackknife=anew).auc
         assert canaries["scenario 3", choice.name].auc == expected
   (chosen,) = [row for row in tables["chosen"] if row.predictor == "undefended"]
   assert chosen.auc.low < chosen.auc.value < chosen.auc.high

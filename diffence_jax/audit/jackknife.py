@@ -19,20 +19,18 @@ from diffence_jax.named import Choice
 
 # As many models are enough for intervals without it.
 ENOUGH_MODELS = 16
-# With fewer, a target would be attacked with a single pair.
-_FEWEST = 8
 
 
-class LeftOut(NamedTuple):
+class Jackknife(NamedTuple):
   """AUCs without each of the P pairs of models.
 
   Attributes:
     aucs: attack and group of samples to f64[P].
-    chosen: group to f64[P], of the attack that other models choose.
+    chosen: f64[P], of the attack that other models choose, on one of the groups.
   """
 
   aucs: Mapping[tuple[str, str], np.ndarray]
-  chosen: Mapping[str, np.ndarray]
+  chosen: np.ndarray | None
 
   def of(self, attack: str, group: str) -> np.ndarray | None:
     """The AUCs of an attack on a group; None where they were not found."""
@@ -45,7 +43,9 @@ def without_each_pair(
   name: str,
   at: int,
   groups: Mapping[str, np.ndarray],
-) -> LeftOut:
+  *,
+  chosen_on: str | None = None,
+) -> Jackknife:
   """Runs all attacks with every model in turn anew, without each pair.
 
   Args:
@@ -54,14 +54,16 @@ def without_each_pair(
     name: the policy that the models stand behind.
     at: the place among the numbers of queries.
     groups: name to bool[N], samples that figures are about.
+    chosen_on: the group that `chosen_elsewhere` is run on; None for none.
 
   Returns:
-    The AUCs; none with 16 models or more, and with fewer than 8.
+    The AUCs; none with 16 models or more, and where some sample would be left without models
+    that were trained on it, or without others: with fewer than 8 models, or a few more that are
+    not in complementary pairs.
   """
-  pairs = pairs_of(ensemble.membership)
-  if not _FEWEST <= len(pairs) < ENOUGH_MODELS:
-    return LeftOut({}, {})
-  aucs, chosen = {}, {}
+  if not can_be_left_out(ensemble.membership):
+    return Jackknife({}, None)
+  pairs, aucs, chosen = pairs_of(ensemble.membership), {}, []
   for pair in np.unique(pairs):
     left = pairs != pair
     scores = scores_in_turn(ensemble, attacks, name, at, left=left)
@@ -71,7 +73,31 @@ def without_each_pair(
       for attack, scored in of_group.items():
         auc = metrics.roc(scored[members], scored[~members]).auc
         aucs.setdefault((attack, group), []).append(auc)
-      row = chosen_elsewhere(name, of_group, members, pairs[left])
-      chosen.setdefault(group, []).append(row.auc.value)
-  as_arrays = lambda found: {key: np.array(values) for key, values in found.items()}
-  return LeftOut(as_arrays(aucs), as_arrays(chosen))
+      if group == chosen_on:
+        row = chosen_elsewhere(name, of_group, members, pairs[left])
+        chosen.append(row.auc.value)
+  found = {key: np.array(values) for key, values in aucs.items()}
+  return Jackknife(found, np.array(chosen) if chosen else None)
+
+
+def can_be_left_out(membership: np.ndarray) -> bool:
+  """Whether there are few models, and enough to attack each without its pair and another.
+
+  Args:
+    membership: bool[S,N], of the shadow models.
+  """
+  pairs = pairs_of(membership)
+  if len(pairs) >= ENOUGH_MODELS:
+    return False
+  for first in np.unique(pairs):
+    for second in np.unique(pairs[pairs != first]):
+      inside = membership[(pairs != first) & (pairs != second)]
+      # A variance needs two of either side, of some samples.
+      count = inside.sum(axis=0)
+      if not _enough(count) or not _enough(len(inside) - count):
+        return False
+  return True
+
+
+def _enough(count):
+  return count.min() >= 1 and count.max() >= 2
