@@ -123,8 +123,8 @@ def few_models(num_models: int) -> str:
   if num_models < ENOUGH_MODELS:
     return (
       f"With {num_models} models they are rough: those of an AUC are rather too wide where "
-      "models are in pairs of complementary members, as all attacks were run again without each "
-      "pair, and too narrow where they are not and differ much."
+      "models are in pairs of complementary members, as all attacks were run again without "
+      "each pair, and too narrow where they are not and differ much."
     )
   if num_models <= 32:
     return (
