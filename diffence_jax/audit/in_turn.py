@@ -74,19 +74,15 @@ def scores_in_turn(
   attacks: Sequence[Choice],
   name: str,
   at: int,
-  **models: np.ndarray | None,
+  *,
+  groups: np.ndarray | None = None,
+  membership: np.ndarray | None = None,
+  left: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
-  """Attack to its scores f64[S,N] of every model as the target.
-
-  Args:
-    ensemble: as of `views_in_turn`, like the next two.
-    attacks: those that are run.
-    name: the policy.
-    at: the place among the numbers of queries.
-    **models: `groups`, `membership` and `left`, as there.
-  """
+  """Attack to its scores f64[S,N] of every model as the target, as `views_in_turn` has them."""
   scores = {choice.name: [] for choice in attacks}
-  for view in views_in_turn(ensemble, name, at, **models):
+  views = views_in_turn(ensemble, name, at, groups=groups, membership=membership, left=left)
+  for view in views:
     for choice in attacks:
       scores[choice.name].append(run_attack(choice, view))
   return {attack: np.stack(of_models) for attack, of_models in scores.items()}

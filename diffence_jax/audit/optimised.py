@@ -83,13 +83,13 @@ def optimised_rows(asked: Mapping[str, Asked], attack: Choice) -> list[Optimised
   is_member = first.pool.is_member[judged]
   for name in first.names:
     for at in range(first.num_queries(name)):
-      before = before_jackknife = None
+      before = jackknife_before = None
       for sent, (ensemble, target) in asked.items():
         scores = scores_in_turn(ensemble, [attack], name, at)[attack.name]
         found = without_each_pair(ensemble, [attack], name, at, {_JUDGED: judged})
         jackknife = found.of(attack.name, _JUDGED)
         if before is None:
-          before, before_jackknife = scores, jackknife
+          before, jackknife_before = scores, jackknife
         of_target = run_attack(attack, target_view(target[name], ensemble, name, at))[judged]
         on_target = metrics.roc(of_target[is_member], of_target[~is_member])
         rows.append(
@@ -106,7 +106,7 @@ def optimised_rows(asked: Mapping[str, Asked], attack: Choice) -> list[Optimised
               membership,
               judged,
               jackknife=jackknife,
-              jackknife_before=before_jackknife,
+              jackknife_before=jackknife_before,
             ),
           )
         )

@@ -78,8 +78,8 @@ class PredictorRow:
     excess: the highest AUC above this floor.
     label_floor: the highest AUC behind an answer that tells the label alone, and how sure it
       is; None where labels were changed. See `audit.label_floor`.
-    chosen: the AUC of the attack that is strongest on shadow models behind the same policy, at
-      one query; None without shadow models. See `audit.chosen_target`.
+    chosen: the AUC, at one query, of the attack that is strongest on shadow models behind the
+      same policy; None without shadow models. See `audit.chosen_target`.
     attacks: every attack's row.
     highest_auc: over all attacks.
     highest_accuracy: as above.

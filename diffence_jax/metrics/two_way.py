@@ -73,7 +73,7 @@ def spread(
   """
   by_model, *others = _products(shares, shares, models)
   if jackknife is not None:
-    by_model = max(by_model, _jackknife(jackknife))
+    by_model = max(by_model, _jackknife_variance(jackknife))
   return _spread((by_model, *others), shares.shape[1], models)
 
 
@@ -102,7 +102,7 @@ def design(called: np.ndarray, membership: np.ndarray, models: np.ndarray) -> De
   )
 
 
-def _jackknife(jackknife):
+def _jackknife_variance(jackknife):
   """The variance of a figure that was found anew without each of G models."""
   num = len(jackknife)
   return float((num - 1) / num * np.sum((jackknife - np.mean(jackknife)) ** 2))

@@ -24,7 +24,7 @@ def few_models(num_models, leak=1.0):
   return ensemble_of_records(records, pool, membership), records, membership, pool
 
 
-def test_a_pair_is_jackknife_as_if_it_had_never_been_trained():
+def test_a_pair_is_left_out_as_if_it_had_never_been_trained():
   ensemble, records, membership, pool = few_models(10)
   groups = {"first": np.arange(len(pool.labels)) < 100, "all": np.ones(len(pool.labels), bool)}
   found = without_each_pair(ensemble, CHOICES, "undefended", 0, groups, chosen_on="first")
