@@ -15,6 +15,7 @@ import scipy.special
 from diffence_jax.attacks.attack import declaration_of
 from diffence_jax.audit.answers import DefendedEnsemble
 from diffence_jax.audit.in_turn import pairs_of, scores_in_turn
+from diffence_jax.audit.jackknife import Jackknife, without_each_pair
 from diffence_jax.audit.predictors import ModelRecord, Predictor, name_undone
 from diffence_jax.metrics import (
   Estimate,
@@ -152,18 +153,33 @@ class Scored(NamedTuple):
   Attributes:
     scores: attack to f64[S,N], of every model in turn.
     inverse: f64[S,N], one over the number of different answers.
+    jackknife: what attacks find without each pair, where there are few models.
   """
 
   scores: list[dict[str, np.ndarray]]
   inverse: list[np.ndarray]
+  jackknife: list[Jackknife]
 
 
-def score_all(ensemble: DefendedEnsemble, attacks: Sequence[Choice], name: str) -> Scored:
-  """Attacks every model in turn behind a policy, as often as it is asked."""
+def score_all(
+  ensemble: DefendedEnsemble,
+  attacks: Sequence[Choice],
+  name: str,
+  groups: Mapping[str, np.ndarray],
+) -> Scored:
+  """Attacks every model in turn behind a policy, as often as it is asked.
+
+  Args:
+    ensemble: the shadow models.
+    attacks: those that can be run with every model in turn.
+    name: the policy.
+    groups: name to bool[N], the samples that figures will be about.
+  """
   numbers = range(ensemble.num_queries(name))
   return Scored(
     [scores_in_turn(ensemble, attacks, name, at) for at in numbers],
     [ensemble.at(name, at).statistic(usefulness)[..., _INVERSE] for at in numbers],
+    [without_each_pair(ensemble, attacks, name, at, groups) for at in numbers],
   )
 
 
@@ -185,7 +201,8 @@ def frontier_row(
     groups: a group's name to bool[N], the samples that its figures are about.
     drawing: how the candidates of the ensemble are drawn.
     read_others: model to its recorded answers to images of another data set; None for none.
-    undone: what attacks make of the answers that come out where the policy is undone, too.
+    undone: what attacks make of the answers that come out where the policy is undone, too; of
+      these groups.
 
   Returns:
     A group's name to its row.
@@ -195,7 +212,7 @@ def frontier_row(
       models only.
   """
   _check_groups(groups, ensemble.membership)
-  scored = {"": score_all(ensemble, attacks, predictor.name)}
+  scored = {"": score_all(ensemble, attacks, predictor.name, groups)}
   if undone:
     scored[name_undone("")] = undone
   read = ensemble.at(predictor.name, 0).statistic(usefulness)
@@ -211,7 +228,7 @@ def frontier_row(
       drawing=drawing if ensemble.draws(predictor.name) else None,
       most_queries=max(ensemble.queries),
       **_useful(read.astype(np.float64), others, ensemble, samples),
-      **_private(scored, ensemble, samples),
+      **_private(scored, ensemble, group, samples),
     )
     for group, samples in groups.items()
   }
@@ -260,25 +277,30 @@ def _useful(read, others, ensemble, samples):
   }
 
 
-def _private(scored, ensemble, samples):
+def _private(scored, ensemble, group, samples):
   """The figures of privacy of `FrontierRow`.
 
   Args:
     scored: `Scored` by what stands behind an attack's title.
     ensemble: the shadow models.
+    group: the name of these samples.
     samples: bool[N].
   """
   members, pairs = ensemble.membership[:, samples], pairs_of(ensemble.membership)
   reached, limits = [], []
-  for behind, (scores, inverse) in scored.items():
+  for behind, (scores, inverse, jackknife) in scored.items():
     shares = [values[:, samples].mean() for values in inverse]
     for attack in scores[0]:
       of_attack = [of_queries[attack][:, samples] for of_queries in scores]
+      anew = [of_queries.of(attack, group) for of_queries in jackknife]
       title = f"{declaration_of(attack).title}{behind}"
-      for k, scores_of_k in zip(ensemble.queries, of_attack, strict=False):
-        roc = clustered_roc(scores_of_k, members, models=pairs, limits=(LIMIT,))
+      for k, scores_of_k, without in zip(ensemble.queries, of_attack, anew, strict=False):
+        roc = clustered_roc(
+          scores_of_k, members, models=pairs, limits=(LIMIT,), jackknife=without
+        )
         reached.append(Strongest(title, k, roc.auc, roc.tpr_at_fpr(LIMIT)))
-      limits.append(unlimited_auc(of_attack, shares, members, models=pairs))
+      anew = None if anew[0] is None else anew
+      limits.append(unlimited_auc(of_attack, shares, members, models=pairs, jackknife=anew))
   return {
     "once": _strongest([figure for figure in reached if figure.queries == 1]),
     "often": _strongest(reached),

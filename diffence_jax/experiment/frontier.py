@@ -275,7 +275,7 @@ def measure_frontier(
     other = undone(predictor)
     comes_out = other and (other.policy.name, tuple(sorted(other.policy.options.items())))
     if comes_out not in attacked:
-      attacked[comes_out] = other and score_all(ensemble_of(other), attacks, other.name)
+      attacked[comes_out] = other and score_all(ensemble_of(other), attacks, other.name, chosen)
     measured = frontier_row(
       ensemble_of(predictor), predictor, attacks, chosen, drawing, read_others,
       undone=attacked[comes_out],

@@ -124,7 +124,7 @@ def clustered_roc(
       NaN, there is no member or no non-member, or a limit is not a rate.
   """
   scores, membership, models = check_scores(scores, membership, models)
-  jackknife = _check_jackknife("jackknife", jackknife, models)
+  jackknife = check_jackknife("jackknife", jackknife, models)
   limits = check_type("limits", limits, Sequence[float])
   pooled = roc(scores[membership], scores[~membership])
   shares = auc_shares(scores, membership, pooled.auc)
@@ -187,8 +187,8 @@ def clustered_difference(
   shares = np.subtract(
     *(auc_shares(scores, members, auc) for scores, auc in zip(pair, (a, b), strict=True))
   )
-  a_anew = _check_jackknife("jackknife_a", jackknife_a, models)
-  b_anew = _check_jackknife("jackknife_b", jackknife_b, models)
+  a_anew = check_jackknife("jackknife_a", jackknife_a, models)
+  b_anew = check_jackknife("jackknife_b", jackknife_b, models)
   if (a_anew is None) != (b_anew is None):
     raise ValueError("Got jackknife of one attack; expected jackknife_a and jackknife_b.")
   jackknife = None if a_anew is None else a_anew - b_anew
@@ -256,8 +256,8 @@ def check_scores(
   return scores, membership, models
 
 
-def _check_jackknife(name, aucs, models):
-  """The AUCs f64[G] without each model, or None."""
+def check_jackknife(name: str, aucs: ArrayLike | None, models: np.ndarray) -> np.ndarray | None:
+  """The AUCs f64[G] without each of the G independent models of i[T], or None; its errors."""
   if aucs is None:
     return None
   aucs, num = check_numbers(name, aucs).astype(np.float64), int(models.max()) + 1

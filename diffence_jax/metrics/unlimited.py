@@ -21,7 +21,12 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from diffence_jax.checks import check_numbers
-from diffence_jax.metrics.clustered import auc_estimate, auc_shares, check_scores
+from diffence_jax.metrics.clustered import (
+  auc_estimate,
+  auc_shares,
+  check_jackknife,
+  check_scores,
+)
 from diffence_jax.metrics.intervals import Estimate
 from diffence_jax.metrics.roc import roc
 from diffence_jax.metrics.two_way import spread
@@ -46,6 +51,7 @@ def unlimited_auc(
   membership: ArrayLike,
   *,
   models: ArrayLike | None = None,
+  jackknife: Sequence[ArrayLike] | None = None,
 ) -> Unlimited:
   """Fits AUC(R) = a + b/R by least squares.
 
@@ -56,12 +62,14 @@ def unlimited_auc(
       changes, the last AUC is taken as it is.
     membership: bool[T,N], whether sample n is a member of target t.
     models: as for `clustered_roc`.
+    jackknife: as there, for every number of queries.
 
   Returns:
     The intercept with its interval, and how well the line fits.
 
   Raises:
-    ValueError: as by `clustered_roc`, or the numbers of queries do not fit the scores.
+    ValueError: as by `clustered_roc`, or the numbers of queries do not fit the scores or the
+      jackknife.
   """
   inverse = check_numbers("inverse_queries", inverse_queries).astype(np.float64)
   if inverse.shape != (len(scores),) or not np.all((inverse > 0.0) & (inverse <= 1.0)):
@@ -69,14 +77,23 @@ def unlimited_auc(
       f"inverse_queries is {inverse.tolist()}; expected one number for each of {len(scores)} "
       "numbers of queries, above 0 and at most 1."
     )
+  if jackknife is not None and len(jackknife) != len(scores):
+    raise ValueError(
+      f"Got jackknife of {len(jackknife)} numbers of queries; expected {len(scores)}."
+    )
   weights = intercept_weights(inverse)
-  aucs, shares = np.empty(len(inverse)), 0.0
+  aucs, shares, anew = np.empty(len(inverse)), 0.0, None
   for at, (weight, of_queries) in enumerate(zip(weights, scores, strict=True)):
     checked, members, groups = check_scores(of_queries, membership, models)
     aucs[at] = roc(checked[members], checked[~members]).auc
     shares = shares + weight * auc_shares(checked, members, aucs[at])
+    if jackknife is not None:
+      without = check_jackknife("jackknife", jackknife[at], groups)
+      anew = weight * without + (0.0 if anew is None else anew)
   intercept = weights @ aucs
-  estimate = auc_estimate(float(np.clip(intercept, 0.0, 1.0)), spread(shares, groups), groups)
+  estimate = auc_estimate(
+    float(np.clip(intercept, 0.0, 1.0)), spread(shares, groups, anew), groups
+  )
   if np.ptp(inverse) == 0.0:
     return Unlimited(estimate, 0.0)
   slope = (aucs - intercept) @ inverse / (inverse @ inverse)

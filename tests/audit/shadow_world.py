@@ -110,9 +110,9 @@ def ensemble_of_records(records, pool, membership, versions=1, fit_answers=None)
   )
 
 
-def make_world(leak, versions=1):
+def make_world(leak, versions=1, num_models=NUM_MODELS):
   pool = make_pool()
-  membership = membership_matrix(NUM_MODELS, len(pool.labels), 3)
+  membership = membership_matrix(num_models, len(pool.labels), 3)
   records = [make_record(s, pool, own, leak, versions) for s, own in enumerate(membership)]
   ensemble = ensemble_of_records(records, pool, membership, versions)
   target = make_record(1000, pool, pool.is_member[:NUM], leak, versions)

@@ -51,8 +51,11 @@ def test_a_planted_leak_is_told_and_none_where_there_is_none(leaky):
     assert row.once.auc.low < 0.52 and row.often.auc.value < 0.56
 
 
-def test_privacy_is_that_of_the_tables_of_the_audit(leaky):
-  world, rows = leaky
+@pytest.mark.parametrize("num_models", [8, NUM_MODELS])
+def test_privacy_is_that_of_the_tables_of_the_audit(num_models):
+  """Of few models with what attacks find without each pair, too."""
+  world = make_world(2.0, num_models=num_models)
+  rows = rows_of(world)
   reported = ~world.pool.is_known & ~world.pool.is_canary
   tables, _ = in_turn_tables(
     world.ensemble, ATTACKS_IN_TURN, ATTACKS_IN_TURN[1], reported=reported, has_epsilon=False
@@ -72,7 +75,7 @@ def test_attackers_undo_what_can_be_undone(leaky):
   world, rows = leaky
   groups = {"target": ~world.pool.is_known & ~world.pool.is_canary}
   protected, before = PREDICTORS[1], PREDICTORS[0]
-  undone = score_all(world.ensemble, ATTACKS_IN_TURN, before.name)
+  undone = score_all(world.ensemble, ATTACKS_IN_TURN, before.name, groups)
   arguments = (world.ensemble, protected, ATTACKS_IN_TURN, groups, DRAWING)
   row = frontier_row(*arguments, undone=undone)["target"]
   # The undefended answers come out, and tell more; useful is what is served.

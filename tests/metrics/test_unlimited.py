@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.special
 import scipy.stats
 
 from diffence_jax.metrics import roc, unlimited_auc
@@ -63,6 +64,34 @@ def test_its_variance_is_that_of_a_jackknife_over_pairs():
   deviation = np.sqrt(19 / 20 * np.sum((without - np.mean(without)) ** 2))
   # The two-way interval is about other samples too, which here differ in nothing.
   assert 0.8 < (auc.high - auc.low) / 2.0 / (2.09 * deviation) < 2.0
+
+
+def test_what_is_found_without_each_pair_takes_the_place_of_the_models_part():
+  scores, membership = simulated(2, num_models=8)
+  pairs = np.arange(8) // 2
+  weights = intercept_weights(1.0 / QUERIES)
+  plain, _ = unlimited_auc(scores, 1.0 / QUERIES, membership, models=pairs)
+  # Without each of four pairs: so far apart that nothing else counts.
+  without = 0.6 + np.outer([0.5, 1.0, 1.5, 2.0], [0.1, -0.1, 0.05, -0.05])
+  wide, _ = unlimited_auc(scores, 1.0 / QUERIES, membership, models=pairs, jackknife=without)
+  intercepts = weights @ without
+  deviation = np.sqrt(3 / 4 * np.sum((intercepts - intercepts.mean()) ** 2))
+  margin = scipy.special.logit(wide.high) - scipy.special.logit(wide.value)
+  expected = scipy.stats.t.ppf(0.975, 3) * deviation / (wide.value * (1.0 - wide.value))
+  np.testing.assert_allclose(margin, expected, rtol=0.05)
+  same = np.full((4, 4), 0.6)
+  assert (
+    unlimited_auc(scores, 1 / QUERIES, membership, models=pairs, jackknife=same).auc == plain
+  )
+
+
+@pytest.mark.parametrize("jackknife", [np.full((2, 8), 0.5), np.full((4, 7), 0.5)])
+def test_a_jackknife_of_another_shape_is_refused(jackknife):
+  scores, membership = simulated(0)
+  with pytest.raises(ValueError, match="Got jackknife"):
+    unlimited_auc(
+      scores, 1.0 / QUERIES, membership, models=np.arange(16) // 2, jackknife=jackknife
+    )
 
 
 def test_an_answer_that_never_changes_has_no_other_limit():
