@@ -22,6 +22,8 @@ WIDTH = 118
 _LEAST_WIDTH = 40
 # A share's interval that is wider tells nothing: it is not printed. Files have it.
 _WIDEST = 0.5
+# With fewer models no pair can be left out; with more than these all intervals hold.
+_LEAVE_A_PAIR, _MANY_MODELS = 8, 32
 GAP_FLOOR_NOTE = (
   "AUC of calling every correctly classified image a member; no defense that keeps the labels "
   "gets below it"
@@ -118,7 +120,7 @@ def loss_tail_notes(row: PredictorRow) -> list[tuple[str, str]]:
 
 def few_models(num_models: int) -> str:
   """What few models do to intervals over all of them; empty where there are many."""
-  if num_models < 8:
+  if num_models < _LEAVE_A_PAIR:
     return f"With {num_models} models they are too narrow where models differ much."
   if num_models < ENOUGH_MODELS:
     return (
@@ -126,7 +128,7 @@ def few_models(num_models: int) -> str:
       "models are in pairs of complementary members, as all attacks were run again without "
       "each pair, and too narrow where they are not and differ much."
     )
-  if num_models <= 32:
+  if num_models <= _MANY_MODELS:
     return (
       f"With {num_models} models they are a little too narrow where models differ much: in "
       "such simulations 95% intervals of an AUC held the truth in 90% of the runs with 16."

@@ -316,7 +316,7 @@ def typed_content(
   if content.get("schema") != schema:
     raise ValueError(
       f"{path} is of schema {content.get('schema')!r}; this version of diffence_jax reads "
-      f"schema {schema}. {remedy}"
+      f"schemas {unchosen} and {schema}. {remedy}"
     )
   try:
     return from_plain(kind, content)

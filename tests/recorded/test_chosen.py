@@ -77,5 +77,7 @@ def test_results_from_before_it_are_read_without(results):
   found = from_content(content, "results.json")
   assert found.schema == SCHEMA and {row.chosen for row in found.predictors} == {None}
   assert found.in_turn == results.in_turn
-  with pytest.raises(ValueError, match=f"reads schema {SCHEMA}. Run diffence audit again"):
+  with pytest.raises(
+    ValueError, match=f"reads schemas {SCHEMA - 1} and {SCHEMA}. Run diffence audit again"
+  ):
     from_content(content | {"schema": SCHEMA - 2}, "results.json")

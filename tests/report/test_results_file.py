@@ -63,7 +63,8 @@ def test_a_figure_that_is_not_finite_is_refused(figure, tmp_path):
 @pytest.mark.parametrize("schema", [1, SCHEMA + 1, "2", None])
 def test_another_schema_is_refused_with_advice(schema, tmp_path):
   content = json.loads(to_json(stored())) | {"schema": schema}
-  message = f"of schema {schema!r}; .* reads schema {SCHEMA}. Run the experiment again"
+  read = f"schemas {SCHEMA - 1} and {SCHEMA}"
+  message = f"of schema {schema!r}; .* reads {read}. Run the experiment again"
   with pytest.raises(ValueError, match=message):
     read_results(_file(tmp_path / "results.json", content))
 
