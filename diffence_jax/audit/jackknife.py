@@ -17,6 +17,8 @@ from diffence_jax.audit.chosen import chosen_elsewhere
 from diffence_jax.audit.in_turn import pairs_of, scores_in_turn
 from diffence_jax.named import Choice
 
+# With fewer models no pair can be left out.
+LEAST_MODELS = 8
 # As many models are enough for intervals without it.
 ENOUGH_MODELS = 16
 

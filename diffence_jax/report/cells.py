@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from diffence_jax.audit.jackknife import ENOUGH_MODELS
+from diffence_jax.audit.jackknife import ENOUGH_MODELS, LEAST_MODELS
 from diffence_jax.audit.rows import Highest, PredictorRow
 from diffence_jax.disk import write_atomically
 from diffence_jax.metrics import Estimate, Rate
@@ -22,8 +22,8 @@ WIDTH = 118
 _LEAST_WIDTH = 40
 # A share's interval that is wider tells nothing: it is not printed. Files have it.
 _WIDEST = 0.5
-# With fewer models no pair can be left out; with more than these all intervals hold.
-_LEAVE_A_PAIR, _MANY_MODELS = 8, 32
+# With more models intervals hold also where models differ much.
+_MANY_MODELS = 32
 GAP_FLOOR_NOTE = (
   "AUC of calling every correctly classified image a member; no defense that keeps the labels "
   "gets below it"
@@ -120,7 +120,7 @@ def loss_tail_notes(row: PredictorRow) -> list[tuple[str, str]]:
 
 def few_models(num_models: int) -> str:
   """What few models do to intervals over all of them; empty where there are many."""
-  if num_models < _LEAVE_A_PAIR:
+  if num_models < LEAST_MODELS:
     return f"With {num_models} models they are too narrow where models differ much."
   if num_models < ENOUGH_MODELS:
     return (

@@ -109,6 +109,16 @@ def test_a_dry_run_tells_what_would_be_done(finished, tmp_path):
   assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize(("num_models", "pairs"), [(6, None), (8, 4), (14, 7), (16, None)])
+def test_a_dry_run_tells_that_few_models_are_attacked_again(num_models, pairs, tmp_path):
+  config = f"--config={CONFIGS / 'digits.py'}:audit"
+  told = dry_run(config, f"--workdir={tmp_path}", f"--config.shadow.num_models={num_models}")
+  (line,) = [line for line in told.splitlines() if line.startswith("shadow_audit")]
+  assert f"{num_models} models' answers to attack" in line
+  assert ("again without each of" in line) == (pairs is not None)
+  assert pairs is None or f"each of {pairs} pairs" in line
+
+
 def test_a_finished_run_is_exported(finished, tmp_path):
   workdir, _ = finished
   path = tmp_path / "protected.stablehlo"

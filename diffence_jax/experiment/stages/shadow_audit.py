@@ -17,6 +17,7 @@ from diffence_jax.audit.in_turn_file import (
   read_in_turn,
   written_in_turn,
 )
+from diffence_jax.audit.jackknife import ENOUGH_MODELS, LEAST_MODELS
 from diffence_jax.audit.label_floor import LABELS_ALONE, floor_attacks
 from diffence_jax.audit.pool import Pool
 from diffence_jax.audit.predictors import (
@@ -190,7 +191,10 @@ class ShadowAudit(Stage):
     # Float64, of every predictor and of the labels alone.
     size = 8 * num_models * len(self.pool.ids) * (len(self.predictors) + 1)
     size *= sum(map(is_in_turn, self.attacks))
-    text = f"{num_models} models' answers to attack, {size / 2**20:,.1f} MiB of scores"
+    again = ""
+    if LEAST_MODELS <= num_models < ENOUGH_MODELS:
+      again = f", again without each of {-(-num_models // 2)} pairs"
+    text = f"{num_models} models' answers to attack{again}, {size / 2**20:,.1f} MiB of scores"
     if self.output is None:
       return text
     once = len(self.pool.ids) * self.shadow_queries.num_versions * (num_models + 1)
