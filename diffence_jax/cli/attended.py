@@ -17,7 +17,10 @@ from diffence_jax.stopping import START_AGAIN
 
 # From here on what C++ says is held back: a fatal error, or one that may come before it.
 _HELD = re.compile(rb"F\d{4} |E\d{4} .*coordination service")
+# Each process says so of each group of devices, and nobody needs it.
+_NOISE = b"[Gloo] Rank "
 _LOST = b"JAX distributed service detected fatal errors"
+_HANDED_ON = (signal.SIGINT, signal.SIGTERM)
 # Seconds for the last words, after the end.
 _LAST_WORDS = 1.0
 
@@ -33,24 +36,38 @@ def attend(argv: Sequence[str]) -> None:
     return
   alive, keep = os.pipe()
   said, saying = os.pipe()
+  # One that comes before this process can hand it on waits.
+  signal.pthread_sigmask(signal.SIG_BLOCK, _HANDED_ON)
   child = os.fork()
   if child:
     os.close(alive)
     os.close(saying)
     sys.exit(_wait(child, said))
+  signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDED_ON)
   os.close(keep)
   os.close(said)
-  # Python says things itself; what C++ says goes through the other process.
-  sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace")
+  # Python says things itself; what C++ says goes through the other process, on stderr: stdout
+  # is for the table alone.
+  sys.stdout, sys.stderr = _own(sys.stdout, 1), _own(sys.stderr, 2)
+  os.dup2(saying, 1)
   os.dup2(saying, 2)
   os.close(saying)
   threading.Thread(target=lambda: (os.read(alive, 1), os._exit(1)), daemon=True).start()
 
 
+def _own(stream, descriptor):
+  """A stream to where a standard one goes now, whatever becomes of its descriptor."""
+  stream.flush()
+  return os.fdopen(
+    os.dup(descriptor), "w", buffering=1, encoding=stream.encoding, errors=stream.errors
+  )
+
+
 def _wait(child, said):
   """The exit code of the child, after what there is to say of its end."""
-  for number in (signal.SIGINT, signal.SIGTERM):
+  for number in _HANDED_ON:
     signal.signal(number, lambda number, _: os.kill(child, number))
+  signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDED_ON)
   held = []
   reader = threading.Thread(target=_pass_on, args=(said, held), daemon=True)
   reader.start()
@@ -77,6 +94,6 @@ def _pass_on(said, held):
     for line in lines:
       if held or _HELD.match(line):
         held.append(line)
-      else:
+      elif not line.startswith(_NOISE):
         sys.stderr.buffer.write(line)
         sys.stderr.flush()

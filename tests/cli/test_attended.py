@@ -46,6 +46,13 @@ def test_who_ends_orderly_is_as_if_nobody_waited(what, code, said):
   assert (process.communicate()[1], process.returncode) == (said, code)
 
 
+def test_stdout_is_pythons_alone():
+  said = r"b'[Gloo] Rank 0 is connected\nof C++\n'"
+  process = start(f"print('table'); os.write(1, {said}); print('rest')")
+  assert process.communicate() == ("table\nrest\n", "of C++\n")
+  assert process.returncode == 0
+
+
 def test_a_lost_first_process_is_a_line_and_no_trace():
   process = start(f"say('before\\n'); {LOST}os.abort()")
   said = process.communicate()[1]
