@@ -22,7 +22,7 @@ if "XLA_FLAGS" not in os.environ:
     # Emitting what is fused takes half of the time; later ones know no other way, nor the flag.
     _flags.append("--xla_cpu_use_fusion_emitters=false")
   os.environ["XLA_FLAGS"] = " ".join(_flags)
-# Where in the code each operation was traced is for profiles and errors of the compiler; finding
+# Where in the code an operation was traced is for profiles and errors of the compiler; finding
 # it takes a tenth of the time of all that traces.
 os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
 # Test processes share few cores, which threads that wait for one another take away.

@@ -11,6 +11,7 @@ from pathlib import Path
 import flax.linen as nn
 import jax
 import numpy as np
+from training.small_attacker import SmallAttacker
 
 import diffence_jax as dj
 from diffence_jax import models, parallel
@@ -20,6 +21,7 @@ from diffence_jax.defense import POLICIES, RankPolicy, Record
 from diffence_jax.predictor import Bound
 from diffence_jax.training import (
   TrainSettings,
+  advreg,
   train_classifier,
   train_denoiser,
   train_ensemble,
@@ -78,6 +80,9 @@ np.save(folder / "losses.npy", [json.loads(line)["loss"] for line in lines])
 
 # Every kind of training-time defense: further groups of examples, teachers, padded batches, two
 # kinds of steps, a loss of its own. Convolutions where batches or models are of a new kind.
+# Fewer and smaller steps of the attack network: one is as another.
+advreg.AttackNetwork = SmallAttacker
+advreg._ATTACK_EPOCHS_AT_FIRST, advreg._ATTACK_BATCHES_A_ROUND = 1, 3
 reference = {"images": images[::-1][:24], "labels": labels[::-1][:24]}
 for name, module, options in (
   ("advreg", Dense(), {}),

@@ -20,17 +20,20 @@ def slow_interval(hits, errors, limit, design):
     zip(hits / design.hits, errors / design.errors, strict=True)
   ):
     above = scipy.stats.beta(error + 0.5, num_errors - error + 0.5).sf(limit)
+    # The rule's own threshold is also taken for certain.
+    scores = [scipy.stats.norm.ppf(above), *([0.0] if at == allowed[-1] else [])]
+    scores = [first for first in scores if abs(first) <= design.quantile]
+    if not scores:
+      continue
     share = scipy.stats.beta(hit + 0.5, num_hits - hit + 0.5).sf(grid)
     second, rho = scipy.stats.norm.ppf(share), design.correlation
-    # The rule's own threshold is also taken for certain.
-    for first in [scipy.stats.norm.ppf(above), *([0.0] if at == allowed[-1] else [])]:
-      if abs(first) <= design.quantile:
-        # The ellipse of two normal scores that go together.
-        far = first**2 + (second - rho * first) ** 2 / (1 - rho**2)
-        inside |= far <= design.quantile**2
-        # None, or all, can always be chance.
-        inside |= (grid < (hit + 0.5) / num_hits) & (hits[at] == 0)
-        inside |= (grid > (hit - 0.5) / num_hits) & (hits[at] == hits[-1])
+    for first in scores:
+      # The ellipse of two normal scores that go together.
+      far = first**2 + (second - rho * first) ** 2 / (1 - rho**2)
+      inside |= far <= design.quantile**2
+      # None, or all, can always be chance.
+      inside |= (grid < (hit + 0.5) / num_hits) & (hits[at] == 0)
+      inside |= (grid > (hit - 0.5) / num_hits) & (hits[at] == hits[-1])
   found = grid[inside]
   return (0.0 if inside[0] else found[0]), (1.0 if inside[-1] else found[-1])
 

@@ -12,9 +12,11 @@ import scipy.special
 from hypothesis import example, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
+from small_attacker import SmallAttacker
 from small_classifier import NUM_CLASSES, Classifier
 
 from diffence_jax import models, parallel, rng
+from diffence_jax.training import advreg as module_of_advreg
 from diffence_jax.training.advreg import advreg, advreg_schedule, attack_outputs
 from diffence_jax.training.baselines import undefended
 from diffence_jax.training.classifier import train_classifier
@@ -286,6 +288,12 @@ def test_a_leak_is_learnt_and_then_closed():
   assert after["regularised"] < after["classifier"] - 0.1
 
 
+@pytest.fixture
+def small_attacker(monkeypatch):
+  """Where whole trainings are compared, which do the same whatever its size."""
+  monkeypatch.setattr(module_of_advreg, "AttackNetwork", SmallAttacker)
+
+
 def train(directory, recipe, seed=SEED, reference=REFERENCE):
   return train_classifier(
     recipe,
@@ -298,7 +306,7 @@ def train(directory, recipe, seed=SEED, reference=REFERENCE):
   )
 
 
-def test_a_classifier_is_trained_and_the_seed_decides_it(tmp_path):
+def test_a_classifier_is_trained_and_the_seed_decides_it(tmp_path, small_attacker):
   recipe = advreg(MODULE, SETTINGS)
   assert recipe.needs_reference
   first, again = (train(tmp_path / name, recipe) for name in "ab")
@@ -310,7 +318,7 @@ def test_a_classifier_is_trained_and_the_seed_decides_it(tmp_path):
     train(tmp_path / "d", recipe, reference=None)
 
 
-def test_without_weight_it_is_the_undefended_classifier(tmp_path):
+def test_without_weight_it_is_the_undefended_classifier(tmp_path, small_attacker):
   game = train(tmp_path / "game", advreg(MODULE, SETTINGS, alpha=0.0))
   plain = train(tmp_path / "plain", undefended(MODULE, SETTINGS))
   assert_same(game, plain, rtol=1e-4, atol=1e-5)
@@ -337,7 +345,7 @@ def ensemble(recipe, chosen, at_once):
   return {i: kept[place] for place, i in enumerate(chosen)}
 
 
-def test_a_model_of_an_ensemble_is_what_plain_steps_make_of_its_members():
+def test_a_model_of_an_ensemble_is_what_plain_steps_make_of_its_members(small_attacker):
   recipe = advreg(MODULE, SETTINGS)
   kept = ensemble(recipe, [1], 1)
   own = np.flatnonzero(MEMBERSHIP[1])
@@ -355,7 +363,7 @@ def test_a_model_of_an_ensemble_is_what_plain_steps_make_of_its_members():
   assert_same(kept[1], recipe.variables(state), rtol=1e-4, atol=1e-5)
 
 
-def test_several_at_once_are_the_same_models_as_one_after_another():
+def test_several_at_once_are_the_same_models_as_one_after_another(small_attacker):
   recipe = advreg(MODULE, SETTINGS)
   alone, together = ensemble(recipe, [0, 1, 2], 1), ensemble(recipe, [0, 1, 2], 2)
   assert sorted(alone) == sorted(together) == [0, 1, 2]

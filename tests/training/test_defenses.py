@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from small_attacker import SmallAttacker
 
 from diffence_jax import models, parallel
-from diffence_jax.training import Recipe, TrainSettings, train_classifier
+from diffence_jax.training import Recipe, TrainSettings, advreg, train_classifier
 from diffence_jax.training.registry import DEFENSES, make_recipe
 
 SETTINGS = TrainSettings(20, epochs=4, batch_size=8, learning_rate=1e-2, weight_decay=0.0)
@@ -27,6 +28,12 @@ NUM_CLASSES = 3
 @pytest.fixture(autouse=True)
 def standard_dtype_promotion():
   """Whatever the caller set, as here strict promotion, training takes no notice."""
+
+
+@pytest.fixture(autouse=True)
+def small_attacker(monkeypatch):
+  """What takes most of advreg's time is as published in test_advreg.py."""
+  monkeypatch.setattr(advreg, "AttackNetwork", SmallAttacker)
 
 
 class KilledError(Exception):
