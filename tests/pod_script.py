@@ -39,6 +39,11 @@ else:
   raise AssertionError("another's error was not noticed")
 assert parallel.together(lambda: number) == number
 
+agreement = parallel.Agreement(mesh)
+# After the same step in both, whoever asks, and once.
+assert [agreement.reached(number == "1" and step == 2) for step in range(6)].index(True) == 3
+assert not agreement.reached(True)
+
 rows = np.arange(8)
 assert np.array_equal(parallel.part(mesh, rows), np.split(rows, int(count))[int(number)])
 for name, shard_parameters in (("whole", False), ("divided", True)):

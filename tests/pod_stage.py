@@ -1,8 +1,9 @@
 """One process that runs the stage of a small network, alone or in a pod; for test_pod_ends.py.
 
-    python pod_stage.py WORKDIR HOST:PORT,NUMBER,COUNT|alone SHARD SECONDS
+    python pod_stage.py WORKDIR HOST:PORT,NUMBER,COUNT|alone SHARD SECONDS EVERY
 
-Every step takes so many seconds more, and its number goes to `WORKDIR/step`.
+Every step takes so many seconds more, and its number goes to `WORKDIR/step`. After EVERY steps
+a checkpoint is due.
 """
 
 import dataclasses
@@ -72,7 +73,7 @@ def slow_down(workdir, seconds):
   loop.place = place_slowly
 
 
-def main(workdir, together, shard, seconds):
+def main(workdir, together, shard, seconds, every):
   """Computes the stage, as a run of an experiment does."""
   alone = together == "alone"
   if not alone:
@@ -80,10 +81,7 @@ def main(workdir, together, shard, seconds):
   if float(seconds):
     slow_down(workdir, float(seconds))
   store, stage = Store(workdir), Pixels()
-  # Divided, a checkpoint is written when one is due; else when the process is asked to stop.
-  compute = Compute(
-    checkpoint_every=10 if shard == "True" else 1000, shard_parameters=shard == "True"
-  )
+  compute = Compute(checkpoint_every=int(every), shard_parameters=shard == "True")
   if alone:
     store.compute(stage, functools.partial(stage.compute, store=store, compute=compute))
   else:

@@ -21,9 +21,11 @@ from diffence_jax import parallel
 SCRIPT = Path(__file__).with_name("pod_stage.py")
 # Seconds that a step takes more, so that the signal comes in the midst.
 PAUSE = 0.2
+# Steps between checkpoints: more than there are, so that none is due.
+NEVER = 1000
 
 
-def start(workdir, shard):
+def start(workdir, shard, every):
   """Two processes that train in step, and have taken more than ten steps."""
   with socket.socket() as free:
     free.bind(("localhost", 0))
@@ -32,7 +34,7 @@ def start(workdir, shard):
   command = [sys.executable, str(SCRIPT), str(workdir)]
   processes = [
     subprocess.Popen(
-      [*command, f"{address},{number},2", str(shard), str(PAUSE)],
+      [*command, f"{address},{number},2", str(shard), str(PAUSE), str(every)],
       env=environment,
       stderr=subprocess.PIPE,
       text=True,
@@ -62,21 +64,25 @@ def expected(tmp_path_factory):
   """What one process trains, undisturbed."""
   folder = tmp_path_factory.mktemp("alone")
   mesh = parallel.batch_mesh()
-  return train(folder, mesh, num_steps=pod_stage.STEPS, checkpoint_every=1000)
+  return train(folder, mesh, num_steps=pod_stage.STEPS, checkpoint_every=NEVER)
 
 
 @pytest.mark.parametrize(
-  ("number", "whom", "shard"),
+  ("number", "whom", "shard", "every"),
   [
-    (signal.SIGTERM, [1], False),
-    (signal.SIGTERM, [1, 0], False),
-    (signal.SIGTERM, [0, 1], True),
-    (signal.SIGKILL, [1], True),
+    (signal.SIGTERM, [1], False, NEVER),
+    (signal.SIGTERM, [1, 0], False, NEVER),
+    (signal.SIGTERM, [1], True, NEVER),
+    (signal.SIGTERM, [0], True, NEVER),
+    (signal.SIGTERM, [0, 1], True, NEVER),
+    (signal.SIGKILL, [1], True, 10),
   ],
-  ids=["one", "all", "all, divided", "one killed, divided"],
-)
-def test_all_end_and_the_same_command_goes_on(number, whom, shard, expected, tmp_path):
-  processes = start(tmp_path, shard)
+  ids=[
+    "one", "all", "one, divided", "first, divided", "all, divided", "one killed, divided",
+  ],
+)  # fmt: skip
+def test_all_end_and_the_same_command_goes_on(number, whom, shard, every, expected, tmp_path):
+  processes = start(tmp_path, shard, every)
   since, before = time.monotonic(), steps_of(tmp_path)
   for process in whom:
     processes[process].send_signal(number)
@@ -91,13 +97,13 @@ def test_all_end_and_the_same_command_goes_on(number, whom, shard, expected, tmp
   if killed:
     assert "process 1 of 2 has ended" in said[0]
   (saved,) = checkpoints_of(tmp_path)
-  if shard:
-    assert saved % 10 == 0
+  if killed:
+    assert saved % every == 0
   else:
     assert before <= saved < pod_stage.STEPS
   # A look a second, the first's patience with the others, and a busy machine.
   assert seconds < 15.0
-  resumed = pod_stage.main(tmp_path, "alone", str(shard), 0)
+  resumed = pod_stage.main(tmp_path, "alone", str(shard), 0, every)
   assert resumed.keys() == expected.keys()
   for name, value in expected.items():
     np.testing.assert_allclose(resumed[name], value, atol=1e-5)

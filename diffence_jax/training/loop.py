@@ -202,7 +202,8 @@ def fit(
     mesh: batches are split over it.
     directory: `resume/` in it holds the checkpoints, `metrics.jsonl` the metrics.
     checkpoint_every: steps between checkpoints; they, and the metrics, are written after the
-      call in which they fall due, a checkpoint also when the process is asked to stop.
+      call in which they fall due, a checkpoint also when the process is asked to stop, or,
+      where the state is divided over processes, one of these.
     description: for the progress bar.
     steps_per_call: steps of one kind in a row that are one call; see `grouped`.
     shard_parameters: whether the steps are of a state that is divided over the mesh.
@@ -224,8 +225,8 @@ def fit(
   state = (parallel.spread if shard_parameters else parallel.replicate)(mesh, state)
   if first_step:
     state = checkpoints.restore(state)
-  # Else all processes of a pod would have to be asked at the same step.
-  saves_alone = not (shard_parameters and mesh.is_multi_process)
+  # Of what is divided each has a part; what is whole the first saves when it is asked itself.
+  agreement = parallel.Agreement(mesh if shard_parameters else mesh.local_mesh)
   log_every = max(1, num_steps // 100)
   left = itertools.islice(batches(first_step), num_steps - first_step)
   with (
@@ -251,7 +252,7 @@ def fit(
         bar.set_postfix(loss=f"{values['loss']:.4f}")
         latest.clear()
       is_due = done // checkpoint_every > before // checkpoint_every
-      is_asked = saves_alone and saver.is_asked()
+      is_asked = agreement.reached(saver.is_asked())
       if (is_due or is_asked) and done < num_steps:
         log.flush()
         whole = parallel.gathered(mesh, state) if shard_parameters else state
