@@ -13,6 +13,7 @@ import pytest
 
 import diffence_jax as dj
 from diffence_jax.attacks.attack import View
+from diffence_jax.attacks.nn import attack_nn
 from diffence_jax.experiment.config import base_config
 from diffence_jax.training import Recipe, TrainSettings
 from diffence_jax.training.loop import take
@@ -54,6 +55,8 @@ def test_every_example_is_python():
 
 def test_two_arrays_and_a_mask_are_audited(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
+  # It shows what it shows with fewer epochs of one attack, which take most of the time.
+  monkeypatch.setitem(attack_nn.__kwdefaults__, "epochs", 20)
   results = run_example("The two arrays")["results"]
   assert results.undefended.highest_auc.low > 0.55
   assert (tmp_path / "report" / "report.html").is_file()

@@ -8,6 +8,13 @@ from diffence_jax.named import nearest
 # The paper's classifiers beside ResNet18, and what they are trained with other than it.
 _OTHER_CLASSIFIERS = {"densenet121": {}, "vgg16_bn": {}, "vit": {"learning_rate": 1e-4}}
 
+# Of a smoke test's classifier: what takes longest there is to trace and compile its layers.
+_FEWER_BLOCKS = {
+  "densenet121": (2, 2, 2, 2),  # all 58 take a minute or two on a CPU
+  "resnet18": (1, 1, 1, 1),
+  "small_resnet": (1, 1),
+}
+
 
 def paper_config() -> ConfigDict:
   """The paper's settings (section VI.A) for 32x32 images, over `base_config`."""
@@ -70,8 +77,8 @@ def shrink(config: ConfigDict) -> None:
   config.data.num_nonmembers = 48
   config.data.num_reference = 16
   narrow = {"width": 8}
-  if config.classifier.model == "densenet121":
-    narrow["stages"] = (2, 2, 2, 2)  # All 58 layers take a minute or two to compile on a CPU.
+  if config.classifier.model in _FEWER_BLOCKS:
+    narrow["stages"] = _FEWER_BLOCKS[config.classifier.model]
   config.classifier.fields = ConfigDict({**config.classifier.fields, **narrow})
   config.classifier.epochs = 2
   config.classifier.batch_size = 16

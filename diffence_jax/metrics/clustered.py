@@ -30,7 +30,7 @@ from jax.typing import ArrayLike
 from diffence_jax.checks import check_numbers, check_type
 from diffence_jax.metrics.intervals import Estimate, clopper_pearson, placements
 from diffence_jax.metrics.rates import rate_interval
-from diffence_jax.metrics.roc import Rate, Roc, roc
+from diffence_jax.metrics.roc import Rate, Roc, rate_without_interval, roc
 from diffence_jax.metrics.two_way import Spread, design, spread
 
 _BAND_FPR = np.geomspace(1e-5, 1.0, 101)
@@ -129,7 +129,8 @@ def clustered_roc(
   pooled = roc(scores[membership], scores[~membership])
   shares = auc_shares(scores, membership, pooled.auc)
   rates = []
-  for rate in map(pooled.tpr_at_fpr, limits):
+  for limit in limits:
+    rate = rate_without_interval(pooled, limit)
     interval = _rate_estimate(pooled, rate, scores, membership, models)
     rates.append(rate._replace(low=interval.low, high=interval.high))
   return ClusteredRoc(
@@ -147,7 +148,7 @@ def clustered_band(
   scores, membership, models = check_scores(scores, membership, models)
   pooled = roc(scores[membership], scores[~membership])
   points = [
-    _rate_estimate(pooled, pooled.tpr_at_fpr(fpr), scores, membership, models)
+    _rate_estimate(pooled, rate_without_interval(pooled, fpr), scores, membership, models)
     for fpr in _BAND_FPR
   ]
   return Band(_BAND_FPR.copy(), *(np.array(column) for column in zip(*points, strict=True)))

@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import numpy as np
 import scipy.special
-import scipy.stats
 from jax.typing import ArrayLike
 
 from diffence_jax.checks import check_numbers, check_open, check_whole
@@ -44,8 +43,8 @@ def clopper_pearson(count: int, num: int, level: float = LEVEL) -> tuple[float, 
   check_whole("count", count, 0, num)
   check_open("level", level, 0.0, 1.0)
   tail = (1.0 - level) / 2.0
-  low = scipy.stats.beta.ppf(tail, count, num - count + 1) if count else 0.0
-  high = scipy.stats.beta.ppf(1.0 - tail, count + 1, num - count) if count < num else 1.0
+  low = scipy.special.betaincinv(count, num - count + 1, tail) if count else 0.0
+  high = scipy.special.betaincinv(count + 1, num - count, 1.0 - tail) if count < num else 1.0
   return float(low), float(high)
 
 
@@ -117,7 +116,7 @@ def auc_interval(
     _, high = clopper_pearson(int(np.ceil(auc * num)), num)
     return low, high
   logit = np.log(auc / (1.0 - auc))
-  margin = scipy.stats.norm.ppf((1.0 + LEVEL) / 2.0) * np.sqrt(variance) / (auc * (1.0 - auc))
+  margin = scipy.special.ndtri((1.0 + LEVEL) / 2.0) * np.sqrt(variance) / (auc * (1.0 - auc))
   return tuple(float(scipy.special.expit(end)) for end in (logit - margin, logit + margin))
 
 
@@ -147,6 +146,6 @@ def t_interval(values: ArrayLike) -> Estimate:
   if values.ndim != 1 or len(values) < 2:
     raise ValueError(f"values have shape {list(values.shape)}; expected at least two numbers.")
   mean = float(values.mean())
-  quantile = float(scipy.stats.t.ppf((1.0 + LEVEL) / 2.0, len(values) - 1))
+  quantile = float(scipy.special.stdtrit(len(values) - 1, (1.0 + LEVEL) / 2.0))
   half = quantile * float(values.std(ddof=1)) / len(values) ** 0.5
   return Estimate(mean, mean - half, mean + half)

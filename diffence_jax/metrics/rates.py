@@ -11,7 +11,7 @@ proportion (Brown, Cai and DasGupta 2001), which stay right where few errors are
 """
 
 import numpy as np
-import scipy.stats
+import scipy.special
 
 from diffence_jax.metrics.two_way import Design
 
@@ -46,8 +46,8 @@ def rate_interval(
   most = np.append(hits[np.append(first[1:], len(errors))[inside] - 1], chosen)
   left = np.sqrt((1.0 - shared.correlation**2) * (shared.quantile**2 - score**2))
   middle = shared.correlation * score
-  low = _jeffreys(fewest / shared.hits, num_hits, scipy.stats.norm.sf(middle + left))
-  high = _jeffreys(most / shared.hits, num_hits, scipy.stats.norm.sf(middle - left))
+  low = _jeffreys(fewest / shared.hits, num_hits, scipy.special.ndtr(-(middle + left)))
+  high = _jeffreys(most / shared.hits, num_hits, scipy.special.ndtr(-(middle - left)))
   # None, or all, can always be chance.
   low, high = np.where(fewest > 0, low, 0.0), np.where(most < hits[-1], high, 1.0)
   return float(low.min()), float(high.max())
@@ -55,11 +55,12 @@ def rate_interval(
 
 def _score(counts, num, rate):
   """The normal scores of having so many errors where the rate is `rate`."""
-  return scipy.stats.norm.isf(scipy.stats.beta.cdf(rate, counts + 0.5, num - counts + 0.5))
+  # The same functions as in scipy.stats, whose checks take ten times as long.
+  return -scipy.special.ndtri(scipy.special.betainc(counts + 0.5, num - counts + 0.5, rate))
 
 
 def _jeffreys(counts, num, tail):
-  return scipy.stats.beta.ppf(tail, counts + 0.5, num - counts + 0.5)
+  return scipy.special.betaincinv(counts + 0.5, num - counts + 0.5, tail)
 
 
 def _spaced(num):

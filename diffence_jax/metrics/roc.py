@@ -171,17 +171,28 @@ def roc(member_scores: ArrayLike, nonmember_scores: ArrayLike) -> Roc:
 
 def _rate(limit, strict, errors, num, hits, num_hits):
   """`errors` and `hits` rise together; takes the last point within the limit."""
+  rate = _rate_alone(limit, strict, errors, num, hits, num_hits)
+  low, high = rate_interval(hits, errors, limit)
+  return rate._replace(low=min(low, rate.value), high=max(high, rate.value))
+
+
+def rate_without_interval(curve: Roc, limit: float) -> Rate:
+  """`curve.tpr_at_fpr(limit)` for who finds an interval of his own: its ends are the value."""
+  errors, hits = curve.false_positives, curve.true_positives
+  return _rate_alone(limit, False, errors, curve.num_nonmembers, hits, curve.num_members)
+
+
+def _rate_alone(limit, strict, errors, num, hits, num_hits):
   check_range("limit", limit, 0.0, 1.0)
   if strict and limit == 0.0:
     raise ValueError("No rate is below 0; expected a limit above 0, or strict=False.")
   # A limit such as 0.29 of 100 must allow 29 errors, or 28 if strict, in spite of rounding.
   last = np.flatnonzero(errors <= limit * num + (-1e-9 if strict else 1e-9))[-1]
   value = float(hits[last] / num_hits)
-  low, high = rate_interval(hits, errors, limit)
   return Rate(
     value=value,
-    low=min(low, value),
-    high=max(high, value),
+    low=value,
+    high=value,
     limit=limit,
     realised=float(errors[last] / num),
     count=int(errors[last]),

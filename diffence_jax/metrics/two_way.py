@@ -20,7 +20,7 @@ too much than too little) then takes the place of V_models.
 from typing import NamedTuple
 
 import numpy as np
-import scipy.stats
+import scipy.special
 
 from diffence_jax.metrics.intervals import LEVEL
 
@@ -39,7 +39,7 @@ class Spread(NamedTuple):
   @property
   def quantile(self) -> float:
     """Student's quantile for a 95% interval: so many standard errors on each side."""
-    return float(scipy.stats.t.ppf((1.0 + LEVEL) / 2.0, self.freedom))
+    return float(scipy.special.stdtrit(self.freedom, (1.0 + LEVEL) / 2.0))
 
 
 class Design(NamedTuple):
@@ -56,7 +56,7 @@ class Design(NamedTuple):
   errors: float = 1.0
   hits: float = 1.0
   correlation: float = 0.0
-  quantile: float = float(scipy.stats.norm.ppf((1.0 + LEVEL) / 2.0))
+  quantile: float = float(scipy.special.ndtri((1.0 + LEVEL) / 2.0))
 
 
 def spread(

@@ -23,9 +23,12 @@ NUM_MODELS, NUM_KNOWN, NUM_TARGET = 16, 80, 80
 LEAKS = (0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
 
 
+# At which no bound looks.
+RATE = clustered_roc([[0.0, 1.0]] * 2, [[True, False]] * 2, limits=(0.01,)).tpr_at_fpr(0.01)
+
+
 def row_of(name, auc, nll, accuracy):
-  rate = clustered_roc([[0.0, 1.0]] * 2, [[True, False]] * 2, limits=(0.01,)).tpr_at_fpr(0.01)
-  strongest = Strongest("LiRA", 1, auc, rate)
+  strongest = Strongest("LiRA", 1, auc, RATE)
   return FrontierRow(
     name, "blend", {"weight": 0.5}, Drawing(80, 5), accuracy, nll, nll, 0.0, 0.0, 1,
     strongest, strongest, Unlimited(auc, 0.0),

@@ -67,7 +67,12 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 images = np.full((3, 8, 8, 1), 0.5, np.float32)
 classifier = models.make_classifier("small_resnet", num_classes=3, width=4, stages=(1,))
 denoiser = models.make_denoiser(
-  "ddpm_unet", out_channels=1, channels=8, multipliers=(1,), attention_levels=()
+  "ddpm_unet",
+  out_channels=1,
+  channels=8,
+  multipliers=(1,),
+  attention_levels=(),
+  num_res_blocks=1,
 )
 for seed in range(2):
   keys = jax.random.split(jax.random.key(seed))

@@ -27,8 +27,10 @@ def config(**changes):
 def saved(tmp_path_factory):
   """A classifier and a denoiser, saved; the index file of the classifier's members."""
   folder = tmp_path_factory.mktemp("saved")
-  classifier = dj.models.make_classifier("small_resnet", num_classes=10, width=4)
-  colour = dj.models.make_denoiser("ddpm_unet", out_channels=3, channels=8, multipliers=(1, 2))
+  fields = {"width": 4, "stages": (1,)}
+  classifier = dj.models.make_classifier("small_resnet", num_classes=10, **fields)
+  fields = {"channels": 8, "multipliers": (1, 2), "attention_levels": (), "num_res_blocks": 1}
+  colour = dj.models.make_denoiser("ddpm_unet", out_channels=3, **fields)
   for name, module, channels in (("classifier", classifier, 1), ("denoiser", colour, 3)):
     variables = dj.models.init(module, jax.random.key(0), (8, 8, channels))
     saved_model.save_model(folder / name, module, variables, image_channels=channels)

@@ -25,7 +25,12 @@ def parts(tmp_path_factory):
   predict = lambda key, images: images.reshape(images.shape[0], -1) @ weights
   dj.interop.export(folder / "classifier", predict, SHAPE, platforms=("cpu",))
   network = dj.models.make_denoiser(
-    "ddpm_unet", out_channels=1, channels=8, multipliers=(1,), attention_levels=()
+    "ddpm_unet",
+    out_channels=1,
+    channels=8,
+    multipliers=(1,),
+    attention_levels=(),
+    num_res_blocks=1,
   )
   variables = dj.models.init(network, jax.random.key(0), SHAPE)
   dj.save_model(folder / "denoiser", network, variables, image_channels=1)

@@ -15,8 +15,9 @@ from diffence_jax.training import (
 from diffence_jax.training.denoiser import DenoiserSettings
 from diffence_jax.training.registry import make_recipe
 
-MODULE = models.make_classifier("small_resnet", num_classes=3, width=4)
-UNET = models.make_denoiser("ddpm_unet", out_channels=1, channels=16, multipliers=(1, 1))
+MODULE = models.make_classifier("small_resnet", num_classes=3, width=4, stages=(1,))
+SMALL = {"channels": 8, "multipliers": (1,), "attention_levels": (), "num_res_blocks": 1}
+UNET = models.make_denoiser("ddpm_unet", out_channels=1, **SMALL)
 RECIPE = make_recipe("undefended", MODULE, TrainSettings(8, epochs=1, batch_size=8))
 IMAGES, LABELS = np.zeros((8, 8, 8, 1), np.uint8), np.arange(8) % 3
 MEMBERS = {"images": IMAGES, "labels": LABELS}
