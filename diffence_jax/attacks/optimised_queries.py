@@ -23,7 +23,7 @@ from diffence_jax.progress import progress_bar
 
 # Samples that are optimised together. They share their noise: queries through a re-generation
 # depend on it.
-_BATCH = 32
+TOGETHER = 32
 # Steps together may go so many radii: signed steps reach any corner (Madry et al. 2018).
 _REACH = 2.5
 
@@ -68,6 +68,8 @@ def optimise_queries(
   num_steps: int,
   num_draws: int,
   radius: int,
+  start: int = 0,
+  stop: int | None = None,
   description: str = "optimised queries",
 ) -> np.ndarray:
   """Images near the samples to which models with and without a sample answer differently.
@@ -88,10 +90,14 @@ def optimise_queries(
     num_steps: as in `OptimisedSettings`.
     num_draws: the same.
     radius: the same.
+    start: the first of the samples to be done, a multiple of how many are optimised together:
+      `even_size(N, TOGETHER)`.
+    stop: the sample after the last one, such a multiple too or N; None for N. A part of the
+      queries is the same as among all of them.
     description: for the progress bar.
 
   Returns:
-    u8[N,H,W,C], each within the radius of its sample.
+    u8[stop-start,H,W,C], each within the radius of its sample.
 
   Raises:
     ValueError: a sample is a member of all models or of none.
@@ -103,21 +109,22 @@ def optimise_queries(
       f"{np.argmax(one_sided)}; expected models of both kinds."
     )
   weights = np.where(membership, 1.0 / count, -1.0 / (len(membership) - count)).T
-  queries = np.empty_like(images)
-  together = list(batches(len(images), even_size(len(images), _BATCH)))
+  stop = len(images) if stop is None else stop
+  queries = np.empty_like(images[start:stop])
+  together = list(batches(stop, even_size(len(images), TOGETHER), start))
   with progress_bar(len(together) * num_steps, description, "step") as bar:
     for rows, num in together:
-      start = query = to_float(np.asarray(images[rows]))
+      sample = query = to_float(np.asarray(images[rows]))
       given = labels[rows], weights[rows].astype(np.float32)
       for step in range(num_steps):
         drawn = jax.random.fold_in(jax.random.fold_in(rng.own_key(key), int(rows[0])), step)
         slope = _slope(answer, drawn, query, *given, num_draws=num_draws)
         size = _REACH * radius / num_steps / 255.0
         query = query + size * np.sign(np.asarray(slope))
-        query = np.clip(query, start - radius / 255.0, start + radius / 255.0)
+        query = np.clip(query, sample - radius / 255.0, sample + radius / 255.0)
         query = np.clip(query, 0.0, 1.0)
         bar.update()
-      queries[rows[:num]] = to_bytes(query)[:num]
+      queries[rows[:num] - start] = to_bytes(query)[:num]
   return queries
 
 

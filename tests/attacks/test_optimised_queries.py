@@ -115,6 +115,27 @@ def test_the_slope_is_the_mean_over_what_is_drawn():
     np.testing.assert_allclose(np.ravel(slope[row]), expected, rtol=1e-4)
 
 
+def test_a_part_of_the_queries_is_what_it_is_among_all():
+  draw = np.random.default_rng(4)
+  weights = draw.normal(size=(FEW, 4)).astype(np.float32)
+  images = np.tile(draw.integers(0, 256, (NUM, 2, 2, 1)).astype(np.uint8), (2, 1, 1, 1))
+  membership = np.tile(membership_matrix(FEW, NUM, 1), 2)
+  asked = (
+    jax.random.key(0),
+    Partial(squared, weights),
+    images,
+    np.ones(2 * NUM, int),
+    membership,
+  )
+  whole = optimise_queries(*asked, **SETTINGS)
+  parts = [
+    optimise_queries(*asked, start=start, stop=stop, **SETTINGS)
+    for start, stop in ((0, NUM), (NUM, None))
+  ]
+  np.testing.assert_array_equal(np.concatenate(parts), whole)
+  assert np.any(parts[0] != parts[1])  # of the same samples, with noise of their own
+
+
 @pytest.mark.parametrize("patience, num_lines", [(0.0, 7), (60.0, 0)])
 def test_every_step_is_progress_which_is_told_once_a_minute(
   monkeypatch, capsys, patience, num_lines

@@ -9,13 +9,19 @@ import numpy as np
 import pytest
 
 from diffence_jax import models, progress
+from diffence_jax.attacks import optimised_queries as attack
 from diffence_jax.audit.membership import membership_matrix
 from diffence_jax.compiling import compiled_quickly
+from diffence_jax.experiment.claims import Alone, Claims
 from diffence_jax.experiment.plan import plan
+from diffence_jax.experiment.sharing import compute_stage
 from diffence_jax.experiment.stage import Compute
+from diffence_jax.experiment.stages import optimised_queries as stages
 from diffence_jax.experiment.stages.classifier import TrainedClassifier
 from diffence_jax.experiment.stages.diffusion import TrainedDiffusion
+from diffence_jax.experiment.stages.queries import Asked
 from diffence_jax.experiment.stages.shadow_models import ShadowModels
+from diffence_jax.experiment.store import Store
 from diffence_jax.predictor import Bound
 
 NUM, MODELS = 2, 8
@@ -37,21 +43,10 @@ def planned(**changes):
   return plan(merged)
 
 
-class Opened:
-  """Stands for a store whose only artifact is in a folder."""
-
-  def __init__(self, folder, said=""):
-    self.folder, self.said = folder, said
-
-  def open(self, stage):
-    return self.folder
-
-
 @pytest.fixture(scope="module")
-def computed(tmp_path_factory):
-  """The stage of the queries, computed, and where; the networks are as they are drawn."""
+def networks():
+  """The stage of the queries, whose networks are as they are drawn, two samples a part."""
   stage = planned().optimised.asked
-  folder = tmp_path_factory.mktemp("optimised")
   shape, drawn = stage.samples.image_shape, stage.classifier.bound
   one = models.init(drawn.module, jax.random.key(0), shape)
   several = jax.tree.map(
@@ -69,13 +64,22 @@ def computed(tmp_path_factory):
       lambda *_: membership_matrix(MODELS, len(stage.shadow.pool), 0),
     )
     patch.setattr(progress, "_PATIENCE", 0.0)
-    with contextlib.redirect_stderr(io.StringIO()) as said:
-      stage.compute(folder, Opened(folder), Compute())
-  return stage, Opened(folder, said.getvalue())
+    for module in (attack, stages):
+      patch.setattr(module, "TOGETHER", NUM)
+    yield stage
+
+
+@pytest.fixture(scope="module")
+def computed(networks, tmp_path_factory):
+  """The stage, computed in two parts, where, and what was said."""
+  store = Store(tmp_path_factory.mktemp("optimised"))
+  with contextlib.redirect_stderr(io.StringIO()) as said:
+    compute_stage("optimised", networks, store, Compute(), Alone())
+  return networks, store, said.getvalue()
 
 
 def test_queries_lie_about_their_samples(computed):
-  stage, store = computed
+  stage, store, _ = computed
   queries, images = stage.load_queries(store).astype(int), np.asarray(stage.samples.images)
   assert queries.shape == (2, 2 * NUM, *stage.samples.image_shape)
   distance = np.abs(queries - images)
@@ -84,7 +88,7 @@ def test_queries_lie_about_their_samples(computed):
 
 
 def test_the_target_and_the_other_models_answer_every_query(computed):
-  stage, store = computed
+  stage, store, _ = computed
   for kind in (0, 1):
     target = stage.load_answers(store, kind)
     assert target.raw.shape == (2 * NUM, 1, 10) and target.candidates.shape == (
@@ -103,13 +107,36 @@ def test_the_target_and_the_other_models_answer_every_query(computed):
     )
 
 
+def test_the_records_are_those_of_all_queries_at_once(computed, tmp_path):
+  stage, store, _ = computed
+  assert len(stage.items(Compute())) == 2
+  queries = np.concatenate(stage.load_queries(store))
+  asked = Asked(stage.classifier.load(store), queries.__getitem__, np.arange(len(queries)))
+  stage.record(tmp_path, store, Compute(), asked)
+  for name in ("raw", "candidates"):
+    joined = np.load(store.open(stage) / "target" / f"{name}.npy")
+    assert joined.shape == (len(queries), *joined.shape[1:]) and np.ptp(joined) > 0.0
+    np.testing.assert_allclose(joined, np.load(tmp_path / f"{name}.npy"), rtol=1e-5, atol=1e-6)
+
+
+def test_several_processes_make_what_one_makes(computed, networks, tmp_path):
+  """The second comes when the first has made one part."""
+  parts, first, second = networks.items(Compute()), Store(tmp_path), Store(tmp_path)
+  networks.item_worker(first, Compute())(parts[1:])
+  compute_stage("optimised", networks, second, Compute(), Claims())
+  alone = computed[1].open(networks)
+  files = sorted(path.relative_to(alone) for path in alone.rglob("*.npy"))
+  assert len(files) == 5
+  for file in files:
+    assert (second.open(networks) / file).read_bytes() == (alone / file).read_bytes()
+
+
 def test_how_far_it_is_is_said_of_either_kind_of_query(computed):
   # A line a step but the last one, here with no patience.
-  lines = re.findall(r"(?m)^(.*): (\d+ of \d+) steps, 50%, about .* left$", computed[1].said)
-  assert lines == [
-    ("optimised queries", "1 of 2"),
-    ("queries through re-generations", "1 of 2"),
-  ]
+  lines = re.findall(r"(?m)^(.*): (\d+ of \d+) steps, 50%, about .* left$", computed[2])
+  of_a_part = [("optimised queries", "1 of 2"), ("queries through re-generations", "1 of 2")]
+  assert lines == 2 * of_a_part
+  assert "optimised: 1 of 2 parts, 50%" in computed[2]
 
 
 def test_targets_of_both_sides_are_asked_about():
