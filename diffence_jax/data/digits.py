@@ -1,5 +1,7 @@
 """scikit-learn's handwritten digits: 1,797 gray images of 8x8, shipped with the package."""
 
+import functools
+
 import numpy as np
 
 from diffence_jax.data.dataset import Dataset, make_dataset
@@ -11,7 +13,14 @@ def load() -> Dataset:
   Returns:
     u8[1797,8,8,1], 10 classes; the file's 17 gray levels are spread over 0 to 255.
   """
+  images, labels = _read()
+  return make_dataset(np.round(images * (255 / 16)).astype(np.uint8), labels.copy())
+
+
+@functools.cache
+def _read():
+  """Gray levels f64[1797,8,8] and labels i64[1797]; the file is text, which takes a while."""
   from sklearn.datasets import load_digits
 
   digits = load_digits()
-  return make_dataset(np.round(digits.images * (255 / 16)).astype(np.uint8), digits.target)
+  return digits.images, digits.target

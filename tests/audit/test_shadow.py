@@ -22,12 +22,21 @@ from diffence_jax.audit.shadow import (
   target_view,
 )
 from diffence_jax.audit.typed import from_plain, to_plain
+from diffence_jax.metrics import epsilon
 
 MAIN_ATTACKS = ("confidence", "lira_online", "lira_offline", "rmia_online", "rmia_offline")
 CHOICES = [ATTACKS.choose(name) for name in MAIN_ATTACKS]
 WITH_SHADOWS = [
   ATTACKS.choose(name) for name in ATTACKS.known if "shadows" in declaration_of(name).needs
 ]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def fewer_splits():
+  """A bound on epsilon is no less valid by the median over fewer."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(epsilon, "NUM_SPLITS", 9)
+    yield
 
 
 @pytest.fixture(scope="module")
