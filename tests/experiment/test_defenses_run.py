@@ -44,6 +44,7 @@ import digits
 def get_config():
   config = digits.get_config("smoke")
   config.defenses.round_off = dict(decimals=1)
+  config.audit.attacks = ("correctness", "confidence", "modified_entropy")
   return config
 """
 
@@ -56,7 +57,7 @@ def config(variant, **changes):
   found = module.get_config(variant)
   # Less of what is tested elsewhere.
   found.shadow.near_duplicates, found.audit.num_label_only = False, 0
-  left_out = ("quantile_regression", "loss", "entropy")
+  left_out = ("quantile_regression", "nn", "loss", "entropy")
   found.audit.attacks = tuple(name for name in found.audit.attacks if name not in left_out)
   for name, value in changes.items():
     section, key = name.split("__")
