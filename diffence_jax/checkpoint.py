@@ -37,6 +37,9 @@ class Checkpoints:
   def save(self, step: int, state: Any) -> None:
     """Commits `state`, a pytree of arrays, as that of `step`, in place of the one before.
 
+    What is divided over processes all of them save together, each its part. Else this is for
+    the one that writes.
+
     Raises:
       RuntimeError: a checkpoint of this or a later step is already there.
     """
@@ -47,8 +50,12 @@ class Checkpoints:
       )
     path = self._directory / str(step)
     partial = path.with_name(f"{step}.partial")
-    save_tree(partial / "state", state)
-    disk.commit(partial, path, _MANIFEST, {"step": step})
+    if _is_divided(state):
+      _write(partial / "state", state, ocp.options.MultiprocessingOptions())
+    else:
+      save_tree(partial / "state", state)
+    if self._writes:
+      disk.commit(partial, path, _MANIFEST, {"step": step})
     self._step = step
     self._keep_only(path)
 
@@ -91,12 +98,18 @@ def save_tree(path: str | os.PathLike, tree: Any) -> None:
   Raises:
     OSError: the disk has no room for it.
   """
-  path, tree = Path(path).absolute(), jax.device_get(tree)
-  _remove_leftovers(path)  # of a killed run
-  size = sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(tree))
-  disk.check_room(path.parent, size + _OVERHEAD)
+  _write(path, jax.device_get(tree), _alone())
+
+
+def _write(path, tree, processes):
+  path = Path(path).absolute()
+  is_first = processes.primary_host == jax.process_index()
+  size = sum(np.dtype(leaf.dtype).itemsize * leaf.size for leaf in jax.tree.leaves(tree))
+  if is_first:
+    _remove_leftovers(path)  # of a killed run
+    disk.check_room(path.parent, size + _OVERHEAD)
   try:
-    with ocp.StandardCheckpointer(multiprocessing_options=_alone()) as checkpointer:
+    with ocp.StandardCheckpointer(multiprocessing_options=processes) as checkpointer:
       checkpointer.save(path, tree, force=True)
   except Exception as error:
     if not disk.is_full(error):
@@ -145,6 +158,12 @@ def _alone():
   """Each process writes what is its own, and waits for no other."""
   this = jax.process_index()
   return ocp.options.MultiprocessingOptions(primary_host=this, active_processes={this})
+
+
+def _is_divided(tree):
+  """Whether this process has a part only of some array."""
+  arrays = [leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, jax.Array)]
+  return any(not (a.is_fully_addressable or a.is_fully_replicated) for a in arrays)
 
 
 def _on_host(tree):

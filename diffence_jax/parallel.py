@@ -288,9 +288,14 @@ def keep_spread(mesh: Mesh, tree: Any) -> Any:
   return jax.tree.map(keep, tree)
 
 
-def gathered(mesh: Mesh, tree: Any) -> Any:
-  """What `spread` has divided, whole on every device; called by all processes of the mesh."""
-  return jax.jit(lambda same: same, out_shardings=NamedSharding(mesh, P()))(tree)
+def whole(mesh: Mesh, tree: Any) -> Any:
+  """What `spread` has divided, as NumPy arrays; called by all processes of the mesh.
+
+  One array after another, as the devices may not have room for all of them.
+  """
+  if not mesh.is_multi_process:
+    return jax.device_get(tree)
+  return multihost_utils.process_allgather(tree, tiled=True)
 
 
 def _spread_sharding(mesh, shape):

@@ -101,6 +101,9 @@ def test_all_end_and_the_same_command_goes_on(number, whom, shard, every, expect
     assert saved % every == 0
   else:
     assert before <= saved < pod_stage.STEPS
+  # Of what is divided each has written its part.
+  parts = "pixels/*.partial/resume/checkpoints/*/state/ocdbt.process_*"
+  assert len(list(tmp_path.glob(parts))) == (2 if shard else 1)
   # A look a second, the first's patience with the others, and a busy machine.
   assert seconds < 15.0
   resumed = pod_stage.main(tmp_path, "alone", str(shard), 0, every)

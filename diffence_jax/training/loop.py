@@ -209,7 +209,7 @@ def fit(
     shard_parameters: whether the steps are of a state that is divided over the mesh.
 
   Returns:
-    The state after the last step, whole.
+    The state after the last step, whole; of what was divided NumPy arrays.
 
   Raises:
     FloatingPointError: the loss is no longer finite.
@@ -255,12 +255,11 @@ def fit(
       is_asked = agreement.reached(saver.is_asked())
       if (is_due or is_asked) and done < num_steps:
         log.flush()
-        whole = parallel.gathered(mesh, state) if shard_parameters else state
-        if writes:
-          checkpoints.save(done, whole)
+        if writes or shard_parameters:
+          checkpoints.save(done, state)
         if writes and is_asked:  # of a pod the others go on until the first has saved
           saver.saved()
-  return parallel.gathered(mesh, state) if shard_parameters else state
+  return parallel.whole(mesh, state) if shard_parameters else state
 
 
 def _open_log(path, first_step, writes):
