@@ -168,7 +168,9 @@ def _labelled(function, candidate_logits, raw_logits):
 
 
 def _blend(temperature, weight, table, candidate_logits, raw_logits):
-  means = mean_kept(candidate_logits, raw_logits).astype(jnp.float32) / temperature
+  means = mean_kept(candidate_logits, raw_logits).astype(jnp.float32)
+  # Compiled, a quotient may be found in two ways, which far from 0 lie far apart.
+  means = (means - jnp.max(means, axis=-1, keepdims=True)) / temperature
   of_means = jax.nn.log_softmax(means, axis=-1) + jnp.log(weight)
   alone = of_label(table, raw_logits) + jnp.log1p(-weight)
   answer = jnp.logaddexp(of_means, alone).astype(raw_logits.dtype)

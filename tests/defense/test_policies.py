@@ -14,6 +14,7 @@ import diffence_jax as dj
 from diffence_jax.audit.predictors import Defended, ModelRecord, Predictor, fit_predictors
 from diffence_jax.defense import POLICIES, AggregatePolicy, Policy, RankPolicy, Record
 from diffence_jax.defense import interval as interval_module
+from diffence_jax.defense.blend import _blend
 from diffence_jax.defense.policy import answer, ranks
 from diffence_jax.defense.select import ACCEPTED, rank_options
 
@@ -123,6 +124,22 @@ def test_what_may_change_labels_says_so_and_does():
 def look_up(table, logits):
   """A rank that depends on the first two logits, 0, 1 or 2, and is any of the table."""
   return table[(3 * logits[..., 0] + logits[..., 1]).astype(jnp.int32)]
+
+
+@pytest.mark.parametrize("temperature", [0.05, 1.0, 8.85, 20.0])
+@pytest.mark.parametrize("weight", [1.0, 0.5])
+def test_a_blend_of_any_temperature_keeps_the_label_of_huge_logits(temperature, weight):
+  """Compiled too: where no candidate keeps it, raw logits are divided as they are."""
+  table = jnp.log(jnp.full((NUM_CLASSES, NUM_CLASSES), 0.1) + 0.5 * jnp.eye(NUM_CLASSES))
+  numbers = (jnp.float32(temperature), jnp.float32(weight), table)
+  policy = AggregatePolicy(jax.tree_util.Partial(_blend, *numbers), keeps_labels=True)
+  random = np.random.default_rng(1)
+  raw = rows_of([*VALUES, 1e5, 1e9], 400, NUM_CLASSES, random)
+  raw[np.all(raw == -np.inf, axis=1)] = 0.0
+  raw = jnp.asarray(raw, jnp.float32)
+  answers = np.asarray(answer(policy, jnp.zeros((len(raw), 2, NUM_CLASSES)), raw))
+  np.testing.assert_array_equal(answers.argmax(axis=-1), np.asarray(raw).argmax(axis=-1))
+  assert answers.max() < 1e-5 and not np.isnan(answers).any()  # log-probabilities
 
 
 @settings(max_examples=60, deadline=None)
