@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
@@ -43,7 +42,7 @@ def connect(description: str) -> None:
     ValueError: the description is neither, or JAX finds no others.
     OSError: the others cannot be reached.
   """
-  # Else SIGTERM would be taken for a notice and not end the process; see `Agreement`.
+  # Else SIGTERM would be taken for a notice and not end the process; see `training.save_step`.
   jax.config.update("jax_enable_preemption_service", False)
   try:
     if description == "auto":
@@ -104,42 +103,6 @@ def meet(mesh: Mesh, name: str) -> None:
   """Waits until all processes of a mesh are at this place, which has a name."""
   if mesh.is_multi_process:
     multihost_utils.sync_global_devices(name)
-
-
-class Agreement:
-  """All processes of a mesh come to know, after the same of their steps, that one asks.
-
-  What each says goes along with the steps, as a computation of its own. It is looked at a step
-  later, so that the devices have the next one to do meanwhile.
-
-  JAX's `reached_preemption_sync_point` agrees on a step too, but takes SIGTERM for itself, in
-  C++, and says nothing to those who are not training.
-  """
-
-  def __init__(self, mesh: Mesh):
-    """Nobody has asked.
-
-    Args:
-      mesh: of this process alone, or of all.
-    """
-    self._mesh, self._before, self._is_reached = mesh, None, False
-
-  def reached(self, asks: bool) -> bool:
-    """Whether it is now that all do what one has asked for: once.
-
-    Args:
-      asks: whether this process does; all of the mesh call this after the same steps.
-    """
-    if self._is_reached:
-      return False
-    if not self._mesh.is_multi_process:
-      self._is_reached = asks
-      return asks
-    flags = shard_batch(self._mesh, np.full(self._mesh.local_mesh.size, asks))
-    asked = jax.jit(jnp.any, out_shardings=NamedSharding(self._mesh, P()))(flags)
-    before, self._before = self._before, asked
-    self._is_reached = before is not None and bool(before)
-    return self._is_reached
 
 
 def from_first(value: int) -> int:

@@ -7,6 +7,7 @@ import numpy as np
 from pod_training import train
 
 from diffence_jax import parallel
+from diffence_jax.training.save_step import Agreement
 
 folder, address, number, count = Path(sys.argv[1]), *sys.argv[2:]
 parallel.connect(f"{address},{number},{count}")
@@ -39,7 +40,7 @@ else:
   raise AssertionError("another's error was not noticed")
 assert parallel.together(lambda: number) == number
 
-agreement = parallel.Agreement(mesh)
+agreement = Agreement(mesh)
 # After the same step in both, whoever asks, and once.
 assert [agreement.reached(number == "1" and step == 2) for step in range(6)].index(True) == 3
 assert not agreement.reached(True)

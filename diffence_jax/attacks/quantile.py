@@ -96,7 +96,7 @@ def image_features(
   """Fits features of images: their principal components, and the label.
 
   Args:
-    images: u8[n,H,W,C], of known non-members only.
+    images: u8[n,H,W,C], or f[n,H,W,C] of 0 to 255, of known non-members only.
     labels: i[n].
     num_classes: K.
     num_components: components P at most; there are no more than n - 1 and than H*W*C.
@@ -219,10 +219,15 @@ def _check(features, phi, kind):
 def _check_images(images, labels, num_classes):
   """Pixels in [0, 1], f64[N,H*W*C], and one-hot labels f64[N,K]."""
   images, labels = check_numbers("images", images), check_numbers("labels", labels)
-  if images.ndim != 4 or images.dtype != np.uint8 or labels.shape != images.shape[:1]:
+  is_scaled = images.dtype.kind == "f" and images.max(initial=0.0) > 1.0
+  if (
+    images.ndim != 4
+    or not (images.dtype == np.uint8 or is_scaled)
+    or labels.shape != images.shape[:1]
+  ):
     raise ValueError(
       f"Got images {images.dtype}{list(images.shape)} and labels {list(labels.shape)}; "
-      "expected uint8[N, H, W, C] and [N]."
+      "expected uint8[N, H, W, C], or floats of 0 to 255, and [N]."
     )
   check_whole("num_classes", num_classes, 1)
   is_whole = np.issubdtype(labels.dtype, np.integer)

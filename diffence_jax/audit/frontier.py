@@ -265,8 +265,8 @@ def _useful(read, others, ensemble, samples):
   by_model = [(right[s, rows], sure[s, rows]) for s, rows in enumerate(judged)]
   return {
     "accuracy": clustered_mean(right, judged, models=pairs, is_share=True),
-    "nll": clustered_mean(nll[..., _RAW_TEMPERATURE], judged, models=pairs),
-    "calibrated_nll": clustered_mean(calibrated, judged, models=pairs),
+    "nll": _at_least_0(clustered_mean(nll[..., _RAW_TEMPERATURE], judged, models=pairs)),
+    "calibrated_nll": _at_least_0(clustered_mean(calibrated, judged, models=pairs)),
     "ece": float(np.mean([calibration_gap(p, is_right) for is_right, p in by_model])),
     "risk_coverage": float(np.mean([risk_coverage_area(*model) for model in by_model])),
     "out_of_distribution": None
@@ -275,6 +275,10 @@ def _useful(read, others, ensemble, samples):
       np.mean([roc(p, other).auc for (_, p), other in zip(by_model, others, strict=True)])
     ),
   }
+
+
+def _at_least_0(estimate: Estimate) -> Estimate:
+  return estimate._replace(low=max(estimate.low, 0.0))
 
 
 def _private(scored, ensemble, group, samples):

@@ -1,6 +1,8 @@
 """The command `diffence`: runs an experiment."""
 
 import os
+import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +11,8 @@ from absl import flags
 from diffence_jax.cli.parsing import asks_for_help, parse, whole_numbers
 from diffence_jax.cli.terminal import columns, say
 
+# Seconds after which a process says that it waits for others.
+_PATIENCE = 5.0
 _HELP = """\
 Protects an image classifier with Diffence and measures what that gains.
 
@@ -73,12 +77,14 @@ def run(argv: Sequence[str]) -> None:
     from diffence_jax import parallel
 
     # First of all: the others would wait for one whose flags are not right.
-    parallel.connect(pod)
+    _meet(pod)
     values = parallel.together(read)
   else:
     values = read()
   workdir = os.path.expanduser(values.workdir)
   seeds = None if values.seeds is None else whole_numbers("seeds", values.seeds)
+  if seeds is not None and any(one.lstrip("-").startswith("config.seed") for one in argv[1:]):
+    raise ValueError("--seeds and --config.seed were both given; expected one of them.")
   # After parsing: importing jax takes a second that a misspelt flag need not wait for.
   from diffence_jax import parallel
   from diffence_jax.experiment import compiled
@@ -111,6 +117,20 @@ def run(argv: Sequence[str]) -> None:
     say(f"\nThe whole report: {workdir}/report.html")
     if values.pdf:
       say(f"Printed: {print_report(experiments[0], Path(workdir))}")
+
+
+def _meet(pod):
+  """Joins the other processes of a pod, and says so if that takes long."""
+  from diffence_jax import parallel
+
+  text = f"diffence: waiting for the other processes of --distributed={pod}, up to five minutes"
+  told = threading.Timer(_PATIENCE, say, (text, sys.stderr))
+  told.daemon = True
+  told.start()
+  try:
+    parallel.connect(pod)
+  finally:
+    told.cancel()
 
 
 def _pod(argv):

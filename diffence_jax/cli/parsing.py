@@ -142,7 +142,8 @@ class _ConfigFile(flags.ArgumentParser):
         # A file that cannot be read: that is raised when the config is first looked at.
         _ = getattr(config, "seed", None)
         raise TypeError(
-          f"get_config returns a {type(config).__name__}; expected what base_config() makes"
+          f"get_config returns a {type(config).__name__}; expected a ConfigDict, such as "
+          "diffence_jax.experiment.config.base_config() makes"
         )
       return config
     # A program of the user's own: it may raise anything, or exit.

@@ -1,6 +1,7 @@
 """The command `diffence tune`: the policy for a bound, chosen on known samples."""
 
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -126,7 +127,8 @@ def _lines(
   )
   return [
     *wrapped(sentence, width), "", *choice_lines(known, target, floor, width), "",
-    *overrides(known), "", f"The same for diffence: --flagfile={output}/tune.flags",
+    *map(shlex.quote, overrides(known)), "",
+    f"The same for diffence: {shlex.quote(f'--flagfile={output}/tune.flags')}",
   ]  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from diffence_jax.defense.mean_kept import mean_kept, with_label
 from diffence_jax.defense.policy import AggregatePolicy, Record
 from diffence_jax.metrics import negative_log_likelihood
 from diffence_jax.metrics.predictions import check_predictions
+from diffence_jax.predictor import check_logits
 
 # The least and the largest temperature that is looked for.
 _TEMPERATURES = (0.05, 20.0)
@@ -119,9 +120,11 @@ def fit_constants(raw_logits: ArrayLike, labels: ArrayLike) -> np.ndarray:
     labels: i[N], true labels.
 
   Raises:
-    ValueError: the shapes do not fit, a label is no class, or logits are not finite.
+    ValueError: the shapes do not fit, a label is no class, or logits are not finite or look
+      like probabilities.
   """
-  raw_logits, labels = check_predictions(raw_logits, labels)
+  raw_logits, labels = check_predictions(raw_logits, labels, are_logits=False)
+  check_logits(raw_logits, "raw_logits")
   num_classes = raw_logits.shape[-1]
   predicted = np.argmax(raw_logits, axis=-1)
   accuracy = class_accuracy(predicted, predicted == labels, num_classes)

@@ -8,7 +8,7 @@ from jax.typing import ArrayLike
 from diffence_jax.defense.policy import RankPolicy, Record
 from diffence_jax.defense.select import interval_rank, keeps_label, scaled_logit
 from diffence_jax.metrics.divergence import jensen_shannon_distances
-from diffence_jax.predictor import check_answers
+from diffence_jax.predictor import check_answers, check_logits
 
 _GRID_STEPS = 20
 # Ends are phi of known candidates. Wider by so many of float32's last places, they have each of
@@ -41,7 +41,7 @@ def fit_interval(
   Raises:
     TypeError: logits are no floating-point numbers.
     ValueError: one of the two groups has no label-preserving candidate, shapes do not fit, or
-      raw logits are NaN, +inf or nothing but -inf.
+      raw logits are NaN, +inf or nothing but -inf, or look like probabilities.
   """
   member_phi, member_valid = _phi_of_options(member_candidates, member_raw, "member")
   nonmember_phi, nonmember_valid = _phi_of_options(
@@ -174,6 +174,7 @@ def _phi_of_options(candidates, raw, group):
       f"{list(raw.shape)}; expected [N, M, K] and [N, K]."
     )
   candidates, raw = np.asarray(candidates), np.asarray(raw)
+  check_logits(raw, f"{group}_raw")
   valid = np.asarray(keeps_label(candidates, raw))
   options = np.concatenate([candidates, raw[:, None]], axis=1)
   phi = np.nan_to_num(np.asarray(scaled_logit(options))).astype(np.float64)

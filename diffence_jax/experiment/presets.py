@@ -12,7 +12,6 @@ _OTHER_CLASSIFIERS = {"densenet121": {}, "vgg16_bn": {}, "vit": {"learning_rate"
 _FEWER_BLOCKS = {
   "densenet121": (2, 2, 2, 2),  # all 58 take a minute or two on a CPU
   "resnet18": (1, 1, 1, 1),
-  "small_resnet": (1, 1),
 }
 
 

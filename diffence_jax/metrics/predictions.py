@@ -10,7 +10,7 @@ import scipy.special
 from jax.typing import ArrayLike
 
 from diffence_jax.checks import check_labels, check_numbers, check_positive
-from diffence_jax.predictor import check_classes, check_largest
+from diffence_jax.predictor import check_classes, check_largest, look_like_probabilities
 
 # Stands for an infinite phi or log-probability where numbers are needed: about the logarithm of
 # float32's least number, 1.4e-45, which the published LiRA adds to every probability.
@@ -48,7 +48,7 @@ def check_predictions(
     )
   check_classes(outputs.shape[1], "outputs")
   check_largest(outputs.max(axis=-1), "outputs")
-  if are_logits and _look_like_probabilities(outputs):
+  if are_logits and look_like_probabilities(outputs):
     warnings.warn(
       "These logits look like probabilities: all are in [0, 1], and every row sums to 1. Pass "
       "logits, or the logarithm of probabilities.",
@@ -180,14 +180,6 @@ def _flatten(
   labels = np.broadcast_to(np.expand_dims(labels, missing), shape)
   logits, labels = check_predictions(logits.reshape(-1, logits.shape[-1]), labels.reshape(-1))
   return logits, labels, shape
-
-
-def _look_like_probabilities(outputs):
-  """Not one row, and not where all are 0 or 1, which are logits of a label."""
-  if len(outputs) < 2 or outputs.min() < 0.0 or outputs.max() > 1.0:
-    return False
-  is_between = ((outputs > 0.0) & (outputs < 1.0)).any()
-  return bool(is_between and np.all(np.abs(outputs.sum(axis=-1) - 1.0) < 1e-4))
 
 
 def _split_logits(logits, labels):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffence_jax.checks import check_numbers, check_whole
-from diffence_jax.predictor import check_function, check_largest, refuse_traced
+from diffence_jax.predictor import check_function, check_largest, check_logits, refuse_traced
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -56,6 +56,7 @@ class HostPredictor:
       raise TypeError(f"{name} are {logits.dtype}; expected floating-point logits, not labels.")
     rounded = _to_float32(logits)
     check_largest(rounded.max(axis=-1), name)
+    check_logits(rounded, name)
     return rounded
 
 
@@ -80,8 +81,8 @@ def host_predictor(
     `predict(key, images) -> logits f32[n,K]`, which ignores its key. The arg-max is that of the
     function, also where float32 would round its lead away. It raises TypeError under a caller's
     `jit`, and where the function returns no floating-point array; ValueError where its answers
-    have another shape, or rows without a finite largest logit. What the function raises goes
-    through.
+    have another shape, rows without a finite largest logit, or look like probabilities. What
+    the function raises goes through.
 
   Raises:
     TypeError: `function` is no function of images.

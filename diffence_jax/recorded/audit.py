@@ -106,8 +106,8 @@ def audit(
     The results.
 
   Raises:
-    ValueError: there is no such attack, it returned no scores, or a shadow model's answer is
-      no number.
+    ValueError: there is no such attack, none of them can be run, one returned no scores, or a
+      shadow model's answer is no number.
   """
   options = asked.options if asked else {}
   choices = [
@@ -127,6 +127,7 @@ def audit(
       arrays |= arrays_of(recorded.name, recorded.logits[:, 0], reported, roc)
       scores[recorded.name] = {one.choice.name: one.reported(folds) for one in attacked}
       if recorded.name == UNDEFENDED:
+        _check_run(attacks, attacked, left_out)
         asking = [one for one in attacked if "ask" in declaration_of(one.choice.name).needs]
     alone = labels_alone(record, folds)
     reading = [one for one in floor_attacks(choices) if one not in [a.choice for a in asking]]
@@ -235,6 +236,15 @@ def _attack(recorded, record, folds, choices, seed, left_out, bar, asked) -> lis
       continue
     attacked.append(Scores(choice, of_folds * (len(folds) // len(of_folds))))
   return attacked
+
+
+def _check_run(attacks, attacked, left_out):
+  """Raises ValueError where none of the attacks that were asked for could be run."""
+  if attacks and not {one.choice.name for one in attacked} & set(attacks):
+    reasons = "; ".join(
+      f"{name} would {left_out[declaration_of(name).title]}" for name in attacks
+    )
+    raise ValueError(f"None of the attacks can be run: {reasons}.")
 
 
 def _few(folds, num) -> np.ndarray:

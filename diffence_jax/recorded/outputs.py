@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from diffence_jax.data.arrays import map_array
-from diffence_jax.predictor import are_finite
+from diffence_jax.predictor import are_finite, look_like_probabilities
 
 # How far the sum of a row of probabilities may be from 1: half precision rounds so.
 _TOLERANCE = 5e-3
@@ -78,10 +78,19 @@ class Outputs:
         logits = np.concatenate([np.zeros_like(logits), logits], axis=-1)
     with np.errstate(over="ignore"):
       logits = logits.astype(np.float32)
-    if not are_finite(logits).all():
+    is_lost = ~are_finite(logits)
+    if is_lost.any():
       raise ValueError(
-        f"{name} have {np.sum(~are_finite(logits))} answers without a finite largest logit "
-        "(NaN or infinite); expected numbers, with -inf for a probability of 0."
+        f"{name} have {np.sum(is_lost)} answers without a finite largest logit (NaN or "
+        f"infinite), the first of sample {np.argwhere(is_lost)[0][0]}; expected numbers, with "
+        "-inf for a probability of 0."
+      )
+    if not self.are_probabilities and look_like_probabilities(
+      logits.reshape(-1, logits.shape[-1])
+    ):
+      raise ValueError(
+        f"{name} look like probabilities: all are in [0, 1], and every row sums to 1. Call "
+        f"them {name.replace('logits', 'probabilities')}, or pass their logarithm."
       )
     return logits
 

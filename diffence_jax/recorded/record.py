@@ -143,7 +143,7 @@ def read_record(record: str | os.PathLike | Mapping[str, np.ndarray]) -> LogitRe
     labels=labels,
     is_member=is_member,
     is_known=is_known,
-    ids=_named("ids", arrays.get("ids", np.arange(num)), num),
+    ids=_ids(arrays.get("ids", np.arange(num)), num),
     groups=_named("groups", arrays["groups"], num).astype(str) if "groups" in arrays else None,
     shadow_membership=shadow_membership,
   )
@@ -234,7 +234,8 @@ def _labels(labels) -> np.ndarray:
   labels = check_numbers("labels", labels)
   if labels.ndim != 1 or not len(labels) or labels.dtype.kind not in "iu":
     raise ValueError(
-      f"labels are {labels.dtype}{list(labels.shape)}; expected whole numbers, [N]."
+      f"labels are {labels.dtype}{list(labels.shape)}; expected an array of integers, [N], "
+      "such as labels.astype(int) of at least one."
     )
   return np.array(labels, np.int64)
 
@@ -244,7 +245,8 @@ def _mask(name, values, shape) -> np.ndarray:
   if values.shape != shape:
     raise ValueError(f"{name} has shape {list(values.shape)}; expected {list(shape)}.")
   if values.dtype != bool and not np.isin(values, (0, 1)).all():
-    raise ValueError(f"{name} is {values.dtype}; expected True and False.")
+    other = values[~np.isin(values, (0, 1))].flat[0]
+    raise ValueError(f"{name} has {other}; expected True and False, or 1 and 0.")
   return np.array(values, bool)
 
 
@@ -252,6 +254,11 @@ def _shadow_membership(values, num) -> np.ndarray:
   values = check_numbers("shadow_membership", values)
   if values.ndim != 2 or not len(values):
     raise ValueError(f"shadow_membership has shape {list(values.shape)}; expected [S, {num}].")
+  if values.shape[1] != num:
+    raise ValueError(
+      f"shadow_membership has shape {list(values.shape)}; expected [S, {num}], a row for each "
+      "of S shadow models."
+    )
   membership = _mask("shadow_membership", values, (len(values), num))
   if not (membership.any(axis=0) & ~membership.all(axis=0)).any():
     raise ValueError(
@@ -286,6 +293,17 @@ def _check_classes(predictors, labels):
         f"the undefended classifier {num_classes}."
       )
   check_labels("labels", labels, num_classes)
+
+
+def _ids(values, num) -> np.ndarray:
+  ids = _named("ids", values, num)
+  distinct, counts = np.unique(ids, return_counts=True)
+  if len(distinct) < num:
+    raise ValueError(
+      f"{counts.max()} samples have the id {distinct[counts.argmax()]}; expected ids that tell "
+      "samples apart, or none."
+    )
+  return ids
 
 
 def _named(name, values, num) -> np.ndarray:

@@ -42,11 +42,12 @@ def finding(results: RecordResults) -> list[str]:
   """What leaks, in sentences for a reader who knows nothing of the field."""
   first, *others = results.predictors
   auc, rate = first.highest_auc, first.highest_tpr_at_fpr[-1]
+  labels = first.label_floor or first.gap
   sentences = [
     f"Of 100 pairs of a member and a non-member the strongest attack ({auc.title}) tells "
     f"{of_100(auc.value)} apart rightly (95% interval {of_100(auc.low)} to "
-    f"{of_100(auc.high)}); 50 is guessing, {of_100(first.gap.value)} is what right and "
-    "wrong labels alone tell.",
+    f"{of_100(auc.high)}); 50 is guessing, {of_100(labels.value)} is what the labels alone "
+    "tell.",
     f"While {limit_name(rate.limit)} of non-members are taken for members, "
     f"{percent(rate.value)} of the members are found ({rate.title}; "
     f"{percent_interval(rate)}).",

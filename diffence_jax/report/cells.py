@@ -111,7 +111,7 @@ def loss_tail_notes(row: PredictorRow) -> list[tuple[str, str]]:
   text = (
     f"{percent(tail.value)} of {row.name}'s non-members have a loss above that of all but "
     f"{limit_name(tail.limit)} of its members; this has been seen to be near the TPR at "
-    f"{limit_name(tail.limit)} FPR that LiRA finds (Dodd et al. 2025)"
+    f"{limit_name(tail.limit)} FPR that LiRA finds (Dodd et al. 2025), and to be twice as high"
   )
   if lira := attacks.get(("lira_online", "global")):
     text += f", here {rate_text(lira.tpr_at_fpr[-1].value, lira.tpr_at_fpr[-1].enough)}"

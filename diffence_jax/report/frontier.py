@@ -44,6 +44,13 @@ def format_frontier(rows: Sequence[FrontierRow], width: int = WIDTH) -> str:
     for row in rows
   ]
   notes = [
+    (
+      "AUC",
+      "of the strongest attack, also on what an attacker who knows the policy computes from "
+      "its answers (undone)",
+    ),
+    ("calibrated", "negative log-likelihood at the temperature that known non-members choose"),
+    ("risk-", "risk-coverage: the mean error where only the surest are answered"),
     ("+", "no other is at least as useful (calibrated NLL) and leaves as little (AUC)"),
     *mark_notes([row.once.tpr.enough for row in rows]),
   ]

@@ -15,7 +15,7 @@ def finding(results: Results) -> str:
   It is about every shadow model as the target in turn: the target alone has too few samples to
   tell what more queries get back. The predictor is `Results.told_of`, the attack the one that
   is strongest on the undefended predictor at one query. Should another attack reach more on
-  the defended one, or one on what comes out where its policy is undone, the sentence says so.
+  the defended one, or one on what comes out where its policy is undone, that comes first.
   What repeated queries get is about the main attack, at the number of queries that gets the
   most.
 
@@ -35,13 +35,17 @@ def finding(results: Results) -> str:
   if row is None:
     return f"{text}; no policy was audited."
   (after,) = in_turn(results, predictor=row.name, attack=before.attack, queries=1)
-  text += f" without Diffence and {_of_100(after)} behind {row.name} ({_difference(after)})"
   names = (row.name, name_undone(row.name))
   behind = [one for name in names for one in in_turn(results, predictor=name, queries=1)]
   strongest = max(behind, key=_value)
   if _value(strongest) > _value(after) + NO_CHANGE:
-    where = "there" if strongest.predictor == row.name else "where the policy is undone"
-    text += f"; {strongest.title} gets {_of_100(strongest)} {where}"
+    undone = "" if strongest.predictor == row.name else " where the policy is undone,"
+    text += (
+      f" without Diffence; the strongest behind {row.name}, {strongest.title},{undone} gets "
+      f"{_of_100(strongest)}, and {before.title} itself {_of_100(after)} ({_difference(after)})"
+    )
+  else:
+    text += f" without Diffence and {_of_100(after)} behind {row.name} ({_difference(after)})"
   (level,) = in_turn(
     results, predictor=results.undefended.name, attack=main_attack(results), queries=1
   )

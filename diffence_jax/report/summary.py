@@ -70,10 +70,11 @@ def sentences(results: Results) -> list[str]:
     Three sentences, or one where no policy was audited; ASCII but for names.
   """
   undefended, row = results.undefended, results.told_of
+  labels = undefended.label_floor or undefended.gap
   before = (
     "Of 100 guesses between a member, an image that the classifier was trained on, and a "
     f"non-member an attacker gets {of_100(undefended.highest_auc.value)} right without "
-    f"Diffence; 50 is guessing, {of_100(undefended.gap.value)} is what the labels alone tell."
+    f"Diffence; 50 is guessing, {of_100(labels.value)} is what the labels alone tell."
   )
   if results.protocol == "paper":
     before += " For comparison with published figures only: known samples are among these."

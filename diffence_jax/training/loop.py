@@ -23,6 +23,7 @@ from diffence_jax.compiling import compiled_quickly, shared
 from diffence_jax.disk import write_atomically
 from diffence_jax.progress import progress_bar
 from diffence_jax.stopping import Saver
+from diffence_jax.training.save_step import Agreement
 
 # (params, model_state, batch, key) -> (loss f32[], (new model_state, metrics)).
 Loss = Callable[[Any, Any, Any, jax.Array], tuple[jax.Array, tuple[Any, dict[str, jax.Array]]]]
@@ -226,7 +227,7 @@ def fit(
   if first_step:
     state = checkpoints.restore(state)
   # Of what is divided each has a part; what is whole the first saves when it is asked itself.
-  agreement = parallel.Agreement(mesh if shard_parameters else mesh.local_mesh)
+  agreement = Agreement(mesh if shard_parameters else mesh.local_mesh)
   log_every = max(1, num_steps // 100)
   left = itertools.islice(batches(first_step), num_steps - first_step)
   with (

@@ -226,3 +226,11 @@ def test_what_is_no_pair_is_no_interval(interval):
   raw = np.zeros((2, 4), np.float32)
   with pytest.raises(ValueError, match=r"interval is .*; expected two numbers, \(lo, hi\)"):
     dj.select(np.zeros((2, 3, 4), np.float32), raw, interval)
+
+
+def test_probabilities_are_no_logits():
+  raw = np.random.default_rng(0).dirichlet(np.ones(4), 20).astype(np.float32)
+  with pytest.raises(ValueError, match="member_raw look like probabilities"):
+    dj.fit_interval(raw[:, None], raw, raw[:, None], raw)
+  with pytest.raises(ValueError, match="raw_logits look like probabilities"):
+    dj.fit_blend(raw[:, None], raw, np.arange(20) % 4)

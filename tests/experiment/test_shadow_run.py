@@ -4,6 +4,7 @@ processes that share the work and find what one finds alone.
 
 import csv
 import json
+import shlex
 import shutil
 import socket
 import subprocess
@@ -190,7 +191,7 @@ def test_a_policy_is_tuned_on_known_samples_and_its_flags_choose_it(alone, tmp_p
   )
   assert chosen["known"]["name"] == chosen["target"]["name"]
   flags = (output / "tune.flags").read_text().splitlines()
-  assert flags == chosen["overrides"] and flags[0] in process.stdout
+  assert flags == chosen["overrides"] and shlex.quote(flags[0]) in process.stdout
   by_file = dry_run(*run, f"--flagfile={output}/tune.flags")
   assert by_file == dry_run(*run, *flags)
   assert by_file != dry_run(*run)

@@ -248,6 +248,16 @@ def test_two_arrays_and_a_mask_are_enough(tmp_path):
   assert "LiRA online" in results.left_out and "every model in turn" in results.left_out
 
 
+def test_where_none_of_the_attacks_can_be_run_nothing_is_reported(tmp_path):
+  record = make_record(num=200)
+  given = {name: record[name] for name in ("logits", "labels", "is_member")}
+  with pytest.raises(
+    ValueError, match="None of the attacks can be run: lira_online would need"
+  ):
+    dj.audit_record(given, tmp_path / "out", attacks=("lira_online",))
+  assert not (tmp_path / "out").exists()
+
+
 def test_nan_of_a_shadow_model_is_an_error_and_leaves_nothing(tmp_path):
   record = make_record(num=40, num_models=8)
   record["shadow_logits"][5, 7, 2] = np.nan
@@ -288,6 +298,21 @@ def test_an_attack_of_ones_own_is_run(tmp_path, monkeypatch):
   given = {name: record[name] for name in ("logits", "labels", "is_member")}
   results = dj.audit_record(given, tmp_path / "out", attacks=("mine:largest",))
   assert [attack.name for attack in results.undefended.attacks][-1] == "mine:largest"
+
+
+def test_an_error_in_an_attack_of_ones_own_names_it(tmp_path, monkeypatch, capsys):
+  (tmp_path / "faulty.py").write_text(
+    "def refuse(view):\n  raise ValueError('not so')\n\ndef fail(view):\n  view.logit\n"
+  )
+  monkeypatch.syspath_prepend(tmp_path)
+  np.savez(tmp_path / "record.npz", **make_record(num=200, num_models=8))
+  given = (tmp_path / "record.npz", f"--output={tmp_path / 'out'}")
+  assert run(*given, "--attacks=loss,faulty:refuse") == 2
+  assert capsys.readouterr().err == "diffence: not so (in the attack 'faulty:refuse').\n"
+  assert run(*given, "--attacks=loss,faulty:fail") == 1
+  said = capsys.readouterr().err
+  assert "(in the attack 'faulty:fail'). This is a fault of diffence, or of" in said
+  assert ".." not in said
 
 
 def run(*arguments):

@@ -187,7 +187,7 @@ def test_what_is_refused(tmp_path, forms, capsys):
     "There are 2 classes": {**sides, "members": lacking},
     "names members by ids": {**sides, "members": tmp_path / "no.json"},
     "'c', which is none of": {**sides, "classes": "a,b,d"},
-    "are probabilities": {**sides, "predict": f"{__name__}:probabilities"},
+    "look like probabilities": {**sides, "predict": f"{__name__}:probabilities"},
     "KeyError: 'weights'": {**sides, "predict": f"{__name__}:broken"},
     "cannot be imported": {**sides, "predict": "nowhere:f"},
     "There is no classifier": {**sides, "predict": "nothing"},
@@ -196,3 +196,16 @@ def test_what_is_refused(tmp_path, forms, capsys):
   for expected, given in cases.items():
     line = refused(tmp_path, capsys, **given)
     assert any(part in line for part in expected.split("|")), (expected, line)
+
+
+def test_floats_are_attacked_as_the_bytes_that_they_stand_for(tmp_path):
+  floats = [
+    (images.astype(np.float32) / 255, labels) for images, labels in (MEMBERS, NONMEMBERS)
+  ]
+  found = []
+  for n, sides in enumerate(((MEMBERS, NONMEMBERS), floats)):
+    attacks = ("loss", "quantile_regression")
+    results = dj.audit_model(remember, *sides, tmp_path / str(n), attacks=attacks)
+    found.append({a.name: a.auc.value for a in results.undefended.attacks})
+  assert "quantile_regression" in found[0]
+  assert found[0] == pytest.approx(found[1], abs=1e-6)

@@ -102,7 +102,7 @@ HALVES = np.stack([np.arange(NUM) < 10, np.arange(NUM) >= 10])
     ({"defended/a/logit": np.zeros(NUM)}, "did you mean 'logits'"),
     ({"defended/a/shadow_logits": np.zeros((2, NUM, 3))}, "no defended/a/logits"),
     ({"probabilities": np.full((NUM, 3), 1 / 3)}, "logits and probabilities; expected one"),
-    ({"logits": nan_at((NUM, 3))}, "logits have 1 answers without a finite largest logit"),
+    ({"logits": nan_at((NUM, 3))}, "logits have 1 answers without .* the first of sample 3"),
     ({"logits": np.full((NUM, 3), np.inf)}, "20 answers without a finite"),
     ({"logits": np.zeros((NUM + 1, 3))}, r"logits have shape \[21, 3\]; expected \[N=20\]"),
     ({"logits": np.zeros((NUM, 2, 2, 3))}, r"expected \[N=20\]"),
@@ -117,11 +117,17 @@ HALVES = np.stack([np.arange(NUM) < 10, np.arange(NUM) >= 10])
     ({"labels": np.zeros(0, int)}, r"labels are int64\[0\]"),
     ({"is_member": np.ones(NUM, bool)}, "0 non-members; expected at least 4"),
     ({"is_member": np.zeros(NUM, bool)}, "0 members"),
-    ({"is_member": np.arange(NUM)}, "is_member is int64; expected True and False"),
+    ({"is_member": np.arange(NUM)}, "is_member has 2; expected True and False"),
     ({"is_member": np.zeros(3, bool)}, r"is_member has shape \[3\]; expected \[20\]"),
     ({"is_known": np.zeros(NUM, bool)}, "0 known members"),
     ({"is_known": np.ones(NUM, bool)}, "0 unknown members"),
     ({"ids": np.zeros(NUM)}, "ids are float64"),
+    ({"ids": np.arange(NUM) // 2}, "2 samples have the id 0; expected ids that tell"),
+    ({"logits": np.full((NUM, 4), 0.25)}, "logits look like probabilities.* Call them prob"),
+    (
+      {"defended/a/logits": np.full((NUM, 4), 0.25)},
+      "defended/a/logits look like .* Call them defended/a/probabilities",
+    ),
     ({"ids": np.array(["a\udcff"] * NUM)}, r"ids have 'a\\udcff'; expected UTF-8"),
     ({"groups": np.array([b"\xff"] * NUM)}, r"groups have '\\udcff'; expected UTF-8"),
     ({"defended/\udcff/logits": np.zeros((NUM, 3))}, "names of defenses have"),
@@ -131,6 +137,10 @@ HALVES = np.stack([np.arange(NUM) < 10, np.arange(NUM) >= 10])
     (
       {"shadow_logits": np.zeros((2, NUM, 3)), "shadow_membership": HALVES[[0, 0]]},
       "shadow_membership never varies",
+    ),
+    (
+      {"shadow_logits": np.zeros((2, NUM, 3)), "shadow_membership": HALVES.T},
+      r"shadow_membership has shape \[20, 2\]; expected \[S, 20\], a row for each",
     ),
     (
       {"shadow_logits": np.zeros((3, NUM, 3)), "shadow_membership": HALVES},

@@ -70,7 +70,10 @@ def test_without_a_difference_no_share_of_it_comes_back():
 def test_it_names_an_attack_that_reaches_more_on_the_predictor():
   auc = estimate(0.66, 0.01)
   text = finding(_with_turn(with_shadow_aucs(), "scenario 3", "rmia_offline", auc=auc))
-  assert text.startswith(f"{_BETTER}; RMIA offline gets 66.0 there; asking 16 times LiRA")
+  assert text.startswith(
+    f"{_TURN} without Diffence; the strongest behind scenario 3, RMIA offline, gets 66.0, and "
+    "LiRA online itself 64.0 (AUC -0.170 [-0.172, -0.168]); asking 16 times LiRA"
+  )
 
 
 def test_it_names_what_an_attacker_gets_who_undoes_the_policy():
@@ -79,7 +82,8 @@ def test_it_names_what_an_attacker_gets_who_undoes_the_policy():
   undone = dataclasses.replace(row, predictor="scenario 3, undone", auc=estimate(0.66, 0.01))
   text = finding(with_shadow(results, samples=(*results.shadow.samples, undone)))
   assert text.startswith(
-    f"{_BETTER}; RMIA offline gets 66.0 where the policy is undone; asking"
+    f"{_TURN} without Diffence; the strongest behind scenario 3, RMIA offline, where the "
+    "policy is undone, gets 66.0, and LiRA online itself 64.0 (AUC"
   )
 
 
@@ -87,7 +91,7 @@ def test_it_follows_the_attack_that_is_strongest_undefended():
   auc = estimate(0.84, 0.01)
   text = finding(_with_turn(with_shadow_aucs(), "undefended", "rmia_online", auc=auc))
   assert "at one query, RMIA online, gets 84.0 of 100" in text
-  assert "and 62.0 behind scenario 3" in text
+  assert "behind scenario 3, LiRA online, gets 64.0, and RMIA online itself 62.0 (" in text
   assert "asking 16 times LiRA online gets 74.0 instead of 64.0" in text
 
 

@@ -57,7 +57,7 @@ def test_three_sentences_what_leaked_what_leaks_and_the_price():
   )
   assert sentences(results) == [
     "Of 100 guesses between a member, an image that the classifier was trained on, and a "
-    "non-member an attacker gets 74 right without Diffence; 50 is guessing, 52 is what the "
+    "non-member an attacker gets 74 right without Diffence; 50 is guessing, 58 is what the "
     "labels alone tell.",
     "Behind scenario 3 (the defender knows nobody, and answers with the first re-generation "
     "that keeps the label) the attacker gets 61 right (95% interval 57 to 65); if it may "

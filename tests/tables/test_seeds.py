@@ -107,6 +107,12 @@ def test_seeds_that_are_none_are_refused(given, tmp_path, capsys):
   assert capsys.readouterr().err.count("\n") == 1
 
 
+def test_a_seed_beside_seeds_is_refused(tmp_path, capsys):
+  arguments = [f"--workdir={tmp_path}", "--seeds=0,1", "--config.seed=4", "--dry_run"]
+  assert command(["diffence", "--config=digits:smoke", *arguments]) == 2
+  assert "--seeds and --config.seed were both given" in capsys.readouterr().err
+
+
 def test_reports_of_seeds_stand_beside_each_other(tmp_path, monkeypatch):
   config = base_config()
   config.name = "mine"
