@@ -48,8 +48,14 @@ def test_a_value_of_another_kind_is_named_with_its_setting(tmp_path, setting, me
     ("def get_config():\n  raise ValueError('one\\ntwo')\n", "cannot be used: one two."),
     ("def get_config():\n  raise SystemExit(3)\n", "ends the program, with the exit code 3"),
     ("def get_config():\n  return get_config()\n", "RecursionError"),
-    ("def get_config():\n  return None\n", "returns a NoneType; expected what base_config"),
-    ("def get_config():\n  return {'seed': 1}\n", "returns a dict; expected what base_config"),
+    (
+      "def get_config():\n  return None\n",
+      "returns a NoneType; expected a ConfigDict, such as diffence_jax.experiment",
+    ),
+    (
+      "def get_config():\n  return {'seed': 1}\n",
+      "returns a dict; expected a ConfigDict, such as diffence_jax.experiment",
+    ),
   ],
 )
 def test_what_a_config_file_raises_is_said_with_its_name(tmp_path, program, message):
