@@ -11,6 +11,9 @@ from typing import Any
 
 from diffence_jax.checks import check_type
 
+# Begins the note on an error in a function of the user's own.
+IN_OWN = "in the "
+
 
 def nearest(name: str, known: Iterable[str]) -> str:
   """`; did you mean ...?` for a misspelt name, or what there is to choose from."""
@@ -189,11 +192,18 @@ class Registry:
   def call(self, choice: Choice, *args: Any) -> Any:
     """Calls a chosen function with its options.
 
+    What a user's own function raises goes through, with a note that says which it is.
+
     Raises:
       ValueError: an option is out of its range; it is named by its path in the config.
     """
-    with section(self._path(choice.name), choice.options):
-      return self.find(choice.name)(*args, **choice.options)
+    try:
+      with section(self._path(choice.name), choice.options):
+        return self.find(choice.name)(*args, **choice.options)
+    except Exception as error:
+      if ":" in choice.name:
+        error.add_note(f"{IN_OWN}{self.what} {choice.name!r}")
+      raise
 
   def source(self, name: str) -> str | None:
     """What tells versions of a user's own function apart, None for one of ours."""

@@ -265,12 +265,7 @@ def run_attack(choice: Choice, view: View, *, published: bool = False) -> np.nda
   if published and declared.published is not None:
     scores = declared.published(view.opened(declared.needs, all_members=True), **choice.options)
   else:
-    try:
-      scores = ATTACKS.call(choice, view.opened(declared.needs))
-    except Exception as error:
-      if ":" in choice.name:  # one of the user's own, who may have several
-        error.add_note(f"{IN_ATTACK} {choice.name!r}")
-      raise
+    scores = ATTACKS.call(choice, view.opened(declared.needs))
   scores = np.asarray(scores)
   if scores.shape != view.labels.shape or not np.issubdtype(scores.dtype, np.number):
     raise ValueError(
@@ -285,8 +280,6 @@ def run_attack(choice: Choice, view: View, *, published: bool = False) -> np.nda
   return scores.astype(np.float64)
 
 
-# Begins the note on an error that says where it was.
-IN_ATTACK = "in the attack"
 _HERE = "diffence_jax.attacks"
 
 # `(view, **options) -> scores f64[N]`, in the order in which reports have them.

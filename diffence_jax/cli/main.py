@@ -73,7 +73,7 @@ def run(argv: Sequence[str]) -> int:
     _refuse(str(error))
     return os.EX_TEMPFAIL
   except _EXPECTED as error:
-    return _refuse(_told(error) if str(error) else type(error).__name__)
+    return _refuse(_told(error) or type(error).__name__)
   except (MemoryError, OverflowError) as error:
     return _refuse(
       f"There is not enough memory ({str(error) or 'none is left'}); expected smaller settings "
@@ -84,19 +84,23 @@ def run(argv: Sequence[str]) -> int:
       "w", prefix="diffence-", suffix=".txt", delete=False, encoding="utf-8"
     ) as file:
       file.write("".join(traceback.format_exception(error)))
+    said = ": ".join(filter(None, (type(error).__name__, _told(error).rstrip("."))))
     _refuse(
-      f"{type(error).__name__}: {_told(error)} This is a fault of diffence, or of a function "
-      f"of your own; the traceback is in {file.name}."
+      f"{said}. This is a fault of diffence, or of a function of your own; the traceback is in "
+      f"{file.name}."
     )
     return 1
   return 0
 
 
 def _told(error: BaseException) -> str:
-  """What an error says, a sentence, and in which attack of the user's own it was."""
-  notes = [n for n in getattr(error, "__notes__", ()) if n.startswith("in the attack")]
-  text = " ".join([str(error).rstrip("."), *(f"({note})" for note in notes)])
-  return f"{text.strip()}." if notes or not str(error).endswith((".", "!", "?")) else str(error)
+  """What an error says, and in which function of the user's own it was."""
+  if not (notes := getattr(error, "__notes__", ())):
+    return str(error)
+  from diffence_jax.named import IN_OWN  # which a command that succeeds need not wait for
+
+  own = [f"({note})" for note in notes if note.startswith(IN_OWN)]
+  return " ".join(filter(None, (str(error).rstrip("."), *own))) + "." if own else str(error)
 
 
 def _refuse(message: str) -> int:
