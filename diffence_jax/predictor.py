@@ -190,24 +190,27 @@ def are_finite(logits: jax.Array | np.ndarray) -> jax.Array | np.ndarray:
   return (np if isinstance(logits, np.ndarray) else jnp).isfinite(logits.max(axis=-1))
 
 
-def look_like_probabilities(outputs: np.ndarray) -> bool:
-  """Whether all of f[N,K] are in [0, 1] and every row sums to 1.
+def like_probabilities(
+  logits: np.ndarray,
+  name: str,
+  remedy: str = "Pass logits, or the logarithm of probabilities.",
+) -> str:
+  """What to say where all of f[N,K] are in [0, 1] and every row sums to 1; empty elsewhere.
 
-  Not one row, and not where all are 0 or 1, which are logits of a label.
+  Not of one row, nor where all are 0 or 1, which are logits of a label.
   """
-  if len(outputs) < 2 or outputs.min() < 0.0 or outputs.max() > 1.0:
-    return False
-  is_between = ((outputs > 0.0) & (outputs < 1.0)).any()
-  return bool(is_between and np.all(np.abs(outputs.sum(axis=-1) - 1.0) < 1e-4))
+  if len(logits) < 2 or logits.min() < 0.0 or logits.max() > 1.0:
+    return ""
+  is_between = ((logits > 0.0) & (logits < 1.0)).any()
+  if not is_between or np.any(np.abs(logits.sum(axis=-1) - 1.0) >= 1e-4):
+    return ""
+  return f"{name} look like probabilities: all are in [0, 1], and every row sums to 1. {remedy}"
 
 
-def check_logits(logits: np.ndarray, name: str) -> None:
-  """Raises ValueError where f[N,K] look like probabilities; see above."""
-  if look_like_probabilities(logits):
-    raise ValueError(
-      f"{name} look like probabilities: all are in [0, 1], and every row sums to 1; expected "
-      "logits, or the logarithm of probabilities."
-    )
+def check_logits(logits: np.ndarray, *names: str) -> None:
+  """Raises ValueError with what `like_probabilities` says of f[N,K], if it says something."""
+  if told := like_probabilities(logits, *names):
+    raise ValueError(told)
 
 
 def check_largest(largest: np.ndarray, name: str = "logits") -> None:

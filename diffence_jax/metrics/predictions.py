@@ -10,7 +10,7 @@ import scipy.special
 from jax.typing import ArrayLike
 
 from diffence_jax.checks import check_labels, check_numbers, check_positive
-from diffence_jax.predictor import check_classes, check_largest, look_like_probabilities
+from diffence_jax.predictor import check_classes, check_largest, like_probabilities
 
 # Stands for an infinite phi or log-probability where numbers are needed: about the logarithm of
 # float32's least number, 1.4e-45, which the published LiRA adds to every probability.
@@ -48,12 +48,8 @@ def check_predictions(
     )
   check_classes(outputs.shape[1], "outputs")
   check_largest(outputs.max(axis=-1), "outputs")
-  if are_logits and look_like_probabilities(outputs):
-    warnings.warn(
-      "These logits look like probabilities: all are in [0, 1], and every row sums to 1. Pass "
-      "logits, or the logarithm of probabilities.",
-      stacklevel=3,
-    )
+  if are_logits and (told := like_probabilities(outputs, "These logits")):
+    warnings.warn(told, stacklevel=3)
   if not np.issubdtype(labels.dtype, np.integer):
     raise ValueError(f"labels have dtype {labels.dtype}; expected integers.")
   check_labels("labels", labels, outputs.shape[1])

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from diffence_jax.data.arrays import map_array
-from diffence_jax.predictor import are_finite, look_like_probabilities
+from diffence_jax.predictor import are_finite, check_logits
 
 # How far the sum of a row of probabilities may be from 1: half precision rounds so.
 _TOLERANCE = 5e-3
@@ -85,13 +85,10 @@ class Outputs:
         f"infinite), the first of sample {np.argwhere(is_lost)[0][0]}; expected numbers, with "
         "-inf for a probability of 0."
       )
-    if not self.are_probabilities and look_like_probabilities(
-      logits.reshape(-1, logits.shape[-1])
-    ):
-      raise ValueError(
-        f"{name} look like probabilities: all are in [0, 1], and every row sums to 1. Call "
-        f"them {name.replace('logits', 'probabilities')}, or pass their logarithm."
-      )
+    if not self.are_probabilities:
+      called = self.name.replace("logits", "probabilities")
+      remedy = f"Call them {called}, or pass their logarithm."
+      check_logits(logits.reshape(-1, logits.shape[-1]), name, remedy)
     return logits
 
 

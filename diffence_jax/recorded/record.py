@@ -244,17 +244,15 @@ def _mask(name, values, shape) -> np.ndarray:
   values = check_numbers(name, values)
   if values.shape != shape:
     raise ValueError(f"{name} has shape {list(values.shape)}; expected {list(shape)}.")
-  if values.dtype != bool and not np.isin(values, (0, 1)).all():
-    other = values[~np.isin(values, (0, 1))].flat[0]
-    raise ValueError(f"{name} has {other}; expected True and False, or 1 and 0.")
+  others = values[~np.isin(values, (0, 1))]
+  if others.size:
+    raise ValueError(f"{name} has {others[0]}; expected True and False, or 1 and 0.")
   return np.array(values, bool)
 
 
 def _shadow_membership(values, num) -> np.ndarray:
   values = check_numbers("shadow_membership", values)
-  if values.ndim != 2 or not len(values):
-    raise ValueError(f"shadow_membership has shape {list(values.shape)}; expected [S, {num}].")
-  if values.shape[1] != num:
+  if values.ndim != 2 or not len(values) or values.shape[1] != num:
     raise ValueError(
       f"shadow_membership has shape {list(values.shape)}; expected [S, {num}], a row for each "
       "of S shadow models."

@@ -102,7 +102,10 @@ HALVES = np.stack([np.arange(NUM) < 10, np.arange(NUM) >= 10])
     ({"defended/a/logit": np.zeros(NUM)}, "did you mean 'logits'"),
     ({"defended/a/shadow_logits": np.zeros((2, NUM, 3))}, "no defended/a/logits"),
     ({"probabilities": np.full((NUM, 3), 1 / 3)}, "logits and probabilities; expected one"),
-    ({"logits": nan_at((NUM, 3))}, "logits have 1 answers without .* the first of sample 3"),
+    (
+      {"logits": nan_at((NUM, 3))},
+      "logits have 1 answers without a finite largest logit .*, the first of sample 3",
+    ),
     ({"logits": np.full((NUM, 3), np.inf)}, "20 answers without a finite"),
     ({"logits": np.zeros((NUM + 1, 3))}, r"logits have shape \[21, 3\]; expected \[N=20\]"),
     ({"logits": np.zeros((NUM, 2, 2, 3))}, r"expected \[N=20\]"),
