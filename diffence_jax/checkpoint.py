@@ -37,8 +37,8 @@ class Checkpoints:
   def save(self, step: int, state: Any) -> None:
     """Commits `state`, a pytree of arrays, as that of `step`, in place of the one before.
 
-    What is divided over processes all of them save together, each its part. Else this is for
-    the one that writes.
+    What is divided over processes all of them save together, each its part; of anything else
+    who only reads writes nothing.
 
     Raises:
       RuntimeError: a checkpoint of this or a later step is already there.
@@ -52,7 +52,7 @@ class Checkpoints:
     partial = path.with_name(f"{step}.partial")
     if _is_divided(state):
       _write(partial / "state", state, ocp.options.MultiprocessingOptions())
-    else:
+    elif self._writes:
       save_tree(partial / "state", state)
     if self._writes:
       disk.commit(partial, path, _MANIFEST, {"step": step})

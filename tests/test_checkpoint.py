@@ -106,3 +106,9 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(tmp_path, monke
   words = "something else"
   with pytest.raises(ValueError, match="something else"):
     again.save(7, state_of(7))
+
+
+def test_who_only_reads_writes_nothing_of_what_is_whole(tmp_path):
+  checkpoints = Checkpoints(tmp_path, writes=False)
+  checkpoints.save(3, {"a": np.zeros(2)})
+  assert checkpoints.latest_step() == 3 and not list(tmp_path.iterdir())
