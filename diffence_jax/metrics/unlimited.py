@@ -82,15 +82,14 @@ def unlimited_auc(
       f"Got jackknife of {len(jackknife)} numbers of queries; expected {len(scores)}."
     )
   weights = intercept_weights(inverse)
-  aucs, shares, anew = np.empty(len(inverse)), 0.0, None
+  aucs, shares = np.empty(len(inverse)), 0.0
   for at, (weight, of_queries) in enumerate(zip(weights, scores, strict=True)):
     checked, members, groups = check_scores(of_queries, membership, models)
     aucs[at] = roc(checked[members], checked[~members]).auc
     shares = shares + weight * auc_shares(checked, members, aucs[at])
-    if jackknife is not None:
-      without = check_jackknife("jackknife", jackknife[at], groups)
-      anew = weight * without + (0.0 if anew is None else anew)
-  intercept = weights @ aucs
+  intercept, anew = weights @ aucs, None
+  if jackknife is not None:
+    anew = weights @ [check_jackknife("jackknife", without, groups) for without in jackknife]
   estimate = auc_estimate(
     float(np.clip(intercept, 0.0, 1.0)), spread(shares, groups, anew), groups
   )

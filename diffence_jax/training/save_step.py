@@ -26,6 +26,7 @@ class Agreement:
       mesh: of this process alone, or of all.
     """
     self._mesh, self._before, self._is_reached = mesh, None, False
+    self._any = jax.jit(jnp.any, out_shardings=NamedSharding(mesh, P()))
 
   def reached(self, asks: bool) -> bool:
     """Whether it is now that all do what one has asked for: once.
@@ -39,7 +40,6 @@ class Agreement:
       self._is_reached = asks
       return asks
     flags = parallel.shard_batch(self._mesh, np.full(self._mesh.local_mesh.size, asks))
-    asked = jax.jit(jnp.any, out_shardings=NamedSharding(self._mesh, P()))(flags)
-    before, self._before = self._before, asked
+    before, self._before = self._before, self._any(flags)
     self._is_reached = before is not None and bool(before)
     return self._is_reached
