@@ -11,6 +11,7 @@ from pathlib import Path
 import flax.linen as nn
 import jax
 import numpy as np
+from models.small_unet import small_unet
 from training.small_attacker import SmallAttacker
 
 import diffence_jax as dj
@@ -158,14 +159,7 @@ for whole, divided in zip(wide.values(), parallel.spread(mesh, wide).values(), s
   parts = num_devices if whole.ndim else 1
   assert divided.addressable_shards[0].data.nbytes * parts == divided.nbytes
 
-denoiser = models.make_denoiser(
-  "ddpm_unet",
-  out_channels=1,
-  channels=8,
-  multipliers=(1,),
-  attention_levels=(),
-  num_res_blocks=1,
-)
+denoiser = small_unet()
 key = jax.random.key(0)
 bound = [Bound(m, models.init(m, key, (8, 8, 1))) for m in (classifier, denoiser)]
 schedule = dj.linear_schedule()

@@ -61,19 +61,13 @@ from pathlib import Path
 import diffence_jax as dj
 from diffence_jax import models
 from diffence_jax.experiment import compiled
+from models.small_unet import small_unet
 
 compiled.keep_in(sys.argv[1])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 images = np.full((3, 8, 8, 1), 0.5, np.float32)
 classifier = models.make_classifier("small_resnet", num_classes=3, width=4, stages=(1,))
-denoiser = models.make_denoiser(
-  "ddpm_unet",
-  out_channels=1,
-  channels=8,
-  multipliers=(1,),
-  attention_levels=(),
-  num_res_blocks=1,
-)
+denoiser = small_unet()
 for seed in range(2):
   keys = jax.random.split(jax.random.key(seed))
   networks = (
@@ -93,6 +87,7 @@ def run_script(script, *arguments, **environment):
   without = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")}
   process = subprocess.run(
     [sys.executable, "-c", script, *map(str, arguments)],
+    cwd=Path(__file__).parents[1],  # where what tests share is found
     capture_output=True,
     text=True,
     env={**without, "JAX_PLATFORMS": "cpu", **environment},

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from cli.command import refused
+from models.small_unet import small_unet
 
 import diffence_jax as dj
 from diffence_jax.cli import main
@@ -24,14 +25,7 @@ def parts(tmp_path_factory):
   weights = jnp.asarray(draw.normal(size=(16, 3)), jnp.float32)
   predict = lambda key, images: images.reshape(images.shape[0], -1) @ weights
   dj.interop.export(folder / "classifier", predict, SHAPE, platforms=("cpu",))
-  network = dj.models.make_denoiser(
-    "ddpm_unet",
-    out_channels=1,
-    channels=8,
-    multipliers=(1,),
-    attention_levels=(),
-    num_res_blocks=1,
-  )
+  network = small_unet()
   variables = dj.models.init(network, jax.random.key(0), SHAPE)
   dj.save_model(folder / "denoiser", network, variables, image_channels=1)
   for name in ("members", "nonmembers"):
